@@ -1,0 +1,47 @@
+# The recipes that people, CI and pre-commit run. `make demo` and `make test` do all the set-up themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint format lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo [ARGS=...]   set up, then replay, train, score and alert on real servers (fraudstream demo --help)"
+	@echo "make test [ARGS=...]   set up, then run the tests (ARGS go to pytest)"
+	@echo "make lint              set up, then format check, ruff, mypy, import contracts"
+	@echo "make format            format the code"
+	@echo "make lock              write the lock files anew (needs uv)"
+	@echo "make clean             remove .venv and the state folder"
+
+demo: .venv/.runtime
+	@$(BIN)/fraudstream demo $(ARGS)
+
+test: .venv/.dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The stamps are written last: an interrupted installation starts again where it stopped.
+.venv/.runtime: requirements.lock pyproject.toml deploy/install.sh
+	@sh deploy/install.sh "$(PYTHON)" requirements.lock
+	@touch $@
+
+.venv/.dev: requirements-dev.lock pyproject.toml deploy/install.sh
+	@sh deploy/install.sh "$(PYTHON)" requirements-dev.lock
+	@touch .venv/.runtime $@
+
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra build
+lock:
+	$(LOCK) --output-file requirements.lock
+	$(LOCK) --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+
+clean:
+	rm -rf .venv .fraudstream

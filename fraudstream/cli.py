@@ -1,0 +1,74 @@
+"""The one command, `fraudstream`: reads the environment once, turns errors into exit codes."""
+
+import os
+import signal
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from fraudstream import __version__
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.settings import load_settings
+
+COMMANDS = {
+    "alerts": "monitoring.commands:alerts",
+    "demo": "verify.commands:demo",
+    "generate": "producer.commands:generate",
+    "ledger": "verify.commands:ledger",
+    "models": "trainer.commands:models",
+    "replay": "producer.commands:replay",
+    "scorer": "scorer.commands:scorer",
+    "stack": "fraudstream.stack.commands:stack",
+    "topics": "fraudstream.clients.topic_commands:topics",
+    "train": "trainer.commands:train",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only when it is asked for, so that each starts fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fraudstream")
+@click.pass_context
+def root(ctx: click.Context) -> None:
+    """Streaming fraud scoring: replay, score, alert, learn, exactly once.
+
+    Settings come from ./fraudstream.toml and FRAUDSTREAM_* variables. Exit codes: 0 done,
+    1 the product fell short, 2 wrong usage, 3 refused.
+    """
+    file = Path("fraudstream.toml")
+    ctx.obj = load_settings(file.read_text() if file.exists() else "", os.environ)
+
+
+def main() -> None:
+    """Run the command line; every known error becomes one sentence and its exit code."""
+    try:
+        root(standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(128 + signal.SIGINT)
+    except FraudstreamError as exc:
+        click.echo(f"error: {exc}", err=True)
+        sys.exit(exc.exit_code)
+
+
+if __name__ == "__main__":
+    main()

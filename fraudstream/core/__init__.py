@@ -1,0 +1,1 @@
+"""What every process shares, pure: no I/O, no clock, no environment."""

@@ -1,0 +1,51 @@
+"""Every error that a user can meet, as one tree; the command line turns it into a sentence and an exit code.
+
+    FraudstreamError                exit 1  the product fell short
+    ├── SettingsError               exit 2  a setting or argument is wrong: field, value, what is allowed
+    ├── Refused                     exit 3  going on would lose or double something
+    ├── DependencyUnreachable       exit 1  a server does not answer: address and what to try
+    └── BadRecord                   never leaves the scorer: the record becomes a dead letter
+
+Three reactions, three types: a bad record goes to the dead-letter topic, a failing dependency is
+retried with back-pressure, anything else ends the process before it commits.
+"""
+
+
+class FraudstreamError(Exception):
+    """Root of the tree: the message is one sentence for the user, `exit_code` the process status."""
+
+    exit_code = 1
+
+
+class SettingsError(FraudstreamError):
+    """A setting or argument is wrong. Names the field, the value and what is allowed."""
+
+    exit_code = 2
+
+
+class Refused(FraudstreamError):
+    """The product refuses to go on, since going on would lose, repeat or overwrite something."""
+
+    exit_code = 3
+
+
+class DependencyUnreachable(FraudstreamError):
+    """A server does not answer. Names its address and what to try."""
+
+
+class BadRecord(FraudstreamError):
+    """A record that can never be scored: `kind` is one of `DEAD_LETTER_KINDS`, the message says why."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+DEAD_LETTER_KINDS = (
+    "null_value",
+    "too_large",
+    "malformed_json",
+    "unknown_version",
+    "invalid_field",
+    "poison",
+)

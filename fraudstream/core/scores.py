@@ -1,0 +1,69 @@
+"""The results as they stand in the topics `scores`, `alerts` and `audit`."""
+
+from typing import Literal
+
+import msgspec
+
+Decision = Literal["alert", "pass", "none"]
+"""`none` when no model was serving: the features are logged, nothing is decided."""
+
+
+class Stages(msgspec.Struct, frozen=True):
+    """Where the time of one score went, in milliseconds: waiting in Kafka, then the hops of its batch."""
+
+    waiting: float
+    features: float
+    model: float
+    until_produce: float
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """One score: exactly one committed record of this kind, or one dead letter, exists per source position.
+
+    `features` are float32 values in the order of the feature set; `apply_seq` is the place of this
+    application in the feature store; `age_ms` runs from the source record's Kafka timestamp to produce.
+    """
+
+    v: Literal[1] = 1
+    transaction_id: str
+    event_time_ms: int
+    customer: str
+    terminal: str
+    amount_minor: int
+    currency: str
+    source_partition: int
+    source_offset: int
+    source_timestamp_ms: int
+    score: float | None
+    decision: Decision
+    threshold: float | None
+    model_version: str | None
+    challenger_score: float | None = None
+    feature_set: str
+    features: list[float]
+    apply_seq: int
+    duplicate_of: int | None = None
+    age_ms: int
+    stale: bool
+    stages: Stages
+
+
+class Alert(Score, frozen=True, kw_only=True):
+    """A score above its threshold, for people: `alert_id` comes from the source position."""
+
+    alert_id: str
+    reasons: list[str]
+    suggested_action: str
+
+
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Who did what to which model, when, why and on what evidence."""
+
+    v: Literal[1] = 1
+    event: Literal["publish", "promote", "swap", "refused"]
+    model_name: str
+    model_version: str
+    at_ms: int
+    actor: str
+    why: str
+    evidence: dict[str, object] = {}

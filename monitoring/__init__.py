@@ -1,0 +1,1 @@
+"""What goes on: consumers of alerts and scores."""

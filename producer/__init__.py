@@ -1,0 +1,1 @@
+"""The replay producer: source -> pace -> send."""

@@ -1,0 +1,1 @@
+"""The Faust worker: decode -> features -> score -> decide -> emit -> commit."""

@@ -1,0 +1,1 @@
+"""The trainer: collect -> fit -> evaluate -> export -> publish -> promote."""

@@ -1,0 +1,1 @@
+"""Proofs made from outside: ledger and demo read topics, never the scorer's code."""
