@@ -44,15 +44,16 @@ class LazyGroup(click.Group):
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fraudstream")
+@click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override a setting.")
 @click.pass_context
-def root(ctx: click.Context) -> None:
+def root(ctx: click.Context, overrides: tuple[str, ...]) -> None:
     """Streaming fraud scoring: replay, score, alert, learn, exactly once.
 
-    Settings come from ./fraudstream.toml and FRAUDSTREAM_* variables. Exit codes: 0 done,
-    1 the product fell short, 2 wrong usage, 3 refused.
+    Settings come from ./fraudstream.toml, FRAUDSTREAM_* variables and --set, the later before the
+    earlier. Exit codes: 0 done, 1 the product fell short, 2 wrong usage, 3 refused.
     """
     file = Path("fraudstream.toml")
-    ctx.obj = load_settings(file.read_text() if file.exists() else "", os.environ)
+    ctx.obj = load_settings(file.read_text() if file.exists() else "", os.environ, overrides)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -41,8 +41,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     alerts_per_1000: Annotated[float, Meta(gt=0, le=1000)] = 5.0
 
 
-def load_settings(toml_text: str, environment: Mapping[str, str]) -> Settings:
-    """Return the settings from a TOML document and environment variables with the prefix FRAUDSTREAM_.
+def load_settings(
+    toml_text: str, environment: Mapping[str, str], overrides: Sequence[str] = ()
+) -> Settings:
+    """Return the settings from a TOML document, FRAUDSTREAM_* variables and NAME=VALUE overrides.
 
     Raises:
         SettingsError: an unknown name, a wrong type or a value out of range.
@@ -58,6 +60,13 @@ def load_settings(toml_text: str, environment: Mapping[str, str]) -> Settings:
             values[name] = text
         elif variable.startswith(ENVIRONMENT_PREFIX):
             raise SettingsError(f"{variable} is no setting; known: {', '.join(sorted(known))}")
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals or name not in known:
+            raise SettingsError(
+                f"--set {override}: NAME=VALUE with a NAME of {', '.join(sorted(known))}"
+            )
+        values[name] = text
     return make_settings(values)
 
 
