@@ -1,0 +1,136 @@
+"""librdkafka as this product needs it: configurations with reasons, first contact, topic facts."""
+
+import logging
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka.admin import AdminClient
+from msgspec import Struct
+
+from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES
+
+logger = logging.getLogger(__name__)
+
+
+class TopicFacts(Struct, frozen=True):
+    """What the broker says of one topic: its full name, its id (new when recreated), its partitions."""
+
+    name: str
+    topic_id: str
+    partitions: int
+
+
+def worker_consumer(settings: Settings, *, group: str, slot: int) -> Consumer:
+    """Return the consumer of one worker: a static member whose restart takes its partitions back at once.
+
+    Small fetches let the partitions advance evenly in event time; offsets are committed by the
+    producer's transactions only, and a missing offset is an error, never a silent jump.
+    """
+    return Consumer(
+        _common(settings)
+        | {
+            "group.id": group,
+            "group.instance.id": f"{group}.{slot}",
+            "session.timeout.ms": settings.session_timeout_ms,
+            "heartbeat.interval.ms": max(settings.session_timeout_ms // 6, 500),
+            "max.poll.interval.ms": 300_000,
+            "partition.assignment.strategy": "range",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "fetch.message.max.bytes": 131_072,
+            "fetch.wait.max.ms": 100,
+            "fetch.queue.backoff.ms": 2,
+            "queued.min.messages": 4_000,
+            "queued.max.messages.kbytes": 32_768,
+        }
+    )
+
+
+def reader(settings: Settings, *, group: str, from_beginning: bool = True) -> Consumer:
+    """Return a consumer of committed records that commits nothing and is assigned by hand."""
+    return Consumer(
+        _common(settings)
+        | {
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest" if from_beginning else "latest",
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 50,
+        }
+    )
+
+
+def transactional_producer(settings: Settings, *, transactional_id: str) -> Producer:
+    """Return the producer of one worker.
+
+    The short back-offs take a transaction from 100 ms to 3 ms: the broker answers
+    CONCURRENT_TRANSACTIONS while the markers of the last one are written (DESIGN section 6).
+    """
+    return Producer(
+        _common(settings)
+        | {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": settings.transaction_timeout_ms,
+            "partitioner": "murmur2_random",
+            "linger.ms": 0,
+            "retry.backoff.ms": 1,
+            "retry.backoff.max.ms": 5,
+            "message.max.bytes": MAX_DEAD_LETTER_BYTES,
+            "batch.num.messages": 10_000,
+        }
+    )
+
+
+def topic_facts(settings: Settings, names: list[str]) -> dict[str, TopicFacts]:
+    """Return the facts of the topics in `names`, by name; also the first contact with the broker.
+
+    Raises:
+        DependencyUnreachable: no broker answers within `connect_timeout_ms`.
+        Refused: a topic does not exist.
+    """
+    admin = AdminClient(_common(settings))
+    timeout_s = settings.connect_timeout_ms / 1000
+    try:
+        admin.list_topics(timeout=timeout_s)
+        asked = admin.describe_topics(TopicCollection(names), request_timeout=timeout_s)
+        return {name: _facts(name, future) for name, future in asked.items()}
+    except KafkaException as exc:
+        raise unreachable(settings, exc) from exc
+
+
+def unreachable(settings: Settings, exc: KafkaException) -> DependencyUnreachable:
+    """Return the error for a broker that does not answer, naming its address and what to try."""
+    reason = exc.args[0].str() if exc.args and isinstance(exc.args[0], KafkaError) else str(exc)
+    return DependencyUnreachable(
+        f"Kafka at {settings.kafka_bootstrap} does not answer ({reason}): start it with "
+        "`fraudstream stack up`, or set FRAUDSTREAM_KAFKA_BOOTSTRAP to a broker that runs"
+    )
+
+
+def _facts(name: str, future: object) -> TopicFacts:
+    try:
+        described = future.result()  # type: ignore[attr-defined]
+    except KafkaException as exc:
+        if exc.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise Refused(
+                f"topic {name} does not exist: make it with `fraudstream topics create`"
+            ) from exc
+        raise
+    return TopicFacts(name, str(described.topic_id), len(described.partitions))
+
+
+def _common(settings: Settings) -> dict[str, object]:
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap,
+        "client.id": "fraudstream",
+        "log_level": 3,
+        "logger": logger,
+        "socket.keepalive.enable": True,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1_000,
+        "allow.auto.create.topics": False,
+    }

@@ -1,0 +1,65 @@
+"""Reading alerts: also the example for people who consume them with kafka-python.
+
+Two things matter to any reader of `alerts`, `scores` and `dead-letters`: `isolation_level=
+"read_committed"` (kafka-python's default shows records of aborted transactions, which never
+happened), and committing your own offsets only after you have acted on an alert.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.scores import Alert
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
+
+_decoder = msgspec.json.Decoder(Alert)
+
+
+def alerts(settings: Settings, *, from_beginning: bool, follow: bool) -> Iterator[Alert]:
+    """Yield committed alerts: from now on, or from the beginning; `follow` waits for more at the end.
+
+    Raises:
+        DependencyUnreachable: no broker answers within `connect_timeout_ms`.
+        Refused: the topic does not exist.
+    """
+    consumer = _connect(settings)
+    try:
+        places = _places(consumer, topic_name(settings.environment, "alerts"))
+        ends = consumer.end_offsets(places)
+        consumer.assign(places)
+        if from_beginning:
+            consumer.seek_to_beginning(*places)
+        else:
+            consumer.seek_to_end(*places)
+        while follow or any(consumer.position(place) < ends[place] for place in places):
+            for records in consumer.poll(timeout_ms=200).values():
+                for record in records:
+                    yield _decoder.decode(record.value)
+    finally:
+        consumer.close()
+
+
+def _connect(settings: Settings) -> KafkaConsumer:
+    try:
+        return KafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            bootstrap_timeout_ms=settings.connect_timeout_ms,
+        )
+    except (KafkaError, OSError) as exc:
+        raise DependencyUnreachable(
+            f"Kafka at {settings.kafka_bootstrap} does not answer ({type(exc).__name__}): start it "
+            "with `fraudstream stack up`, or set FRAUDSTREAM_KAFKA_BOOTSTRAP"
+        ) from exc
+
+
+def _places(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
+    partitions = consumer.partitions_for_topic(topic)
+    if not partitions:
+        raise Refused(f"topic {topic} does not exist: make it with `fraudstream topics create`")
+    return [TopicPartition(topic, partition) for partition in sorted(partitions)]

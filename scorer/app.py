@@ -1,0 +1,164 @@
+"""The Faust worker around the hot path: life cycle, supervision, web views, alias polling, audit wake-up."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+
+import faust
+from faust.web import Request, Response, View
+from mode import Service
+
+from fraudstream.clients import kafka
+from fraudstream.clients.feature_store import FeatureStore
+from fraudstream.clients.model_registry import ModelRegistry
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.feature_set import NINE
+from fraudstream.core.model import model_name
+from fraudstream.core.settings import Settings, state_path
+from fraudstream.core.topics import topic_name
+from scorer.assignment import Assignment
+from scorer.champion import Champion
+from scorer.hot_path import HotPath, Parts
+from scorer.labels import LabelReader
+from scorer.output import TransactionalOutput
+
+logger = logging.getLogger(__name__)
+
+
+class HotPathService(Service):
+    """Runs the hot path in a thread; what goes wrong there ends the worker before it commits."""
+
+    def __init__(self, hot_path: HotPath, **options: object) -> None:
+        super().__init__(**options)
+        self.hot_path = hot_path
+        self.failure: FraudstreamError | None = None
+        self._thread: asyncio.Future[None] | None = None
+
+    async def on_start(self) -> None:
+        """Start the thread."""
+        self._thread = asyncio.get_running_loop().run_in_executor(None, self.hot_path.run)
+        self.add_future(self._watch(self._thread))
+
+    async def on_stop(self) -> None:
+        """Let the batch in hand be committed, then end."""
+        self.hot_path.stop()
+        if self._thread is not None:
+            await asyncio.wait([self._thread], timeout=10.0)
+
+    async def _watch(self, thread: "asyncio.Future[None]") -> None:
+        try:
+            await asyncio.shield(thread)
+        except FraudstreamError as exc:
+            self.failure = exc
+            raise
+
+
+def group_name(settings: Settings) -> str:
+    """Return the consumer group of the scorers of an environment."""
+    return f"{settings.environment}.scorer"
+
+
+def build_hot_path(settings: Settings, slot: int) -> HotPath:
+    """Return the hot path with all its clients connected.
+
+    Raises:
+        DependencyUnreachable: Kafka, Redis or MLflow does not answer.
+        Refused: a topic is missing, or the feature store would lose data.
+    """
+    names = {name: topic_name(settings.environment, name) for name in ("transactions", "feedback")}
+    facts = kafka.topic_facts(settings, list(names.values()))
+    store = FeatureStore.connect(
+        settings.redis_url,
+        settings.environment,
+        NINE,
+        connect_timeout_ms=settings.connect_timeout_ms,
+        request_timeout_ms=settings.request_timeout_ms,
+    )
+    registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
+    champion = Champion(registry, model_name(settings.environment), NINE)
+    group = group_name(settings)
+    consumer = kafka.worker_consumer(settings, group=group, slot=slot)
+    feedback = kafka.reader(settings, group=f"{group}.feedback")
+    producer = kafka.transactional_producer(settings, transactional_id=f"{group}.{slot}")
+    transactions = facts[names["transactions"]]
+    return HotPath(
+        Parts(
+            settings=settings,
+            feature_set=NINE,
+            consumer=consumer,
+            store=store,
+            topic_id=transactions.topic_id,
+            labels=LabelReader(feedback, store, facts[names["feedback"]]),
+            champion=champion,
+            assignment=Assignment(consumer, store, transactions),
+            output=TransactionalOutput(producer, consumer, settings.environment),
+        )
+    )
+
+
+def build_app(settings: Settings, hot_path: HotPath, slot: int) -> faust.App:
+    """Return the Faust app: web views, the timer that polls the alias, the agent on the audit topic."""
+    app = faust.App(
+        f"{group_name(settings)}.{slot}.life",
+        broker="kafka://" + settings.kafka_bootstrap.replace(",", ";"),
+        store="memory://",
+        datadir=str(state_path(settings) / "faust" / str(slot)),
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        web_bind="127.0.0.1",
+        web_host="127.0.0.1",
+        web_port=_web_port(settings, slot),
+        broker_commit_interval=1.0,
+    )
+    champion = hot_path.champion
+    audit = app.topic(topic_name(settings.environment, "audit"), value_serializer="raw")
+
+    @app.agent(audit)
+    async def wake_on_promotion(events: AsyncIterator[bytes]) -> None:
+        async for _ in events:
+            await asyncio.to_thread(champion.look_again)
+
+    @app.timer(interval=settings.model_poll_ms / 1000)
+    async def poll_alias() -> None:
+        await asyncio.to_thread(champion.look_again)
+
+    _add_views(app, hot_path)
+    return app
+
+
+def _web_port(settings: Settings, slot: int) -> int:
+    if settings.web_port:
+        return settings.web_port + slot
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def _add_views(app: faust.App, hot_path: HotPath) -> None:
+    @app.page("/healthz")
+    async def healthz(view: View, request: Request) -> Response:
+        state = hot_path.status.state
+        return view.json({"state": state}, status=200 if state == "running" else 503)
+
+    @app.page("/model")
+    async def model(view: View, request: Request) -> Response:
+        status = hot_path.status
+        return view.json({"version": status.model_version, "swaps": status.swaps})
+
+    @app.page("/metrics")
+    async def metrics(view: View, request: Request) -> Response:
+        s = hot_path.status
+        counters = {
+            "records": s.records,
+            "scored": s.scored,
+            "alerts": s.alerts,
+            "dead_letters": s.dead_letters,
+            "batches": s.batches,
+            "aborted": s.aborted,
+            "redelivered": s.redelivered,
+            "swaps": s.swaps,
+        }
+        lines = [f"fraudstream_scorer_{name}_total {value}" for name, value in counters.items()]
+        return view.text("\n".join(lines) + "\n")

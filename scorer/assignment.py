@@ -1,0 +1,135 @@
+"""Which partitions a worker owns and where each goes on: committed offset and feature mark must agree."""
+
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
+
+from fraudstream.core.errors import Refused
+
+if TYPE_CHECKING:
+    from fraudstream.clients.feature_store import FeatureStore
+    from fraudstream.clients.kafka import TopicFacts
+
+logger = logging.getLogger(__name__)
+
+WAYS_OUT = (
+    "nothing was read or written. Either restore what is missing (the topic, or the Redis data of "
+    "this environment) and start again, or start afresh beside it: set FRAUDSTREAM_ENVIRONMENT to a "
+    "new name and run `fraudstream topics create`"
+)
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts about one partition: next offset by the group (-1 none), last applied (-1 none), log bounds."""
+
+    partition: int
+    committed: int
+    mark: int
+    low: int
+    high: int
+
+
+def start_offset(bounds: Bounds) -> int:
+    """Return the offset at which scoring of a partition goes on.
+
+    Raises:
+        Refused: group, features and log do not fit; names what differs and the two safe ways out.
+    """
+    b = bounds
+    if b.committed < 0:
+        problem = f"log begins at offset {b.low}" if b.low > b.mark + 1 else ""
+    elif not b.low <= b.committed <= b.high:
+        problem = f"group would go on at {b.committed}, but the log has {b.low} to {b.high}"
+    elif b.mark < b.committed - 1:
+        problem = f"results are committed to {b.committed - 1}, features only to {b.mark}"
+    else:
+        problem = ""
+    if not problem and b.mark >= b.high:
+        problem = (
+            f"features are at {b.mark}, but the log ends at {b.high}: was the topic recreated?"
+        )
+    if problem:
+        raise Refused(f"partition {b.partition}: {problem}; {WAYS_OUT}")
+    return max(b.committed, b.low)
+
+
+class Assignment:
+    """The partitions of one worker: `positions` (next offset to read) and `committed` (next by the group)."""
+
+    def __init__(self, consumer: Consumer, store: "FeatureStore", topic: "TopicFacts") -> None:
+        self._consumer = consumer
+        self._store = store
+        self._topic = topic
+        self.positions: dict[int, int] = {}
+        self.committed: dict[int, int] = {}
+        self.generation = 0
+        """Grows with each change of ownership: a batch of an older generation must be dropped."""
+
+    def subscribe(self) -> None:
+        """Join the group; the callbacks run inside the worker's own calls of poll and consume."""
+        self._consumer.subscribe(
+            [self._topic.name],
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._revoked,
+        )
+
+    def rewind(self) -> None:
+        """Go back to what is committed, so that an abandoned batch is read again."""
+        for partition, offset in self.committed.items():
+            self._consumer.seek(TopicPartition(self._topic.name, partition, offset))
+            self.positions[partition] = offset
+
+    def offsets_after(self, last_offsets: dict[int, int]) -> list[TopicPartition]:
+        """Return what a transaction commits when these offsets, by partition, are done."""
+        return [
+            TopicPartition(self._topic.name, partition, last + 1)
+            for partition, last in last_offsets.items()
+        ]
+
+    def done(self, last_offsets: dict[int, int]) -> None:
+        """Take note that everything up to these offsets is committed."""
+        for partition, last in last_offsets.items():
+            self.positions[partition] = self.committed[partition] = last + 1
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.generation += 1
+        numbers = sorted(tp.partition for tp in partitions)
+        marks = self._store.marks(self._topic.topic_id, numbers)
+        starts = []
+        for tp in self._committed(consumer, partitions):
+            low, high = consumer.get_watermark_offsets(tp, timeout=10.0)
+            committed = -1 if tp.offset == OFFSET_INVALID else tp.offset
+            start = start_offset(
+                Bounds(
+                    partition=tp.partition,
+                    committed=committed,
+                    mark=marks[tp.partition],
+                    low=low,
+                    high=high,
+                )
+            )
+            self.positions[tp.partition] = self.committed[tp.partition] = start
+            starts.append(TopicPartition(self._topic.name, tp.partition, start))
+        consumer.assign(starts)
+        logger.info("owns partitions %s", numbers)
+
+    def _committed(
+        self, consumer: Consumer, partitions: list[TopicPartition]
+    ) -> list[TopicPartition]:
+        """Return the group's offsets; a transaction still open there makes the broker ask to wait."""
+        committed = consumer.committed(partitions, timeout=10.0)
+        for tp in committed:
+            if tp.error is not None:
+                raise KafkaException(tp.error)
+        return committed
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.generation += 1
+        for tp in partitions:
+            self.positions.pop(tp.partition, None)
+            self.committed.pop(tp.partition, None)
+        consumer.unassign()
+        logger.info("gave up partitions %s", sorted(tp.partition for tp in partitions))

@@ -1,0 +1,116 @@
+"""Second hop: Kafka messages become a batch of frozen transactions, or dead letters with a reason."""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from fraudstream.core.errors import BadRecord
+from fraudstream.core.transaction import Transaction, decode_transaction
+
+
+class Message(Protocol):
+    """The part of a confluent-kafka message that the scorer reads."""
+
+    def value(self) -> bytes | None:
+        """Return the bytes of the record."""
+
+    def key(self) -> bytes | None:
+        """Return the bytes of the key."""
+
+    def headers(self) -> list[tuple[str, bytes]] | None:
+        """Return the headers."""
+
+    def partition(self) -> int:
+        """Return the partition."""
+
+    def offset(self) -> int:
+        """Return the offset."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """Return type and milliseconds of the Kafka timestamp."""
+
+
+class Part(msgspec.Struct):
+    """What a batch holds of one partition; `messages` and `transactions` are the decodable ones, in order."""
+
+    partition: int
+    previous_offset: int
+    last_offset: int
+    messages: list[Message]
+    transactions: list[Transaction]
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A message that can never be scored, and why."""
+
+    message: Message
+    kind: str
+    reason: str
+
+
+class Batch(msgspec.Struct):
+    """One batch: its parts by partition, its dead letters, and the feedback offset that it needs."""
+
+    parts: list[Part]
+    dead: list[DeadLetter]
+    after_feedback: int
+    polled_at_ms: int
+
+    @property
+    def size(self) -> int:
+        """Return the number of records, dead letters included."""
+        return self.scorable + len(self.dead)
+
+    @property
+    def scorable(self) -> int:
+        """Return the number of decodable records."""
+        return sum(len(part.messages) for part in self.parts)
+
+
+def decode(messages: Iterable[Message], positions: Mapping[int, int], polled_at_ms: int) -> Batch:
+    """Return the batch in `messages`; `positions` are the next offsets expected, by partition.
+
+    A message of a partition that is not in `positions`, or from before its position, is left out:
+    it was fetched before a rebalance and belongs to somebody else now, or was handled already.
+    """
+    parts: dict[int, Part] = {}
+    dead: list[DeadLetter] = []
+    after_feedback = -1
+    for message in messages:
+        part = _part_of(message, parts, positions)
+        if part is None:
+            continue
+        part.last_offset = message.offset()
+        try:
+            after_feedback = max(after_feedback, _after_feedback(message))
+            part.transactions.append(decode_transaction(message.value()))
+            part.messages.append(message)
+        except BadRecord as exc:
+            dead.append(DeadLetter(message, exc.kind, str(exc)))
+    return Batch(list(parts.values()), dead, after_feedback, polled_at_ms)
+
+
+def _part_of(message: Message, parts: dict[int, Part], positions: Mapping[int, int]) -> Part | None:
+    partition = message.partition()
+    part = parts.get(partition)
+    if part is not None:
+        return part if message.offset() > part.last_offset else None
+    position = positions.get(partition)
+    if position is None or message.offset() < position:
+        return None
+    part = parts[partition] = Part(partition, position - 1, position - 1, [], [])
+    return part
+
+
+def _after_feedback(message: Message) -> int:
+    """Return the feedback offset that must be applied before this record, -1 for none."""
+    for name, value in message.headers() or ():
+        if name == "after_feedback":
+            if value is None or not value.isdigit():
+                raise BadRecord(
+                    "invalid_field",
+                    f"header after_feedback = {value!r}; allowed: a feedback offset",
+                )
+            return int(value)
+    return -1

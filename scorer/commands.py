@@ -1,0 +1,64 @@
+"""`fraudstream scorer`: one worker; start several side by side and they share the partitions."""
+
+import logging
+
+import click
+
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.settings import Settings, state_path
+from fraudstream.stack.addresses import with_addresses
+
+
+@click.command()
+@click.option(
+    "--slot", type=click.IntRange(0, 255), help="Place in the group; default: the lowest free one."
+)
+@click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
+@click.pass_obj
+def scorer(settings: Settings, slot: int | None, *, quiet: bool) -> None:
+    """Score the transactions of an environment until stopped.
+
+    Every transaction gets exactly one committed score, or a dead letter that says why not. Without a
+    champion model the features are logged, so that the first training can learn from them.
+
+    \b
+    Examples:
+      fraudstream scorer                 one worker, on the lowest free slot
+      fraudstream scorer & fraudstream scorer
+                                         two workers share the partitions
+      FRAUDSTREAM_WEB_PORT=6066 fraudstream scorer
+                                         web views /healthz /model /metrics at 6066 + slot
+    """
+    logging.basicConfig(
+        level=logging.WARNING if quiet else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    for chatty in ("faust", "mode", "aiokafka", "kafka"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    run(with_addresses(settings), slot)
+
+
+def run(settings: Settings, wanted_slot: int | None) -> None:
+    """Run a worker until it is stopped; the exit status is that of what ended it.
+
+    Raises:
+        FraudstreamError: a server does not answer, or going on is not safe.
+    """
+    from faust import Worker  # noqa: PLC0415 - half a second that `--help` need not wait for
+
+    from scorer.app import HotPathService, build_app, build_hot_path, group_name  # noqa: PLC0415
+    from scorer.slot import Slot  # noqa: PLC0415
+
+    slot = Slot.take(state_path(settings), group_name(settings), wanted_slot)
+    hot_path = build_hot_path(settings, slot.number)
+    app = build_app(settings, hot_path, slot.number)
+    service = HotPathService(hot_path)
+    worker = Worker(app, service, loglevel="WARN", redirect_stdouts=False, quiet=True)
+    try:
+        worker.execute_from_commandline()
+    except FraudstreamError as exc:
+        if service.failure is None:
+            raise
+        raise service.failure from exc
+    finally:
+        slot.release()

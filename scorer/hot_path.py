@@ -1,0 +1,309 @@
+"""The hot path: poll -> decode -> features -> score -> decide -> emit -> commit, a batch at a time."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+from confluent_kafka import Consumer, KafkaError, KafkaException
+
+from fraudstream.clients.clock import monotonic_s, now_ms
+from fraudstream.clients.feature_store import Applied, FeatureStore, Slice
+from fraudstream.clients.inference import Model
+from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
+from fraudstream.core.feature_set import FeatureSet
+from fraudstream.core.scores import AuditEvent
+from fraudstream.core.settings import Settings
+from scorer.assignment import Assignment
+from scorer.batch import Batch, Message, decode
+from scorer.champion import Champion
+from scorer.labels import LabelReader
+from scorer.output import BatchAborted, TransactionalOutput
+from scorer.results import Output, Timing, outputs_of, scores_of, swap_output
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PROBE_RECORDS = 1_000
+"""More dead letters than half of so many first records mean a wrong deployment, not bad data."""
+PATIENCE_S = 120.0
+"""How long a server that does not answer is waited for before the worker gives up."""
+
+
+class Abandoned(FraudstreamError):
+    """The batch in hand is not this worker's any more, or it is asked to stop: nothing was emitted."""
+
+
+class Status(msgspec.Struct):
+    """What the worker tells of itself; written by the hot path, read by the web views."""
+
+    state: str = "starting"
+    model_version: str | None = None
+    records: int = 0
+    scored: int = 0
+    alerts: int = 0
+    dead_letters: int = 0
+    batches: int = 0
+    swaps: int = 0
+    aborted: int = 0
+    redelivered: int = 0
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the hot path is made of; built once by `scorer.app`."""
+
+    settings: Settings
+    feature_set: FeatureSet
+    consumer: Consumer
+    store: FeatureStore
+    topic_id: str
+    labels: LabelReader
+    champion: Champion
+    assignment: Assignment
+    output: TransactionalOutput
+
+
+class HotPath:
+    """Runs in a thread of its own until `stop`; any error that it raises ends the worker."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._stopping = threading.Event()
+        self._model: Model | None = None
+        self._swap: Model | None = None
+        self._failing_since: float | None = None
+        self.status = Status()
+
+    @property
+    def champion(self) -> Champion:
+        """The watcher of the champion alias, which runs beside this loop."""
+        return self._parts.champion
+
+    def stop(self) -> None:
+        """Ask the loop to end after the batch in hand."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Score until `stop`.
+
+        Raises:
+            FraudstreamError: going on is not safe, or a server was away for too long.
+        """
+        p = self._parts
+        p.output.fence_predecessor(timeout_s=p.settings.connect_timeout_ms / 1000)
+        p.champion.look()
+        if (model := p.champion.take()) is None:
+            logger.info("no champion of %s yet: features are logged", p.champion.model_name)
+        else:
+            self._model = model
+            self.status.model_version = model.version
+        p.assignment.subscribe()
+        try:
+            while not self._stopping.is_set():
+                self.step()
+            self.status.state = "stopped"
+        finally:
+            p.consumer.close()
+
+    def step(self) -> None:
+        """Take one batch through all hops."""
+        messages = self._poll()
+        batch = decode(messages, self._parts.assignment.positions, now_ms())
+        self._take_swap()
+        try:
+            if batch.size == 0:
+                self._patiently(self._parts.labels.apply_available)
+                return
+            applied, features_ms = self._timed(lambda: self._features(batch))
+            probabilities, model_ms = self._timed(lambda: self._score(applied.features))
+            outputs = self._emit(batch, applied, probabilities, features_ms, model_ms)
+            self._commit(batch, outputs)
+        except (Abandoned, BatchAborted) as exc:
+            self._start_over(exc)
+
+    def _poll(self) -> list[Message]:
+        """Wait for a first message, then gather what comes within the batch's time and size."""
+        p = self._parts
+        first = p.consumer.poll(0.1)
+        if first is None:
+            return []
+        messages = [first]
+        messages += p.consumer.consume(
+            p.settings.batch_max_records - 1, p.settings.batch_max_wait_ms / 1000
+        )
+        for message in messages:
+            if message.error() is not None:
+                self._fail(message.error())
+        return messages
+
+    def _take_swap(self) -> None:
+        """Between two batches: the waiting version, already proven, serves from here on."""
+        if (model := self._parts.champion.take()) is not None:
+            self._model = self._swap = model
+
+    def _features(self, batch: Batch) -> Applied:
+        """Apply labels that the batch needs, then the batch, in one call to the feature store."""
+        p = self._parts
+        slices = [
+            Slice(
+                partition=part.partition,
+                previous_offset=part.previous_offset,
+                last_offset=part.last_offset,
+                committed_offset=p.assignment.committed[part.partition] - 1,
+                offsets=[message.offset() for message in part.messages],
+                transactions=part.transactions,
+            )
+            for part in batch.parts
+        ]
+
+        def call() -> Applied:
+            p.labels.apply_available()
+            p.labels.apply_until(batch.after_feedback, timeout_s=1.0)
+            return p.store.apply(p.topic_id, slices)
+
+        return self._patiently(call)
+
+    def _score(self, features: np.ndarray) -> np.ndarray | None:
+        """Return float32 [N] probabilities, None without a model."""
+        if self._model is None:
+            return None
+        return self._model.score(features)
+
+    def _emit(
+        self,
+        batch: Batch,
+        applied: Applied,
+        probabilities: np.ndarray | None,
+        features_ms: float,
+        model_ms: float,
+    ) -> list[Output]:
+        p = self._parts
+        now = now_ms()
+        timing = Timing(
+            produced_at_ms=now,
+            features_ms=features_ms,
+            model_ms=model_ms,
+            total_ms=float(now - batch.polled_at_ms),
+            deadline_ms=p.settings.score_deadline_ms,
+        )
+        scores = scores_of(
+            batch,
+            applied,
+            probabilities,
+            model=self._model,
+            feature_set=p.feature_set.hash,
+            timing=timing,
+        )
+        outputs = outputs_of(batch, scores, model=self._model)
+        if self._swap is not None:
+            outputs.append(swap_output(p.champion.model_name, self._swap_event(batch, now)))
+        self.status.redelivered += int(applied.redelivered.sum())
+        return outputs
+
+    def _commit(self, batch: Batch, outputs: list[Output]) -> None:
+        p = self._parts
+        last_offsets = {part.partition: part.last_offset for part in batch.parts}
+        p.output.commit(outputs, p.assignment.offsets_after(last_offsets))
+        p.assignment.done(last_offsets)
+        self._failing_since = None
+        self._count(batch, outputs)
+
+    def _count(self, batch: Batch, outputs: list[Output]) -> None:
+        status = self.status
+        status.state = "running"
+        status.batches += 1
+        status.records += batch.size
+        status.scored += batch.scorable
+        status.dead_letters += len(batch.dead)
+        status.alerts += sum(output.topic == "alerts" for output in outputs)
+        if self._swap is not None:
+            logger.info("serving version %s", self._swap.version)
+            status.model_version = self._swap.version
+            status.swaps += 1
+            self._swap = None
+        if status.records <= PROBE_RECORDS and status.dead_letters * 2 > PROBE_RECORDS:
+            raise Refused(
+                f"{status.dead_letters} of the first {status.records} records are dead letters: this "
+                "looks like a wrong topic or schema, not like bad data; see topic dead-letters"
+            )
+
+    def _swap_event(self, batch: Batch, now: int) -> AuditEvent:
+        assert self._swap is not None  # noqa: S101
+        return AuditEvent(
+            event="swap",
+            model_name=self._parts.champion.model_name,
+            model_version=self._swap.version,
+            at_ms=now,
+            actor="scorer",
+            why="the champion alias moved",
+            evidence={
+                "first_offsets": {str(p.partition): p.previous_offset + 1 for p in batch.parts}
+            },
+        )
+
+    def _timed(self, hop: Callable[[], T]) -> tuple[T, float]:
+        started = monotonic_s()
+        result = hop()
+        return result, (monotonic_s() - started) * 1000
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Repeat `call` while a server is away: partitions paused, membership kept, back-off bounded.
+
+        Raises:
+            Abandoned: the worker stops, or its partitions changed meanwhile.
+            DependencyUnreachable: the server was away for longer than `PATIENCE_S`.
+        """
+        deadline = monotonic_s() + PATIENCE_S
+        back_off_s = 0.05
+        while True:
+            try:
+                return call()
+            except DependencyUnreachable as exc:
+                if monotonic_s() > deadline:
+                    raise
+                if self.status.state != "waiting":
+                    logger.warning("%s; partitions are paused", exc)
+                self.status.state = "waiting"
+                self._pause(back_off_s)
+                back_off_s = min(back_off_s * 2, 1.0)
+
+    def _pause(self, seconds: float) -> None:
+        p = self._parts
+        generation = p.assignment.generation
+        owned = p.consumer.assignment()
+        p.consumer.pause(owned)
+        self._stopping.wait(seconds)
+        message = p.consumer.poll(0.0)
+        if message is not None and message.error() is not None:
+            self._fail(message.error())
+        if generation != p.assignment.generation:
+            raise Abandoned("the partitions changed while a server was away")
+        p.consumer.resume(owned)
+        if self._stopping.is_set():
+            raise Abandoned("asked to stop while a server was away")
+
+    def _start_over(self, exc: FraudstreamError) -> None:
+        """Go back to what is committed; a batch that keeps failing ends the worker."""
+        now = monotonic_s()
+        self._failing_since = self._failing_since or now
+        if now - self._failing_since > PATIENCE_S:
+            raise exc
+        self.status.aborted += 1
+        logger.warning("%s; the batch is read again", exc)
+        self._parts.assignment.rewind()
+        self._stopping.wait(0.05)
+
+    def _fail(self, error: KafkaError) -> None:
+        """Turn an error of the consumer into what it means for the worker."""
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+            raise Refused(f"an offset to read is gone from the log ({error.str()})")
+        if error.fatal():
+            raise Refused(
+                f"this worker was fenced ({error.str()}): another process has its slot now. It has "
+                "written nothing since; start it again and it takes a free slot"
+            )
+        if not error.retriable() and error.code() != KafkaError._TRANSPORT:  # noqa: SLF001
+            raise KafkaException(error)
+        logger.warning("Kafka: %s", error.str())

@@ -1,0 +1,87 @@
+"""Third hop: every worker reads the one feedback partition; the mark in Redis decides who applies."""
+
+import logging
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from fraudstream.clients.feature_store import FeatureStore
+from fraudstream.clients.kafka import TopicFacts
+from fraudstream.core.errors import BadRecord, DependencyUnreachable
+from fraudstream.core.transaction import Feedback, decode_feedback
+
+logger = logging.getLogger(__name__)
+
+
+class LabelReader:
+    """Applies the feedback topic to the features, at least up to the offset that a batch asks for."""
+
+    def __init__(self, consumer: Consumer, store: FeatureStore, topic: TopicFacts) -> None:
+        self._consumer = consumer
+        self._store = store
+        self._topic = topic
+        self._position = store.marks(topic.topic_id, [0])[0] + 1
+        consumer.assign([TopicPartition(topic.name, 0, self._position)])
+
+    def end_offset(self) -> int:
+        """Return the offset after the newest feedback record, as the broker has it now."""
+        place = TopicPartition(self._topic.name, 0)
+        return int(self._consumer.get_watermark_offsets(place, timeout=10.0)[1])
+
+    def apply_available(self) -> None:
+        """Apply what has been fetched already, without waiting."""
+        self._apply_next(timeout_s=0.0)
+
+    def apply_until(self, offset: int, *, timeout_s: float) -> None:
+        """Apply feedback until `offset`, or the newest record there is, is included.
+
+        Raises:
+            DependencyUnreachable: the record does not come within `timeout_s` of silence.
+        """
+        if self._position <= offset:
+            offset = self._within_log(offset)
+        while self._position <= offset:
+            if not self._apply_next(timeout_s=timeout_s):
+                raise DependencyUnreachable(
+                    f"topic {self._topic.name} gives nothing after offset {self._position - 1}, "
+                    f"but the stream needs {offset}: does the broker answer?"
+                )
+
+    def _within_log(self, offset: int) -> int:
+        newest = self.end_offset() - 1
+        if offset > newest:
+            logger.warning("a header asks for feedback %d; the newest there is: %d", offset, newest)
+        return min(offset, newest)
+
+    def _apply_next(self, *, timeout_s: float) -> bool:
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return False
+        offsets: list[int] = []
+        labels: list[Feedback] = []
+        last = self._position - 1
+        for message in (first, *self._consumer.consume(499, 0.0)):
+            if message.error() is not None:
+                raise KafkaException(message.error())
+            last = message.offset()
+            try:
+                labels.append(decode_feedback(message.value()))
+                offsets.append(last)
+            except BadRecord as exc:
+                logger.warning("feedback at offset %d is left out: %s", last, exc)
+        self._apply(offsets, labels, last)
+        return True
+
+    def _apply(self, offsets: list[int], labels: list[Feedback], last: int) -> None:
+        try:
+            self._store.apply_labels(
+                self._topic.topic_id,
+                previous_offset=self._position - 1,
+                last_offset=last,
+                offsets=offsets,
+                labels=labels,
+            )
+        except DependencyUnreachable:
+            # What was fetched and not applied must come again.
+            self._consumer.seek(TopicPartition(self._topic.name, 0, self._position))
+            raise
+        self._position = last + 1

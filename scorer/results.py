@@ -1,0 +1,150 @@
+"""Fifth hop: what a batch sends out: scores, alerts, dead letters and the event of a swap."""
+
+import msgspec
+import numpy as np
+
+from fraudstream.clients.feature_store import Applied
+from fraudstream.clients.inference import Model
+from fraudstream.core.scores import Alert, AuditEvent, Decision, Score, Stages
+from scorer.batch import Batch, DeadLetter, Message
+
+_encoder = msgspec.json.Encoder()
+
+Headers = list[tuple[str, bytes]]
+
+
+class Output(msgspec.Struct, frozen=True):
+    """One record to be produced in the batch's Kafka transaction; `topic` is the base name."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """When the hops of a batch happened: the wall clock before produce, hop durations in milliseconds."""
+
+    produced_at_ms: int
+    features_ms: float
+    model_ms: float
+    total_ms: float
+    deadline_ms: int
+
+
+def scores_of(
+    batch: Batch,
+    applied: Applied,
+    probabilities: np.ndarray | None,
+    *,
+    model: Model | None,
+    feature_set: str,
+    timing: Timing,
+) -> list[Score]:
+    """Return one score for each decodable record, in the order of the batch's parts.
+
+    `probabilities` is float32 [N], None without a model.
+    """
+    rows = applied.features.tolist()
+    sequence = applied.apply_seq.tolist()
+    duplicates = applied.duplicate_of.tolist()
+    chances = [None] * len(rows) if probabilities is None else probabilities.tolist()
+    threshold = None if model is None else model.threshold
+    version = None if model is None else model.version
+    until_produce = timing.total_ms
+    scores = []
+    i = 0
+    for part in batch.parts:
+        for message, transaction in zip(part.messages, part.transactions, strict=True):
+            sent_at_ms = message.timestamp()[1]
+            age_ms = timing.produced_at_ms - sent_at_ms
+            chance = chances[i]
+            scores.append(
+                Score(
+                    transaction_id=transaction.transaction_id,
+                    event_time_ms=transaction.event_time_ms,
+                    customer=transaction.entities.customer,
+                    terminal=transaction.entities.terminal,
+                    amount_minor=transaction.amount_minor,
+                    currency=transaction.currency,
+                    source_partition=part.partition,
+                    source_offset=message.offset(),
+                    source_timestamp_ms=sent_at_ms,
+                    score=chance,
+                    decision=_decide(chance, threshold),
+                    threshold=threshold,
+                    model_version=version,
+                    feature_set=feature_set,
+                    features=rows[i],
+                    apply_seq=sequence[i],
+                    duplicate_of=None if duplicates[i] < 0 else duplicates[i],
+                    age_ms=age_ms,
+                    stale=age_ms > timing.deadline_ms,
+                    stages=Stages(
+                        batch.polled_at_ms - sent_at_ms,
+                        timing.features_ms,
+                        timing.model_ms,
+                        until_produce,
+                    ),
+                )
+            )
+            i += 1
+    return scores
+
+
+def outputs_of(batch: Batch, scores: list[Score], *, model: Model | None) -> list[Output]:
+    """Return everything that the batch sends out, except the event of a swap."""
+    messages = [message for part in batch.parts for message in part.messages]
+    outputs = [
+        Output("scores", message.key(), _encoder.encode(score), [])
+        for message, score in zip(messages, scores, strict=True)
+    ]
+    if model is not None:
+        outputs += _alerts(messages, scores, model)
+    outputs += [_dead_letter(letter) for letter in batch.dead]
+    return outputs
+
+
+def swap_output(model_name: str, event: AuditEvent) -> Output:
+    """Return the audit record of a swap: it travels with the first batch of the new version."""
+    return Output("audit", model_name.encode(), _encoder.encode(event), [])
+
+
+def _decide(chance: float | None, threshold: float | None) -> Decision:
+    if chance is None or threshold is None:
+        return "none"
+    return "alert" if chance >= threshold else "pass"
+
+
+def _alerts(messages: list[Message], scores: list[Score], model: Model) -> list[Output]:
+    """Return the alerts of a batch; reasons are computed for them alone, all at once."""
+    risky = [i for i, score in enumerate(scores) if score.decision == "alert"]
+    if not risky:
+        return []
+    features = np.array([scores[i].features for i in risky], dtype=np.float32)
+    outputs = []
+    for i, reasons in zip(risky, model.reasons(features), strict=True):
+        score = scores[i]
+        alert = Alert(
+            **{name: getattr(score, name) for name in Score.__struct_fields__},
+            alert_id=f"{score.source_partition}-{score.source_offset}",
+            reasons=reasons,
+            suggested_action="call the customer before the next purchase",
+        )
+        outputs.append(Output("alerts", messages[i].key(), _encoder.encode(alert), []))
+    return outputs
+
+
+def _dead_letter(letter: DeadLetter) -> Output:
+    """Return the original bytes with place and reason in headers; the original headers stay."""
+    message = letter.message
+    headers: Headers = [
+        ("source_topic", b"transactions"),
+        ("source_partition", str(message.partition()).encode()),
+        ("source_offset", str(message.offset()).encode()),
+        ("error_kind", letter.kind.encode()),
+        ("error_message", letter.reason.encode()[:2_000]),
+    ]
+    return Output(
+        "dead-letters", message.key(), message.value(), headers + (message.headers() or [])
+    )

@@ -1,0 +1,47 @@
+"""A worker's slot: the lowest free lock of the state folder names its place in the group."""
+
+import fcntl
+from io import TextIOWrapper
+from pathlib import Path
+
+from fraudstream.core.errors import Refused, SettingsError
+
+MAX_SLOTS = 256
+
+
+class Slot:
+    """Holds the lock of one slot for the life of the process; the kernel frees it however that ends."""
+
+    def __init__(self, number: int, file: TextIOWrapper) -> None:
+        self.number = number
+        self._file = file
+
+    @classmethod
+    def take(cls, state: Path, group: str, number: int | None = None) -> "Slot":
+        """Take slot `number`, or the lowest free one.
+
+        Raises:
+            Refused: the slot, or every slot, is taken by a running worker.
+            SettingsError: the state folder cannot be written.
+        """
+        folder = state / "slots"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise SettingsError(f"state_dir {state} cannot be written: {exc.strerror}") from exc
+        for candidate in range(MAX_SLOTS) if number is None else (number,):
+            file = (folder / f"{group}.{candidate}.lock").open("a")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                continue
+            return cls(candidate, file)
+        wanted = "every slot" if number is None else f"slot {number}"
+        raise Refused(
+            f"{wanted} of group {group} is taken by a running worker: stop it, or leave out --slot"
+        )
+
+    def release(self) -> None:
+        """Give the slot back."""
+        self._file.close()

@@ -1,0 +1,44 @@
+"""Where a worker goes on: group, features and log must fit, or it refuses and says what to do."""
+
+import pytest
+
+from fraudstream.core.errors import Refused
+from scorer.assignment import Bounds, start_offset
+
+
+@pytest.mark.parametrize(
+    ("committed", "mark", "low", "high", "start"),
+    [
+        (-1, -1, 0, 0, 0),
+        (-1, -1, 0, 500, 0),
+        (-1, 499, 0, 500, 0),  # died between the first application and its commit
+        (500, 499, 0, 900, 500),
+        (500, 899, 0, 900, 500),  # applied further than committed: answered from replies
+        (500, 499, 300, 500, 500),
+    ],
+)
+def test_scoring_goes_on_at_the_committed_offset(
+    committed: int, mark: int, low: int, high: int, start: int
+) -> None:
+    bounds = Bounds(partition=0, committed=committed, mark=mark, low=low, high=high)
+    assert start_offset(bounds) == start
+
+
+@pytest.mark.parametrize(
+    ("committed", "mark", "low", "high", "says"),
+    [
+        (-1, -1, 10, 500, "log begins at offset 10"),
+        (500, 499, 600, 900, "go on at 500, but the log has 600"),
+        (500, 499, 0, 20, "go on at 500, but the log has 0 to 20"),
+        (500, 400, 0, 900, "features only to 400"),
+        (500, -1, 0, 900, "features only to -1"),
+        (-1, 700, 0, 600, "was the topic recreated"),
+    ],
+)
+def test_a_mismatch_is_refused_with_two_ways_out(
+    committed: int, mark: int, low: int, high: int, says: str
+) -> None:
+    with pytest.raises(Refused, match=says) as caught:
+        start_offset(Bounds(partition=3, committed=committed, mark=mark, low=low, high=high))
+    assert "partition 3" in str(caught.value)
+    assert "fraudstream topics create" in str(caught.value)

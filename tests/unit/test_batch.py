@@ -1,0 +1,85 @@
+"""From messages to a batch: parts by partition, dead letters with a reason, nothing twice."""
+
+from fraudstream.core.transaction import Entities, Transaction, encode
+from scorer.batch import decode
+
+
+class Record:
+    """A message as confluent-kafka would hand it over."""
+
+    def __init__(self, partition: int, offset: int, value: bytes | None, **headers: bytes) -> None:
+        self._place = (partition, offset)
+        self._value = value
+        self._headers = list(headers.items())
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def key(self) -> bytes | None:
+        return b"c"
+
+    def headers(self) -> list[tuple[str, bytes]] | None:
+        return self._headers or None
+
+    def partition(self) -> int:
+        return self._place[0]
+
+    def offset(self) -> int:
+        return self._place[1]
+
+    def timestamp(self) -> tuple[int, int]:
+        return (1, 0)
+
+
+def good(name: str) -> bytes:
+    return encode(
+        Transaction(
+            v=1,
+            transaction_id=name,
+            event_time_ms=1_532_476_800_000,
+            kind="purchase",
+            amount_minor=1,
+            currency="EUR",
+            entities=Entities("c", "m"),
+        )
+    )
+
+
+def test_messages_are_grouped_by_partition_in_order() -> None:
+    messages = [Record(0, 5, good("a")), Record(1, 9, good("b")), Record(0, 6, good("c"))]
+    batch = decode(messages, {0: 5, 1: 9}, 0)
+    assert [(p.partition, p.previous_offset, p.last_offset) for p in batch.parts] == [
+        (0, 4, 6),
+        (1, 8, 9),
+    ]
+    assert [t.transaction_id for t in batch.parts[0].transactions] == ["a", "c"]
+    assert batch.size == 3
+
+
+def test_a_dead_letter_still_counts_in_the_position_of_its_partition() -> None:
+    batch = decode([Record(0, 0, good("a")), Record(0, 1, b"{")], {0: 0}, 0)
+    assert batch.parts[0].last_offset == 1
+    assert [letter.kind for letter in batch.dead] == ["malformed_json"]
+    assert (batch.size, batch.scorable) == (2, 1)
+
+
+def test_messages_of_partitions_given_away_or_handled_already_are_left_out() -> None:
+    messages = [Record(0, 4, good("old")), Record(7, 0, good("lost")), Record(0, 5, good("new"))]
+    batch = decode(messages, {0: 5}, 0)
+    assert [t.transaction_id for t in batch.parts[0].transactions] == ["new"]
+    assert batch.size == 1
+
+
+def test_the_latest_feedback_that_any_record_needs_is_asked_for() -> None:
+    messages = [
+        Record(0, 0, good("a"), after_feedback=b"3"),
+        Record(0, 1, good("b"), after_feedback=b"7"),
+        Record(0, 2, good("c")),
+    ]
+    assert decode(messages, {0: 0}, 0).after_feedback == 7
+
+
+def test_a_feedback_header_that_is_no_offset_is_a_dead_letter() -> None:
+    batch = decode([Record(0, 0, good("a"), after_feedback=b"-x")], {0: 0}, 0)
+    assert batch.dead[0].kind == "invalid_field"
+    assert "after_feedback" in batch.dead[0].reason
