@@ -1,0 +1,59 @@
+"""The topic `audit`: who did what to which model; its order decides between two promotions."""
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from fraudstream.clients.kafka import unreachable
+from fraudstream.clients.topic_log import TIMED_OUT, read_to_end
+from fraudstream.core.scores import AuditEvent
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
+
+_decoder = msgspec.json.Decoder(AuditEvent)
+
+
+def append(settings: Settings, event: AuditEvent) -> int:
+    """Write one event, wait until the broker has it on disk, and return its offset.
+
+    Raises:
+        DependencyUnreachable: no broker confirms within `connect_timeout_ms`.
+    """
+    outcome: list[tuple[KafkaError | None, Message]] = []
+    producer = Producer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap,
+            "client.id": "fraudstream",
+            "log_level": 0,
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "linger.ms": 0,
+            "message.timeout.ms": settings.connect_timeout_ms,
+        }
+    )
+    producer.produce(
+        topic_name(settings.environment, "audit"),
+        key=event.model_name,
+        value=msgspec.json.encode(event),
+        on_delivery=lambda error, message: outcome.append((error, message)),
+    )
+    producer.flush(settings.connect_timeout_ms / 1000 + 1)
+    error = outcome[0][0] if outcome else KafkaError(TIMED_OUT)
+    if error is not None:
+        raise unreachable(settings, KafkaException(error))
+    return outcome[0][1].offset() or 0
+
+
+def read_events(settings: Settings, model_name: str) -> list[tuple[int, AuditEvent]]:
+    """Return (offset, event) of everything that happened to `model_name`, oldest first.
+
+    Raises:
+        DependencyUnreachable: no broker answers.
+        FraudstreamError: the topic does not exist.
+    """
+    events = []
+    for batch in read_to_end(settings, topic_name(settings.environment, "audit")):
+        for message in batch:
+            event = _decoder.decode(message.value() or b"")
+            if event.model_name == model_name:
+                events.append((message.offset() or 0, event))
+    return events

@@ -1,0 +1,104 @@
+"""What was really served and what analysts said of it, read from Kafka for the trainer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from fraudstream.clients.topic_log import read_to_end
+from fraudstream.core.errors import BadRecord
+from fraudstream.core.feature_set import FeatureSet
+from fraudstream.core.model import FloatArray
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
+from fraudstream.core.transaction import Feedback, decode_feedback
+
+Progress = Callable[[int], None]
+
+
+class _Logged(msgspec.Struct):
+    """The fields of a score record that training needs; the others are skipped while decoding."""
+
+    transaction_id: str
+    event_time_ms: int
+    customer: str
+    feature_set: str
+    features: list[float]
+    duplicate_of: int | None = None
+
+
+_decoder = msgspec.json.Decoder(list[_Logged])
+
+
+@dataclass(frozen=True)
+class ScoreLog:
+    """Scored transactions as columns in the order of reading, N rows; what was left out is counted.
+
+    `event_time_ms` int64 [N]; `features` float32 [N, F].
+    """
+
+    transaction_ids: list[str]
+    customers: list[str]
+    event_time_ms: npt.NDArray[np.int64]
+    features: FloatArray
+    duplicates: int
+    other_feature_set: int
+
+
+def read_scores(settings: Settings, feature_set: FeatureSet, progress: Progress) -> ScoreLog:
+    """Return all committed scores with features of `feature_set`; `progress` gets the records read so far.
+
+    Records with `duplicate_of` are left out, as the transaction stands in the log already.
+
+    Raises:
+        DependencyUnreachable: no broker answers.
+        FraudstreamError: the topic does not exist.
+    """
+    ids: list[str] = []
+    customers: list[str] = []
+    times: list[int] = []
+    blocks: list[FloatArray] = [np.empty((0, len(feature_set.features)), np.float32)]
+    duplicates = others = read = 0
+    for batch in read_to_end(settings, topic_name(settings.environment, "scores")):
+        # One JSON array a batch decodes faster than its records one by one.
+        logged = _decoder.decode(
+            b"[" + b",".join(message.value() or b"null" for message in batch) + b"]"
+        )
+        fresh = [record for record in logged if record.duplicate_of is None]
+        ours = [record for record in fresh if record.feature_set == feature_set.hash]
+        duplicates += len(logged) - len(fresh)
+        others += len(fresh) - len(ours)
+        ids += [record.transaction_id for record in ours]
+        customers += [record.customer for record in ours]
+        times += [record.event_time_ms for record in ours]
+        if ours:
+            blocks.append(np.array([record.features for record in ours], np.float32))
+        read += len(batch)
+        progress(read)
+    return ScoreLog(
+        transaction_ids=ids,
+        customers=customers,
+        event_time_ms=np.array(times, np.int64),
+        features=np.concatenate(blocks),
+        duplicates=duplicates,
+        other_feature_set=others,
+    )
+
+
+def read_feedback(settings: Settings) -> list[Feedback]:
+    """Return all readable labels in the order of their offsets; the unreadable are left to the scorer.
+
+    Raises:
+        DependencyUnreachable: no broker answers.
+        FraudstreamError: the topic does not exist.
+    """
+    answers = []
+    for batch in read_to_end(settings, topic_name(settings.environment, "feedback")):
+        for message in batch:
+            try:
+                answers.append(decode_feedback(message.value()))
+            except BadRecord:
+                continue  # The scorer has made it a dead letter, with its place and reason.
+    return answers
