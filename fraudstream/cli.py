@@ -14,7 +14,7 @@ from fraudstream.core.settings import load_settings
 
 COMMANDS = {
     "alerts": "monitoring.commands:alerts",
-    "demo": "verify.commands:demo",
+    "demo": "verify.demo_command:demo",
     "generate": "producer.commands:generate",
     "ledger": "verify.commands:ledger",
     "models": "trainer.commands:models",

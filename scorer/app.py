@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
 
 import faust
 from faust.web import Request, Response, View
@@ -29,8 +28,8 @@ logger = logging.getLogger(__name__)
 class HotPathService(Service):
     """Runs the hot path in a thread; what goes wrong there ends the worker before it commits."""
 
-    def __init__(self, hot_path: HotPath, **options: object) -> None:
-        super().__init__(**options)
+    def __init__(self, hot_path: HotPath) -> None:
+        super().__init__()
         self.hot_path = hot_path
         self.failure: FraudstreamError | None = None
         self._thread: asyncio.Future[None] | None = None
@@ -115,11 +114,11 @@ def build_app(settings: Settings, hot_path: HotPath, slot: int) -> faust.App:
     audit = app.topic(topic_name(settings.environment, "audit"), value_serializer="raw")
 
     @app.agent(audit)
-    async def wake_on_promotion(events: AsyncIterator[bytes]) -> None:
+    async def wake_on_promotion(events: faust.StreamT[bytes]) -> None:
         async for _ in events:
             await asyncio.to_thread(champion.look_again)
 
-    @app.timer(interval=settings.model_poll_ms / 1000)
+    @app.timer(interval=settings.model_poll_ms / 1000)  # type: ignore[untyped-decorator]
     async def poll_alias() -> None:
         await asyncio.to_thread(champion.look_again)
 

@@ -18,7 +18,7 @@ class Message(Protocol):
     def key(self) -> bytes | None:
         """Return the bytes of the key."""
 
-    def headers(self) -> list[tuple[str, bytes]] | None:
+    def headers(self) -> list[tuple[str, str | bytes | None]] | None:
         """Return the headers."""
 
     def partition(self) -> int:
@@ -107,7 +107,7 @@ def _after_feedback(message: Message) -> int:
     """Return the feedback offset that must be applied before this record, -1 for none."""
     for name, value in message.headers() or ():
         if name == "after_feedback":
-            if value is None or not value.isdigit():
+            if not isinstance(value, bytes) or not value.isdigit():
                 raise BadRecord(
                     "invalid_field",
                     f"header after_feedback = {value!r}; allowed: a feedback offset",

@@ -4,9 +4,10 @@ import logging
 import threading
 
 from fraudstream.clients.inference import Model, load_model
-from fraudstream.clients.model_registry import ModelRegistry, ModelVersion
+from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError
 from fraudstream.core.feature_set import FeatureSet
+from fraudstream.core.model import ModelVersion
 
 logger = logging.getLogger(__name__)
 

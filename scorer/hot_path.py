@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -129,14 +129,14 @@ class HotPath:
         first = p.consumer.poll(0.1)
         if first is None:
             return []
-        messages = [first]
-        messages += p.consumer.consume(
-            p.settings.batch_max_records - 1, p.settings.batch_max_wait_ms / 1000
-        )
-        for message in messages:
-            if message.error() is not None:
-                self._fail(message.error())
-        return messages
+        wait_s = p.settings.batch_max_wait_ms / 1000
+        messages = [first, *p.consumer.consume(p.settings.batch_max_records - 1, wait_s)]
+        errors = [error for message in messages if (error := message.error()) is not None]
+        for error in errors:
+            self._fail(error)
+        if errors:
+            messages = [message for message in messages if message.error() is None]
+        return cast("list[Message]", messages)
 
     def _take_swap(self) -> None:
         """Between two batches: the waiting version, already proven, serves from here on."""
@@ -276,8 +276,9 @@ class HotPath:
         p.consumer.pause(owned)
         self._stopping.wait(seconds)
         message = p.consumer.poll(0.0)
-        if message is not None and message.error() is not None:
-            self._fail(message.error())
+        error = None if message is None else message.error()
+        if error is not None:
+            self._fail(error)
         if generation != p.assignment.generation:
             raise Abandoned("the partitions changed while a server was away")
         p.consumer.resume(owned)

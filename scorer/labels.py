@@ -62,7 +62,7 @@ class LabelReader:
         for message in (first, *self._consumer.consume(499, 0.0)):
             if message.error() is not None:
                 raise KafkaException(message.error())
-            last = message.offset()
+            last = int(message.offset() or 0)
             try:
                 labels.append(decode_feedback(message.value()))
                 offsets.append(last)

@@ -10,7 +10,7 @@ from scorer.batch import Batch, DeadLetter, Message
 
 _encoder = msgspec.json.Encoder()
 
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, str | bytes | None]]
 
 
 class Output(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""`fraudstream ledger` and `fraudstream demo`."""
+"""`fraudstream ledger`: the loss ledger as a command."""
 
 from pathlib import Path
 

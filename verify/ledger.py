@@ -94,6 +94,13 @@ class Log:
         offsets = self._admin.list_group_offsets({group: None})[group]
         return {tp.partition: found.offset for tp, found in offsets.items() if tp.topic == topic}
 
+    def lag(self, group: str) -> tuple[int, int]:
+        """Return how many records of `transactions` the scorers have committed, and how many there are."""
+        topic = topic_name(self._environment, "transactions")
+        numbers = sorted(self._consumer.partitions_for_topic(topic) or ())
+        ends = self._consumer.end_offsets([TopicPartition(topic, number) for number in numbers])
+        return sum(self.committed(group).values()), sum(ends.values())
+
     def records(self, name: str) -> Iterator[object]:
         """Yield every readable record of a topic, from its beginning to its end as of now."""
         topic = topic_name(self._environment, name)

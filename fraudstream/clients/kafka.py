@@ -1,6 +1,7 @@
 """librdkafka as this product needs it: configurations with reasons, first contact, topic facts."""
 
 import logging
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
 from confluent_kafka.admin import AdminClient
@@ -123,7 +124,7 @@ def _facts(name: str, future: object) -> TopicFacts:
     return TopicFacts(name, str(described.topic_id), len(described.partitions))
 
 
-def _common(settings: Settings) -> dict[str, object]:
+def _common(settings: Settings) -> dict[str, Any]:
     return {
         "bootstrap.servers": settings.kafka_bootstrap,
         "client.id": "fraudstream",

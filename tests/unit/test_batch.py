@@ -1,34 +1,24 @@
 """From messages to a batch: parts by partition, dead letters with a reason, nothing twice."""
 
+from typing import cast
+
+import confluent_kafka
+
 from fraudstream.core.transaction import Entities, Transaction, encode
-from scorer.batch import decode
+from scorer.batch import Message, decode
 
 
-class Record:
-    """A message as confluent-kafka would hand it over."""
-
-    def __init__(self, partition: int, offset: int, value: bytes | None, **headers: bytes) -> None:
-        self._place = (partition, offset)
-        self._value = value
-        self._headers = list(headers.items())
-
-    def value(self) -> bytes | None:
-        return self._value
-
-    def key(self) -> bytes | None:
-        return b"c"
-
-    def headers(self) -> list[tuple[str, bytes]] | None:
-        return self._headers or None
-
-    def partition(self) -> int:
-        return self._place[0]
-
-    def offset(self) -> int:
-        return self._place[1]
-
-    def timestamp(self) -> tuple[int, int]:
-        return (1, 0)
+def record(partition: int, offset: int, value: bytes | None, **headers: bytes) -> Message:
+    message = confluent_kafka.Message(
+        topic="transactions",
+        partition=partition,
+        offset=offset,
+        key=b"c",
+        value=value,
+        headers=list(headers.items()),
+        timestamp=(1, 0),
+    )
+    return cast("Message", message)
 
 
 def good(name: str) -> bytes:
@@ -46,7 +36,7 @@ def good(name: str) -> bytes:
 
 
 def test_messages_are_grouped_by_partition_in_order() -> None:
-    messages = [Record(0, 5, good("a")), Record(1, 9, good("b")), Record(0, 6, good("c"))]
+    messages = [record(0, 5, good("a")), record(1, 9, good("b")), record(0, 6, good("c"))]
     batch = decode(messages, {0: 5, 1: 9}, 0)
     assert [(p.partition, p.previous_offset, p.last_offset) for p in batch.parts] == [
         (0, 4, 6),
@@ -57,14 +47,14 @@ def test_messages_are_grouped_by_partition_in_order() -> None:
 
 
 def test_a_dead_letter_still_counts_in_the_position_of_its_partition() -> None:
-    batch = decode([Record(0, 0, good("a")), Record(0, 1, b"{")], {0: 0}, 0)
+    batch = decode([record(0, 0, good("a")), record(0, 1, b"{")], {0: 0}, 0)
     assert batch.parts[0].last_offset == 1
     assert [letter.kind for letter in batch.dead] == ["malformed_json"]
     assert (batch.size, batch.scorable) == (2, 1)
 
 
 def test_messages_of_partitions_given_away_or_handled_already_are_left_out() -> None:
-    messages = [Record(0, 4, good("old")), Record(7, 0, good("lost")), Record(0, 5, good("new"))]
+    messages = [record(0, 4, good("old")), record(7, 0, good("lost")), record(0, 5, good("new"))]
     batch = decode(messages, {0: 5}, 0)
     assert [t.transaction_id for t in batch.parts[0].transactions] == ["new"]
     assert batch.size == 1
@@ -72,14 +62,14 @@ def test_messages_of_partitions_given_away_or_handled_already_are_left_out() -> 
 
 def test_the_latest_feedback_that_any_record_needs_is_asked_for() -> None:
     messages = [
-        Record(0, 0, good("a"), after_feedback=b"3"),
-        Record(0, 1, good("b"), after_feedback=b"7"),
-        Record(0, 2, good("c")),
+        record(0, 0, good("a"), after_feedback=b"3"),
+        record(0, 1, good("b"), after_feedback=b"7"),
+        record(0, 2, good("c")),
     ]
     assert decode(messages, {0: 0}, 0).after_feedback == 7
 
 
 def test_a_feedback_header_that_is_no_offset_is_a_dead_letter() -> None:
-    batch = decode([Record(0, 0, good("a"), after_feedback=b"-x")], {0: 0}, 0)
+    batch = decode([record(0, 0, good("a"), after_feedback=b"-x")], {0: 0}, 0)
     assert batch.dead[0].kind == "invalid_field"
     assert "after_feedback" in batch.dead[0].reason

@@ -1,0 +1,108 @@
+"""The demo's child processes: the product's own commands, started, watched and ended together."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.settings import Settings
+
+END_S = 6.0
+"""A child gets so long to end on SIGTERM, all of them together, before it is killed."""
+
+
+class ChildFailed(FraudstreamError):
+    """A command of the demo ended before its time; carries the last lines that it wrote."""
+
+
+class Children:
+    """Starts `fraudstream` commands for one environment; leaving the block ends them all."""
+
+    def __init__(self, settings: Settings, logs: Path) -> None:
+        self._settings = settings
+        self._logs = logs
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> "Children":
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    def start(self, name: str, *arguments: str) -> None:
+        """Start a command in the background; what it says goes into its log."""
+        with self._log(name).open("wb") as log:
+            self._running[name] = subprocess.Popen(  # noqa: S603 - our own command line
+                self._command(arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def run(self, name: str, *arguments: str) -> None:
+        """Run a command to its end; its progress bar goes to the terminal, if there is one.
+
+        Raises:
+            ChildFailed: it ended with another status than 0, or a background child died meanwhile.
+        """
+        watched = sys.stderr.isatty()
+        with self._log(name).open("wb") as log:
+            errors = None if watched else log
+            process = subprocess.Popen(  # noqa: S603 - our own command line
+                self._command(arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=errors
+            )
+        self._running[name] = process
+        while self.status(name) is None:
+            self.check(but=name)
+        if self._running.pop(name).returncode != 0:
+            raise ChildFailed(f"`fraudstream {arguments[0]}` failed: {self._last_lines(name)}")
+
+    def status(self, name: str, *, wait_s: float = 0.2) -> int | None:
+        """Return the exit status of a child, None if it still runs after `wait_s`."""
+        try:
+            return self._running[name].wait(wait_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def check(self, *, but: str = "") -> None:
+        """Raise if a background child has died.
+
+        Raises:
+            ChildFailed: names it, with the last lines of its log.
+        """
+        for name, process in self._running.items():
+            if name != but and process.poll() not in (None, 0):
+                raise ChildFailed(f"{name} ended early: {self._last_lines(name)}")
+
+    def end(self) -> None:
+        """Ask all to end, wait, and kill what is left."""
+        for process in self._running.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = monotonic_s() + END_S
+        for process in self._running.values():
+            try:
+                process.wait(max(deadline - monotonic_s(), 0.1))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._running.clear()
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+        s = self._settings
+        chosen = (f"environment={s.environment}", f"state_dir={s.state_dir}")
+        overrides = [part for choice in chosen for part in ("--set", choice)]
+        return [sys.executable, "-m", "fraudstream.cli", *overrides, *arguments]
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def _last_lines(self, name: str) -> str:
+        lines = self._log(name).read_text(errors="replace").strip().splitlines()
+        return f"{' / '.join(lines[-3:]) or 'it said nothing'} (all of it: {self._log(name)})"
