@@ -1,0 +1,83 @@
+"""Everything that decides a generated stream, as one frozen object; its hash names the source."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from fraudstream.core.errors import SettingsError
+
+MAX_ROWS = 20_000_000
+"""The simulation holds all rows in memory, about 150 bytes each."""
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Seed, size and difficulty of a stream. Shares are of the expected number of frauds.
+
+    The defaults are those of the demo: 3,400 transactions a day, of which a terminal sees about two.
+    """
+
+    seed: Annotated[int, Meta(ge=0, lt=2**62)] = 7
+    customers: Annotated[int, Meta(ge=20, le=5_000_000)] = 2_000
+    terminals: Annotated[int, Meta(ge=50, le=5_000_000)] = 1_500
+    days: Annotated[int, Meta(ge=1, le=3_660)] = 60
+    start: str = "2025-01-06"
+    per_customer_day: Annotated[float, Meta(gt=0, le=50)] = 1.7
+    fraud_rate: Annotated[float, Meta(ge=0.0005, le=0.05)] = 0.005
+    compromised_share: Share = 0.46
+    draining_share: Share = 0.16
+    takeover_share: Share = 0.18
+    high_value_share: Share = 0.14
+    testing_share: Share = 0.06
+    never_reported: Share = 0.1
+
+    @property
+    def digest(self) -> str:
+        """Return 12 hex digits of SHA-256 over the canonical JSON of the parameters."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:12]
+
+
+def make_parameters(values: Mapping[str, object]) -> Parameters:
+    """Return parameters made from `values`.
+
+    Raises:
+        SettingsError: an unknown name, a value of a wrong type or out of range, or too many rows.
+    """
+    try:
+        made = msgspec.convert(dict(values), Parameters)
+    except msgspec.ValidationError as exc:
+        found = re.search(r"`\$\.(\w+)`", str(exc))
+        field = found.group(1) if found else "parameters"
+        reason = re.sub(r" - at `.*`$", "", str(exc))
+        raise SettingsError(f"{field} = {values.get(field)!r}: {reason}") from exc
+    _check(made)
+    return made
+
+
+def _check(made: Parameters) -> None:
+    try:
+        first = date.fromisoformat(made.start)
+    except ValueError as exc:
+        raise SettingsError(
+            f"start = {made.start!r}: use an ISO date from 2000-01-01 to 2089-12-31"
+        ) from exc
+    if not 2000 <= first.year < 2090:
+        raise SettingsError(
+            f"start = {made.start!r}: use an ISO date from 2000-01-01 to 2089-12-31"
+        )
+    rows = made.customers * made.days * made.per_customer_day
+    if not 500 <= rows <= MAX_ROWS:
+        raise SettingsError(
+            f"customers x days x per_customer_day = {rows:,.0f} transactions: use 500 to {MAX_ROWS:,}"
+        )
+    shares = {name: getattr(made, name) for name in made.__struct_fields__ if "_share" in name}
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise SettingsError(
+            f"the shares {shares} add up to {sum(shares.values()):g}: they must give 1"
+        )

@@ -1,0 +1,70 @@
+"""Transactions in the making: equally long arrays, in any order until the table is made."""
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+BEHAVIOURS = (
+    "",
+    "card_testing",
+    "draining",
+    "takeover",
+    "high_value",
+    "compromised_terminal",
+    "holiday",
+    "big_purchase",
+    "popular_shop",
+    "small_purchases",
+)
+"""Fraud in places 1 to 5, then the honest look-alikes."""
+CODE = {name: code for code, name in enumerate(BEHAVIOURS)}
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """N transactions: indices of customer and terminal, time in ms since the start, amount in major units.
+
+    `odds` is P(fraud | hidden state) as of the simulator, before its coin flips; `behaviour` indexes
+    `BEHAVIOURS`.
+    """
+
+    customer: Ints
+    terminal: Ints
+    time_ms: Ints
+    amount: Floats
+    fraud: NDArray[np.bool_]
+    behaviour: NDArray[np.uint8]
+    odds: Floats
+
+
+def make_rows(
+    customer: Ints, terminal: Ints, time_ms: Ints, amount: Floats, *, behaviour: str
+) -> Rows:
+    """Return rows of one behaviour; those in places 1 to 5 of `BEHAVIOURS` are fraud with odds 1."""
+    code = CODE[behaviour]
+    is_fraud = 1 <= code <= 5
+    return Rows(
+        customer,
+        terminal,
+        time_ms,
+        amount,
+        np.full(len(customer), is_fraud),
+        np.full(len(customer), code, dtype=np.uint8),
+        np.full(len(customer), float(is_fraud)),
+    )
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """Return all rows of `parts`, one part after the other."""
+    return Rows(*(np.concatenate(column) for column in zip(*map(_columns, parts), strict=True)))
+
+
+def chosen(rows: Rows, index: Ints | NDArray[np.bool_]) -> Rows:
+    """Return the rows at `index`."""
+    return Rows(*(column[index] for column in _columns(rows)))
+
+
+def _columns(rows: Rows) -> tuple[NDArray[np.generic], ...]:
+    return tuple(getattr(rows, name) for name in rows.__struct_fields__)
