@@ -18,7 +18,7 @@ COMMANDS = {
     "generate": "producer.commands:generate",
     "ledger": "verify.commands:ledger",
     "models": "trainer.commands:models",
-    "replay": "producer.commands:replay",
+    "replay": "producer.replay_command:replay",
     "scorer": "scorer.commands:scorer",
     "stack": "fraudstream.stack.commands:stack",
     "topics": "fraudstream.clients.topic_commands:topics",
