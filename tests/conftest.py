@@ -1,0 +1,69 @@
+"""One real stack for the whole test session; an environment of its own for every test."""
+
+import itertools
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fraudstream.clients.topic_admin import create_topics
+from fraudstream.core.settings import Settings, make_settings
+from fraudstream.stack import embedded
+
+REPOSITORY = Path(__file__).parents[1]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Addresses]:
+    """Kafka, Redis and MLflow as real servers; they end with this session, also if it gets SIGKILL."""
+    settings = make_settings({"state_dir": str(tmp_path_factory.mktemp("stack"))})
+    try:
+        yield embedded.up(settings, owner_pid=os.getpid())
+    finally:
+        embedded.down(settings, wipe=True)
+
+
+@pytest.fixture
+def partitions() -> int:
+    """Partitions of the topics that scale; another number: `@pytest.mark.parametrize("partitions", [1])`."""
+    return 2
+
+
+@pytest.fixture
+def settings(stack: embedded.Addresses, partitions: int, tmp_path: Path) -> Settings:
+    """Settings with the stack's addresses, a fresh environment and a state folder of the test's own."""
+    return make_settings(
+        {
+            "environment": f"t{next(_numbers)}-{uuid.uuid4().hex[:8]}",
+            "state_dir": str(tmp_path / "state"),
+            "kafka_bootstrap": stack.kafka_bootstrap,
+            "redis_url": stack.redis_url,
+            "mlflow_url": stack.mlflow_url,
+            "partitions": partitions,
+        }
+    )
+
+
+@pytest.fixture
+def topics(settings: Settings) -> Settings:
+    """The settings of the test, with all topics of its environment created."""
+    create_topics(
+        settings.kafka_bootstrap,
+        settings.environment,
+        settings.partitions,
+        timeout_ms=settings.connect_timeout_ms,
+    )
+    return settings
+
+
+@pytest.fixture(scope="session")
+def handbook() -> Path:
+    """The Handbook data as one parquet file; without it the test is skipped."""
+    beside = REPOSITORY.parent / "shared" / "data" / "handbook.parquet"
+    path = Path(os.environ.get("FRAUDSTREAM_HANDBOOK", beside))
+    if not path.is_file():
+        pytest.skip(f"no Handbook data at {path}: set FRAUDSTREAM_HANDBOOK to the parquet file")
+    return path
