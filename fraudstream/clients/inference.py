@@ -7,8 +7,8 @@ another order, and the same row gets other bits in another batch (docs/models.md
 import hashlib
 
 import numpy as np
-import onnxruntime as ort  # type: ignore[import-untyped]
-from onnxruntime.capi import (  # type: ignore[import-untyped]
+import onnxruntime as ort
+from onnxruntime.capi import (
     onnxruntime_pybind11_state as ort_errors,
 )
 

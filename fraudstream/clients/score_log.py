@@ -1,6 +1,5 @@
 """What was really served and what analysts said of it, read from Kafka for the trainer."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -8,14 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fraudstream.clients.topic_log import read_to_end
-from fraudstream.core.errors import BadRecord
+from fraudstream.core.errors import BadRecord, FraudstreamError
 from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.model import FloatArray
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from fraudstream.core.transaction import Feedback, decode_feedback
-
-Progress = Callable[[int], None]
 
 
 class _Logged(msgspec.Struct):
@@ -47,8 +44,8 @@ class ScoreLog:
     other_feature_set: int
 
 
-def read_scores(settings: Settings, feature_set: FeatureSet, progress: Progress) -> ScoreLog:
-    """Return all committed scores with features of `feature_set`; `progress` gets the records read so far.
+def read_scores(settings: Settings, feature_set: FeatureSet) -> ScoreLog:
+    """Return all committed scores with features of `feature_set`, as far as they stand there now.
 
     Records with `duplicate_of` are left out, as the transaction stands in the log already.
 
@@ -60,12 +57,9 @@ def read_scores(settings: Settings, feature_set: FeatureSet, progress: Progress)
     customers: list[str] = []
     times: list[int] = []
     blocks: list[FloatArray] = [np.empty((0, len(feature_set.features)), np.float32)]
-    duplicates = others = read = 0
+    duplicates = others = 0
     for batch in read_to_end(settings, topic_name(settings.environment, "scores")):
-        # One JSON array a batch decodes faster than its records one by one.
-        logged = _decoder.decode(
-            b"[" + b",".join(message.value() or b"null" for message in batch) + b"]"
-        )
+        logged = _decoded([message.value() or b"null" for message in batch])
         fresh = [record for record in logged if record.duplicate_of is None]
         ours = [record for record in fresh if record.feature_set == feature_set.hash]
         duplicates += len(logged) - len(fresh)
@@ -75,8 +69,6 @@ def read_scores(settings: Settings, feature_set: FeatureSet, progress: Progress)
         times += [record.event_time_ms for record in ours]
         if ours:
             blocks.append(np.array([record.features for record in ours], np.float32))
-        read += len(batch)
-        progress(read)
     return ScoreLog(
         transaction_ids=ids,
         customers=customers,
@@ -102,3 +94,14 @@ def read_feedback(settings: Settings) -> list[Feedback]:
             except BadRecord:
                 continue  # The scorer has made it a dead letter, with its place and reason.
     return answers
+
+
+def _decoded(values: list[bytes]) -> list[_Logged]:
+    """Decode a batch as one JSON array, which is faster than its records one by one."""
+    try:
+        return _decoder.decode(b"[" + b",".join(values) + b"]")
+    except msgspec.DecodeError as exc:
+        raise FraudstreamError(
+            f"the topic scores holds a record that is no score ({exc}): "
+            "train in an environment whose scores come from `fraudstream scorer` alone"
+        ) from exc

@@ -39,9 +39,7 @@ def read_to_end(
         consumer.close()
 
 
-def _batches(
-    consumer: Consumer, open_ends: dict[int, int]
-) -> Iterator[list[Message]]:
+def _batches(consumer: Consumer, open_ends: dict[int, int]) -> Iterator[list[Message]]:
     heard_s = monotonic_s()
     while open_ends:
         received = consumer.consume(_BATCH, timeout=0.2)
@@ -53,7 +51,7 @@ def _batches(
         if received:
             heard_s = monotonic_s()
         elif monotonic_s() - heard_s > _SILENCE_S:
-            raise KafkaException(KafkaError._TIMED_OUT))
+            raise KafkaException(KafkaError(TIMED_OUT))
 
 
 def _is_wanted(message: Message, open_ends: dict[int, int]) -> bool:

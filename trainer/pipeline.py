@@ -1,0 +1,260 @@
+"""The hops of a training in order: collect, build, fit, evaluate, export, publish, promote."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from fraudstream.clients import audit_log
+from fraudstream.clients.clock import monotonic_s, now_ms
+from fraudstream.clients.model_registry import ModelRegistry
+from fraudstream.clients.score_log import ScoreLog, read_feedback, read_scores
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.feature_set import FeatureSet
+from fraudstream.core.model import CHAMPION, Contract, DataWindow, model_name, usual_values
+from fraudstream.core.scores import AuditEvent
+from fraudstream.core.settings import Settings
+from trainer.build import Dataset, build, labels_in_force, split
+from trainer.evaluate import evaluate
+from trainer.promote import Order, Promotion, promote
+
+if TYPE_CHECKING:
+    from trainer.export import Exported
+
+PARITY_ROWS = 20_000
+
+Say = Callable[[str], None]
+
+
+class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to train. `as_of_ms` None is the newest event time scored; `days` None is all mature history."""
+
+    feature_set: FeatureSet
+    actor: str
+    days: int | None = None
+    as_of_ms: int | None = None
+    validation_share: float = 0.2
+    seed: int = 0
+    promote: bool = False
+
+
+class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training did; `seconds` by step, `parity` how far ONNX is from scikit-learn at most."""
+
+    model_name: str
+    model_version: str
+    sha256: str
+    feature_set: str
+    promoted: bool
+    previous: str | None
+    threshold: float
+    parity: float
+    window: DataWindow
+    metrics: dict[str, float]
+    scores_read: int
+    duplicates: int
+    other_feature_set: int
+    seconds: dict[str, float]
+
+
+class Steps:
+    """Says each step when it begins and what it took; `seconds` has them by name."""
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str, sentence: str) -> Iterator[None]:
+        """Time the block as step `name`."""
+        self.say(f"==> {sentence}")
+        start_s = monotonic_s()
+        yield
+        self.seconds[name] = round(monotonic_s() - start_s, 2)
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What the topics held: the served scores, the mature rows of them, and the time that labels count at."""
+
+    log: ScoreLog
+    mature: Dataset
+    as_of_ms: int
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The sealed model file and the largest difference of its scores from scikit-learn's."""
+
+    exported: "Exported"
+    parity: float
+
+
+def train(settings: Settings, options: TrainingOptions, say: Say) -> TrainingReport:
+    """Train one model on what was served, publish it, and make it champion if `options.promote` says so.
+
+    `settings` has all addresses. `say` gets one line a step.
+
+    Raises:
+        FraudstreamError: nothing to learn from; the message says how many rows and frauds there are.
+        Refused: the exported model does not agree with the trained one, or the promotion came second.
+        DependencyUnreachable: Kafka or MLflow does not answer.
+    """
+    steps = Steps(say)
+    registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
+    registry.alias(model_name(settings.environment), CHAMPION)  # Unreachable? Said before the work.
+    with steps.step("collect", "collecting scores and labels from Kafka"):
+        collected = collect(settings, options)
+    learned = learn(collected, options, steps=steps, alerts_per_1000=settings.alerts_per_1000)
+    with steps.step("publish", "publishing to MLflow"):
+        version = _publish(settings, options, learned.exported)
+    outcome = Promotion(version, None, moved=False)
+    if options.promote:
+        with steps.step("promote", f"making version {version} champion"):
+            outcome = _promote(settings, options, registry, version)
+    return _report(settings, collected, learned, outcome=outcome, seconds=steps.seconds)
+
+
+def collect(settings: Settings, options: TrainingOptions) -> Collected:
+    """Read scores, then labels, and keep the rows whose label is mature.
+
+    Raises:
+        FraudstreamError: there are no scores of this feature set.
+        DependencyUnreachable: Kafka does not answer.
+    """
+    log = read_scores(settings, options.feature_set)
+    if not log.transaction_ids:
+        raise FraudstreamError(
+            f"no scores of feature set {options.feature_set.hash} in environment {settings.environment} "
+            f"({log.other_feature_set} of other sets): run `fraudstream scorer` and `fraudstream replay`"
+        )
+    as_of_ms = int(log.event_time_ms.max()) if options.as_of_ms is None else options.as_of_ms
+    mature = build(
+        log,
+        labels_in_force(read_feedback(settings), as_of_ms),
+        as_of_ms=as_of_ms,
+        label_delay_ms=options.feature_set.label_delay_ms,
+        days=options.days,
+    )
+    return Collected(log, mature, as_of_ms)
+
+
+def learn(
+    collected: Collected, options: TrainingOptions, *, steps: Steps, alerts_per_1000: float
+) -> Learned:
+    """Fit on the earlier rows, evaluate on the later ones, export with the contract inside.
+
+    Raises:
+        FraudstreamError: too few rows or frauds.
+        Refused: ONNX and scikit-learn do not agree.
+    """
+    steps.say(_left_out(collected))
+    earlier, later, split_ms = split(collected.mature, options.validation_share)
+    # Seconds of imports that commands which only read should not pay.
+    with steps.step("import", "loading scikit-learn and ONNX tools"):
+        from trainer.export import check_parity, convert, golden_rows, seal  # noqa: PLC0415
+        from trainer.fit import fit  # noqa: PLC0415
+    with steps.step("fit", f"fitting on {len(earlier.labels):,}, {earlier.labels.sum():,} frauds"):
+        fitted = fit(earlier.features, earlier.labels, seed=options.seed)
+    with steps.step(
+        "evaluate", f"evaluating on {len(later.labels):,}, {later.labels.sum():,} frauds"
+    ):
+        scores = fitted.probabilities(later.features).astype(np.float32)
+        threshold, metrics = evaluate(
+            later, scores, alerts_per_1000=alerts_per_1000, seed=options.seed
+        )
+    with steps.step("export", "exporting to ONNX, comparing with scikit-learn"):
+        converted = convert(fitted)
+        parity = check_parity(converted, fitted, collected.mature.features[-PARITY_ROWS:])
+        usual, spread = usual_values(earlier.features[~earlier.labels])
+        contract = Contract(
+            feature_set=options.feature_set.hash,
+            features=options.feature_set.features,
+            threshold=threshold,
+            golden_inputs=golden_rows(later.features, scores).tolist(),
+            golden_outputs=[],
+            usual=usual.tolist(),
+            spread=spread.tolist(),
+            window=_window(earlier, later, split_ms=split_ms, as_of_ms=collected.as_of_ms),
+            metrics=metrics,
+            created_at_ms=now_ms(),
+        )
+        return Learned(seal(converted, contract), parity)
+
+
+def _publish(settings: Settings, options: TrainingOptions, exported: "Exported") -> str:
+    from trainer.publish import publish  # noqa: PLC0415 - imports MLflow
+
+    parameters = {"seed": str(options.seed), "days": str(options.days or "all")}
+    version = publish(settings, exported, parameters)
+    event = AuditEvent(
+        event="publish",
+        model_name=model_name(settings.environment),
+        model_version=version,
+        at_ms=now_ms(),
+        actor=options.actor,
+        why="train",
+        evidence={"sha256": exported.sha256, "metrics": exported.contract.metrics},
+    )
+    audit_log.append(settings, event)
+    return version
+
+
+def _promote(
+    settings: Settings, options: TrainingOptions, registry: ModelRegistry, version: str
+) -> Promotion:
+    order = Order(version=version, actor=options.actor, why="train --promote", now_ms=now_ms())
+    return promote(settings, registry, order, feature_set=options.feature_set)
+
+
+def _window(earlier: Dataset, later: Dataset, *, split_ms: int, as_of_ms: int) -> DataWindow:
+    return DataWindow(
+        from_ms=int(earlier.event_time_ms[0]),
+        split_ms=split_ms,
+        to_ms=int(later.event_time_ms[-1]),
+        as_of_ms=as_of_ms,
+        fit_rows=len(earlier.labels),
+        fit_frauds=int(earlier.labels.sum()),
+        validation_rows=len(later.labels),
+        validation_frauds=int(later.labels.sum()),
+    )
+
+
+def _left_out(collected: Collected) -> str:
+    log, mature = collected.log, len(collected.mature.labels)
+    served = len(log.transaction_ids)
+    return (
+        f"    {served:,} scored transactions, {mature:,} with a mature label; left out: "
+        f"{served - mature:,} too young or too old, {log.duplicates:,} duplicates, "
+        f"{log.other_feature_set:,} of another feature set"
+    )
+
+
+def _report(
+    settings: Settings,
+    collected: Collected,
+    learned: Learned,
+    *,
+    outcome: Promotion,
+    seconds: dict[str, float],
+) -> TrainingReport:
+    contract = learned.exported.contract
+    return TrainingReport(
+        model_name=model_name(settings.environment),
+        model_version=outcome.version,
+        sha256=learned.exported.sha256,
+        feature_set=contract.feature_set,
+        promoted=outcome.moved,
+        previous=outcome.previous,
+        threshold=contract.threshold,
+        parity=learned.parity,
+        window=contract.window,
+        metrics=contract.metrics,
+        scores_read=len(collected.log.transaction_ids),
+        duplicates=collected.log.duplicates,
+        other_feature_set=collected.log.other_feature_set,
+        seconds=seconds,
+    )
