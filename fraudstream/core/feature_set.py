@@ -27,6 +27,8 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
         "terminal_days_genuine_before_run",
         "terminal_days_since_genuine",
     )
+    minor_per_major: int = 100
+    """The feature `amount` is in major units."""
     prior_sum_minor: int = 5_300
     """The clean mean is (sum + prior_sum) / (n + 1) over the customer's clean transactions."""
     clean_max_minor: int = 22_000
@@ -41,6 +43,16 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
     none_days: float = 99.0
     unknown_days: float = 200.0
     no_run_days: float = -1.0
+
+    @property
+    def customer_retention_ms(self) -> int:
+        """Return how far behind the customer's newest transaction an entry is still kept."""
+        return self.customer_window_ms + self.lateness_ms
+
+    @property
+    def terminal_retention_ms(self) -> int:
+        """Return how far behind the terminal's newest transaction an entry or label is still kept."""
+        return self.terminal_window_ms + self.lateness_ms
 
     @property
     def hash(self) -> str:

@@ -1,0 +1,245 @@
+-- The calls: marks and replies around the features, one call a batch. Follows features.lua in the same library.
+--
+-- BLOB is MessagePack: [meta, topic id, sections]. A section is an array of columns: 1 partition, 2 previous offset,
+-- 3 last offset, 4 committed offset, 5 offsets, 6 customers, 7 terminals, 8 event times, 9 amounts, 10 digests in one
+-- string. KEYS: 1 what all other keys begin with (seq: last apply_seq, m: marks, r: replies, c: customers, t: terminals),
+-- 2 meta, which must be as it was at connect.
+-- A reply is 64 bytes: offset, apply_seq, duplicate_of (8 each), flags (4), nine float32.
+-- Nothing is written before everything is computed; all writes of a call are one MSET.
+
+local REPLY_BYTES = 64
+local MOST_ARGUMENTS = 4000 -- of one command: Lua's stack holds 8,000 values
+
+local function get_all(keys)
+  local values = {}
+  for from = 1, #keys, MOST_ARGUMENTS do
+    local till = from + MOST_ARGUMENTS - 1
+    local part = call('MGET', unpack_list(keys, from, till < #keys and till or #keys))
+    for i = 1, #part do
+      values[keys[from + i - 1]] = part[i]
+    end
+  end
+  return values
+end
+
+-- Writes key, value, key, value, ...; above MOST_ARGUMENTS the server still logs all of a call as one transaction.
+local function set_all(pairs_list)
+  for from = 1, #pairs_list, MOST_ARGUMENTS do
+    local till = from + MOST_ARGUMENTS - 1
+    call('MSET', unpack_list(pairs_list, from, till < #pairs_list and till or #pairs_list))
+  end
+end
+
+local function offset_text(value)
+  return format('%.0f', value)
+end
+
+-- Reads meta, the sequence, marks and replies of the sections; says what is wrong, or nil.
+local function open(keys, meta, topic, sections)
+  local tag = keys[1]
+  local wanted = { keys[2], tag .. 'seq' }
+  for _, section in ipairs(sections) do
+    section.mark_key = tag .. 'm:' .. topic .. ':' .. section[1]
+    section.reply_key = tag .. 'r:' .. topic .. ':' .. section[1]
+    wanted[#wanted + 1] = section.mark_key
+    wanted[#wanted + 1] = section.reply_key
+  end
+  local values = get_all(wanted)
+  for _, section in ipairs(sections) do
+    section.mark = tonumber(values[section.mark_key] or '-1')
+    section.replies = values[section.reply_key] or ''
+    if section[2] > section.mark then
+      return nil, format('BEHIND %s %s', offset_text(section[1]), offset_text(section.mark))
+    end
+  end
+  if values[keys[2]] ~= meta then
+    return nil, 'REPLACED the state is another than at connect'
+  end
+  return tonumber(values[tag .. 'seq'] or '0')
+end
+
+-- Position in `replies` (records of REPLY_BYTES, rising offsets) of the first record with an offset > limit.
+local function reply_after(replies, limit)
+  local low, high = 0, #replies / REPLY_BYTES
+  while low < high do
+    local middle = floor((low + high) / 2)
+    if read('<i8', replies, middle * REPLY_BYTES + 1) <= limit then
+      low = middle + 1
+    else
+      high = middle
+    end
+  end
+  return low * REPLY_BYTES + 1
+end
+
+-- Appends the stored replies of offsets up to the mark to `out`; returns their number, or what is missing.
+local function answer_again(section, out)
+  local offsets, replies = section[5], section.replies
+  local at = reply_after(replies, section[2])
+  local n = 0
+  while n < #offsets and offsets[n + 1] <= section.mark do
+    while at < #replies and read('<i8', replies, at) < offsets[n + 1] do
+      at = at + REPLY_BYTES
+    end
+    if at > #replies or read('<i8', replies, at) ~= offsets[n + 1] then
+      return nil, format('GONE %s %s', offset_text(section[1]), offset_text(offsets[n + 1]))
+    end
+    out[#out + 1] = sub(replies, at, at + REPLY_BYTES - 1)
+    at = at + REPLY_BYTES
+    n = n + 1
+  end
+  return n
+end
+
+-- Loads the states that the new transactions of all sections touch.
+local function load_entities(tag, sections)
+  local keys, seen = {}, {}
+  for _, section in ipairs(sections) do
+    local customers, terminals = section[6], section[7]
+    for i = section.known + 1, #section[5] do
+      local customer, terminal = tag .. 'c:' .. customers[i], tag .. 't:' .. terminals[i]
+      customers[i], terminals[i] = customer, terminal
+      if not seen[customer] then
+        seen[customer] = true
+        keys[#keys + 1] = customer
+      end
+      if not seen[terminal] then
+        seen[terminal] = true
+        keys[#keys + 1] = terminal
+      end
+    end
+  end
+  return get_all(keys), keys
+end
+
+-- Computes the new transactions of one section into `state`; returns the sequence and the new replies.
+local function compute(section, state, dirty, seq)
+  local offsets, customers, terminals = section[5], section[6], section[7]
+  local times, amounts, digests = section[8], section[9], section[10]
+  local replies = {}
+  local previous = section.mark
+  for i = section.known + 1, #offsets do
+    local offset, t, amount, digest = offsets[i], times[i], amounts[i], sub(digests, 8 * i - 7, 8 * i)
+    if offset <= previous or offset > section[3] or #digest ~= 8 then
+      error('offsets must rise up to the last one of the batch, each with a digest')
+    end
+    previous = offset
+    local customer, ratio, largest, since_last, since_first, flags, duplicate_of =
+      apply_customer(state[customers[i]], t, digest, amount, offset)
+    local explained = amount > CLEAN_MAX or ratio > CLEAN_RATIO
+    local terminal, run, age, before, since_genuine, terminal_flags =
+      apply_terminal(state[terminals[i]], t, digest, explained and 0 or 1, duplicate_of == -1)
+    if customer then
+      state[customers[i]], dirty[customers[i]] = customer, true
+    end
+    if terminal then
+      state[terminals[i]], dirty[terminals[i]] = terminal, true
+    end
+    seq = seq + 1
+    replies[#replies + 1] = pack('<i8i8i8I4fffffffff', offset, seq, duplicate_of, flags + terminal_flags,
+      amount / MINOR_PER_MAJOR, ratio, largest, since_last, since_first, run, age, before, since_genuine)
+  end
+  return seq, replies
+end
+
+-- FCALL apply_<library> 2 PREFIX META BLOB: see FeatureStore.apply. Returns the replies in order and, for each
+-- section, how many of them are repeated.
+local function apply(keys, args)
+  if not pack then
+    bind()
+  end
+  local tag = keys[1]
+  local meta, topic, sections = unpack_list(cmsgpack.unpack(args[1]))
+  local seq, wrong = open(keys, meta, topic, sections)
+  if not seq then
+    return redis.error_reply(wrong)
+  end
+  local repeated = {}
+  for i, section in ipairs(sections) do
+    section.again = {}
+    section.known, wrong = answer_again(section, section.again)
+    if wrong then
+      return redis.error_reply(wrong)
+    end
+    repeated[i] = section.known
+  end
+
+  local state, entities = load_entities(tag, sections)
+  local dirty, answers, writes = {}, {}, {}
+  for _, section in ipairs(sections) do
+    local replies
+    seq, replies = compute(section, state, dirty, seq)
+    local fresh = concat(replies)
+    answers[#answers + 1] = concat(section.again) .. fresh
+    if section[3] > section.mark then
+      writes[#writes + 1] = section.mark_key
+      writes[#writes + 1] = offset_text(section[3])
+      writes[#writes + 1] = section.reply_key
+      writes[#writes + 1] = sub(section.replies, reply_after(section.replies, section[4])) .. fresh
+    end
+  end
+  if #writes > 0 then
+    writes[#writes + 1] = tag .. 'seq'
+    writes[#writes + 1] = offset_text(seq)
+    for _, key in ipairs(entities) do
+      if dirty[key] then
+        writes[#writes + 1] = key
+        writes[#writes + 1] = state[key]
+      end
+    end
+    set_all(writes)
+  end
+  return { concat(answers), unpack_list(repeated) }
+end
+
+-- FCALL label_<library> 2 PREFIX META BLOB: see FeatureStore.apply_labels. Returns how many labels were new.
+local function label(keys, args)
+  if not pack then
+    bind()
+  end
+  local tag = keys[1]
+  local meta, topic, section = unpack_list(cmsgpack.unpack(args[1]))
+  local seq, wrong = open(keys, meta, topic, { section })
+  if not seq then
+    return redis.error_reply(wrong)
+  end
+  if section[3] <= section.mark then
+    return 0
+  end
+  local offsets, terminals, times, digests, labelled_at, codes = unpack_list(section, 5, 10)
+  local known = 0
+  while known < #offsets and offsets[known + 1] <= section.mark do
+    known = known + 1
+  end
+  local names, seen = {}, {}
+  for i = known + 1, #offsets do
+    terminals[i] = tag .. 't:' .. terminals[i]
+    if not seen[terminals[i]] then
+      seen[terminals[i]] = true
+      names[#names + 1] = terminals[i]
+    end
+  end
+  local state, dirty = get_all(names), {}
+  for i = known + 1, #offsets do
+    local digest = sub(digests, 8 * i - 7, 8 * i)
+    if #digest ~= 8 then
+      error('each label needs a digest')
+    end
+    local terminal = apply_label(state[terminals[i]], times[i], digest, labelled_at[i], codes[i])
+    if terminal then
+      state[terminals[i]], dirty[terminals[i]] = terminal, true
+    end
+  end
+  local writes = { section.mark_key, offset_text(section[3]) }
+  for _, key in ipairs(names) do
+    if dirty[key] then
+      writes[#writes + 1] = key
+      writes[#writes + 1] = state[key]
+    end
+  end
+  set_all(writes)
+  return #offsets - known
+end
+
+redis.register_function('apply_' .. LIBRARY, apply)
+redis.register_function('label_' .. LIBRARY, label)

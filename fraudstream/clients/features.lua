@@ -1,0 +1,324 @@
+-- The nine features of one transaction, on the packed states of its customer and terminal. feature_calls.lua follows.
+--
+-- The client puts the library's header and these constants in front: LIBRARY, PRIOR_SUM, CLEAN_MAX, CLEAN_RATIO,
+-- WARM_UP, HOT_RATIO, CUSTOMER_WINDOW, TERMINAL_WINDOW, LATENESS, LABEL_DELAY, DAY, MINOR_PER_MAJOR,
+-- NONE_DAYS, UNKNOWN_DAYS, NO_RUN_DAYS. Amounts are in minor units, times in milliseconds.
+--
+-- Layout (little endian, columns one after the other; docs/adr/0005-feature-state-layout.md):
+--   customer  n, sum of clean amounts (2 doubles) | event time (6 bytes each) | ratio (float32) | digest (8) | offset (6)
+--   terminal  number of entries (4) | 2 * event time + unexplained (6) | digest (8)
+--             | labels: event time (6), digest (8), labelled_at (6), code (1)
+--   entries are in order of (event time, digest), labels in order of (event time, digest, labelled_at).
+
+-- Bound at the first call: a library that is being loaded sees none of these.
+local pack, read, sub, find, format, floor, concat, unpack_list, call
+
+local CUSTOMER_HEADER, TERMINAL_HEADER, LABEL_BYTES = 16, 4, 21
+local FRAUD, GENUINE = 1, 2 -- 3 is unsure
+local DUPLICATE, CUSTOMER_BEYOND, TERMINAL_BEYOND, CUSTOMER_TRUNCATED, TERMINAL_TRUNCATED = 1, 2, 4, 8, 16
+local MOST_FLOATS = 250 -- read at once
+local CUSTOMER_RETENTION = CUSTOMER_WINDOW + LATENESS
+local TERMINAL_RETENTION = TERMINAL_WINDOW + LATENESS
+local FLOATS = {}
+
+local function bind()
+  pack, read = struct.pack, struct.unpack
+  sub, find, format = string.sub, string.find, string.format
+  floor, concat, unpack_list, call = math.floor, table.concat, unpack, redis.call
+  for n = 1, MOST_FLOATS do
+    FLOATS[n] = '<' .. string.rep('f', n)
+  end
+end
+
+-- ---------------------------------------------------------------- columns
+
+-- Number of leading values <= limit in a column of n 6-byte integers at `base`, in rising order.
+local function count_until(s, base, n, limit)
+  if n == 0 or read('<I6', s, base + 6 * n - 6) <= limit then
+    return n
+  end
+  local low, high = 0, n - 1
+  while low < high do
+    local middle = floor((low + high) / 2)
+    if read('<I6', s, base + 6 * middle) <= limit then
+      low = middle + 1
+    else
+      high = middle
+    end
+  end
+  return low
+end
+
+-- Number of leading values <= limit, for when they are few.
+local function count_few(s, base, n, limit)
+  local k = 0
+  while k < n and read('<I6', s, base + 6 * k) <= limit do
+    k = k + 1
+  end
+  return k
+end
+
+-- -1, 0 or 1 as digest `a` comes before, with or after `b` in byte order (Lua's `<` follows the locale).
+local function compare(a, b)
+  if a == b then
+    return 0
+  end
+  local a1, a2 = read('>I4I4', a)
+  local b1, b2 = read('>I4I4', b)
+  return (a1 < b1 or (a1 == b1 and a2 < b2)) and -1 or 1
+end
+
+-- The column of n values of `width` bytes at `base` without its first `drop`, `value` put after the k-th.
+local function insert(s, base, width, n, drop, k, value)
+  return sub(s, base + width * drop, base + width * k - 1) .. value
+    .. sub(s, base + width * k, base + width * n - 1)
+end
+
+-- ---------------------------------------------------------------- customer
+
+-- Features 3 to 5 from the ratios of entries first..last (0-based, last excluded) at time t.
+local function ratio_features(s, times, ratios, first, last, t)
+  local largest, hot_first, hot_last = 0, nil, nil
+  for from = first, last - 1, MOST_FLOATS do
+    local m = last - from
+    if m > MOST_FLOATS then
+      m = MOST_FLOATS
+    end
+    local window = { read(FLOATS[m], s, ratios + 4 * from) }
+    for i = 1, m do
+      local ratio = window[i]
+      if ratio > largest then
+        largest = ratio
+      end
+      if ratio > HOT_RATIO then
+        hot_first, hot_last = hot_first or from + i - 1, from + i - 1
+      end
+    end
+  end
+  if not hot_last then
+    return largest, NONE_DAYS, NONE_DAYS
+  end
+  return largest, (t - read('<I6', s, times + 6 * hot_last)) / DAY,
+    (t - read('<I6', s, times + 6 * hot_first)) / DAY
+end
+
+-- The offset of the retained entry with this digest, or nil.
+local function first_offset(s, digests, n, digest)
+  local at = find(s, digest, digests, true)
+  while at and at < digests + 8 * n do
+    if (at - digests) % 8 == 0 then
+      return (read('<I6', s, digests + 8 * n + 6 * (at - digests) / 8))
+    end
+    at = find(s, digest, at + 1, true)
+  end
+end
+
+-- Number of entries strictly before (t, digest).
+local function customer_position(s, digests, n, t, digest)
+  local k = count_until(s, CUSTOMER_HEADER + 1, n, t)
+  while k > 0 and read('<I6', s, CUSTOMER_HEADER - 5 + 6 * k) == t
+    and compare(sub(s, digests + 8 * k - 8, digests + 8 * k - 1), digest) >= 0 do
+    k = k - 1
+  end
+  return k
+end
+
+-- One transaction of a customer. Returns the new state (nil: unchanged), ratio, features 3, 4, 5, flags, duplicate_of.
+local function apply_customer(s, t, digest, amount, offset)
+  local n, clean, total = 0, 0, 0
+  if s then
+    n, clean, total = (#s - CUSTOMER_HEADER) / 24, read('<dd', s)
+  else
+    s = pack('<dd', 0, 0)
+  end
+  local times = CUSTOMER_HEADER + 1
+  local ratios = times + 6 * n
+  local digests = ratios + 4 * n
+  local packed_ratio = pack('<f', amount * (clean + 1) / (total + PRIOR_SUM))
+  local ratio = read('<f', packed_ratio)
+
+  local newest = n > 0 and read('<I6', s, ratios - 6) or 0
+  local k = newest < t and n or customer_position(s, digests, n, t, digest)
+  local first = count_until(s, times, k, t - CUSTOMER_WINDOW)
+  local largest, since_last, since_first = ratio_features(s, times, ratios, first, k, t)
+
+  local flags = t < newest - LATENESS and CUSTOMER_TRUNCATED or 0
+  local duplicate_of = n > 0 and first_offset(s, digests, n, digest)
+  if duplicate_of then
+    return nil, ratio, largest, since_last, since_first, flags + DUPLICATE, duplicate_of
+  end
+  if amount <= CLEAN_MAX and (clean < WARM_UP or ratio <= CLEAN_RATIO) then
+    clean, total = clean + 1, total + amount
+  end
+  local header = pack('<dd', clean, total)
+  if t <= newest - CUSTOMER_RETENTION then
+    return header .. sub(s, times), ratio, largest, since_last, since_first, flags + CUSTOMER_BEYOND, -1
+  end
+  local drop = count_few(s, times, n, (t > newest and t or newest) - CUSTOMER_RETENTION)
+  local offsets = digests + 8 * n
+  if k == n then
+    s = header .. sub(s, times + 6 * drop, ratios - 1) .. pack('<I6', t)
+      .. sub(s, ratios + 4 * drop, digests - 1) .. packed_ratio
+      .. sub(s, digests + 8 * drop, offsets - 1) .. digest
+      .. sub(s, offsets + 6 * drop) .. pack('<I6', offset)
+  else
+    s = header .. insert(s, times, 6, n, drop, k, pack('<I6', t))
+      .. insert(s, ratios, 4, n, drop, k, packed_ratio)
+      .. insert(s, digests, 8, n, drop, k, digest)
+      .. insert(s, offsets, 6, n, drop, k, pack('<I6', offset))
+  end
+  return s, ratio, largest, since_last, since_first, flags, -1
+end
+
+-- ---------------------------------------------------------------- terminal
+
+-- The label in force at `now` for (t, digest), and the number of label rows that do not come after (t, digest).
+-- `p` is the number of rows to look at, from the last one down.
+local function label_at(s, labels, p, t, digest, now)
+  local order
+  while p > 0 do
+    local at = labels + LABEL_BYTES * (p - 1)
+    local label_t = read('<I6', s, at)
+    order = label_t == t and compare(sub(s, at + 6, at + 13), digest) or label_t - t
+    if order <= 0 then
+      break
+    end
+    p = p - 1
+  end
+  local row = order == 0 and p or 0
+  while row > 0 do
+    local at = labels + LABEL_BYTES * (row - 1)
+    local labelled_at, code = read('<I6B', s, at + 14)
+    if read('<I6', s, at) ~= t or sub(s, at + 6, at + 13) ~= digest then
+      break
+    end
+    if labelled_at <= now then
+      return code, p
+    end
+    row = row - 1
+  end
+  return nil, p
+end
+
+-- Features 6 to 9 at time t from the first k of the terminal's entries.
+local function run_features(s, times, digests, labels, k, t)
+  local p = (#s - labels + 1) / LABEL_BYTES
+  local confirmed_until = t - LABEL_DELAY
+  local walked_until = confirmed_until
+  if p > 0 then
+    local newest_label = read('<I6', s, labels + LABEL_BYTES * (p - 1))
+    walked_until = newest_label > walked_until and newest_label or walked_until
+  end
+  local run, start, genuine = 0, nil, nil
+  for j = count_until(s, times, k, 2 * walked_until + 1) - 1, 0, -1 do
+    local value = read('<I6', s, times + 6 * j)
+    local unexplained = value % 2
+    local entry_t = (value - unexplained) / 2
+    if entry_t <= t - TERMINAL_WINDOW then
+      break
+    end
+    local code
+    if p > 0 then
+      code, p = label_at(s, labels, p, entry_t, sub(s, digests + 8 * j, digests + 8 * j + 7), t)
+    end
+    if code == FRAUD then
+      if unexplained == 1 then
+        run, start = run + 1, entry_t
+      end
+    elseif code == GENUINE or entry_t <= confirmed_until then
+      genuine = entry_t
+      break
+    end
+  end
+  local since_genuine = genuine and (t - genuine) / DAY or NONE_DAYS
+  if run == 0 then
+    return 0, NO_RUN_DAYS, NO_RUN_DAYS, since_genuine
+  end
+  local today = floor(t / DAY)
+  return run, today - floor(start / DAY), genuine and today - floor(genuine / DAY) or UNKNOWN_DAYS, since_genuine
+end
+
+-- Number of entries before (t, digest), those of the same (t, digest) and a smaller or equal flag
+-- included if `flag` is given.
+local function terminal_position(s, times, digests, n, t, digest, flag)
+  local k = count_until(s, times, n, 2 * t + 1)
+  while k > 0 do
+    local value = read('<I6', s, times + 6 * k - 6)
+    if value < 2 * t then
+      break
+    end
+    local order = compare(sub(s, digests + 8 * k - 8, digests + 8 * k - 1), digest)
+    if order < 0 or (order == 0 and flag and value % 2 <= flag) then
+      break
+    end
+    k = k - 1
+  end
+  return k
+end
+
+-- One transaction at a terminal; `store` is false for a duplicate, whose features are wanted alone.
+-- Returns the new state (nil: unchanged), features 6 to 9, flags.
+local function apply_terminal(s, t, digest, unexplained, store)
+  s = s or '\0\0\0\0'
+  local n = read('<I4', s)
+  local times = TERMINAL_HEADER + 1
+  local digests = times + 6 * n
+  local labels = digests + 8 * n
+  local newest = n > 0 and floor(read('<I6', s, digests - 6) / 2) or 0
+  local in_order = newest < t
+  local k = in_order and n or terminal_position(s, times, digests, n, t, digest)
+  local run, age, before, since_genuine = run_features(s, times, digests, labels, k, t)
+
+  local flags = t < newest - LATENESS and TERMINAL_TRUNCATED or 0
+  if not store then
+    return nil, run, age, before, since_genuine, flags
+  end
+  if t <= newest - TERMINAL_RETENTION then
+    return nil, run, age, before, since_genuine, flags + TERMINAL_BEYOND
+  end
+  local cut = (in_order and t or newest) - TERMINAL_RETENTION
+  local drop = count_few(s, times, n, 2 * cut + 1)
+  local value = pack('<I6', 2 * t + unexplained)
+  local kept = labels
+  while kept <= #s and read('<I6', s, kept) <= cut do
+    kept = kept + LABEL_BYTES
+  end
+  if in_order then
+    s = pack('<I4', n - drop + 1) .. sub(s, times + 6 * drop, digests - 1) .. value
+      .. sub(s, digests + 8 * drop, labels - 1) .. digest .. sub(s, kept)
+  else
+    k = terminal_position(s, times, digests, n, t, digest, unexplained)
+    s = pack('<I4', n - drop + 1) .. insert(s, times, 6, n, drop, k, value)
+      .. insert(s, digests, 8, n, drop, k, digest) .. sub(s, kept)
+  end
+  return s, run, age, before, since_genuine, flags
+end
+
+-- One label. Returns the new state, nil where its transaction is beyond retention.
+local function apply_label(s, t, digest, labelled_at, code)
+  s = s or '\0\0\0\0'
+  local n = read('<I4', s)
+  local labels = TERMINAL_HEADER + 1 + 14 * n
+  if n > 0 and t <= floor(read('<I6', s, TERMINAL_HEADER - 5 + 6 * n) / 2) - TERMINAL_RETENTION then
+    return nil
+  end
+  local row = pack('<I6', t) .. digest .. pack('<I6B', labelled_at, code)
+  local at, after = #s + 1, #s + 1 -- the row goes in before `at`; what begins at `after` follows it
+  while at > labels do
+    local previous = at - LABEL_BYTES
+    local label_t = read('<I6', s, previous)
+    local order = label_t == t and compare(sub(s, previous + 6, previous + 13), digest) or label_t - t
+    if order == 0 then
+      order = read('<I6', s, previous + 14) - labelled_at
+    end
+    if order < 0 then
+      break
+    end
+    at = previous
+    if order == 0 then -- the same time again: the later answer takes the place of the earlier
+      break
+    end
+    after = previous
+  end
+  return sub(s, 1, at - 1) .. row .. sub(s, after)
+end
