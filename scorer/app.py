@@ -53,6 +53,14 @@ class HotPathService(Service):
             raise
 
 
+class OwnLogsWorker(faust.Worker):
+    """Faust's worker without its own handlers and spinner: the process has logs configured already."""
+
+    def _setup_logging(self) -> None:
+        """Leave the logs as they are."""
+        self.spinner = None
+
+
 def group_name(settings: Settings) -> str:
     """Return the consumer group of the scorers of an environment."""
     return f"{settings.environment}.scorer"
@@ -98,11 +106,13 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
 
 def build_app(settings: Settings, hot_path: HotPath, slot: int) -> faust.App:
     """Return the Faust app: web views, the timer that polls the alias, the agent on the audit topic."""
+    datadir = state_path(settings) / "faust" / str(slot)
+    datadir.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         f"{group_name(settings)}.{slot}.life",
         broker="kafka://" + settings.kafka_bootstrap.replace(",", ";"),
         store="memory://",
-        datadir=str(state_path(settings) / "faust" / str(slot)),
+        datadir=str(datadir),
         topic_disable_leader=True,
         topic_allow_declare=False,
         web_bind="127.0.0.1",

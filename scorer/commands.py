@@ -4,6 +4,7 @@ import logging
 
 import click
 
+from fraudstream.clients.logs import configure
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.stack.addresses import with_addresses
@@ -29,12 +30,7 @@ def scorer(settings: Settings, slot: int | None, *, quiet: bool) -> None:
       FRAUDSTREAM_WEB_PORT=6066 fraudstream scorer
                                          web views /healthz /model /metrics at 6066 + slot
     """
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    for chatty in ("faust", "mode", "aiokafka", "kafka"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    configure(logging.WARNING if quiet else logging.INFO)
     run(with_addresses(settings), slot)
 
 
@@ -44,16 +40,20 @@ def run(settings: Settings, wanted_slot: int | None) -> None:
     Raises:
         FraudstreamError: a server does not answer, or going on is not safe.
     """
-    from faust import Worker  # noqa: PLC0415 - half a second that `--help` need not wait for
-
-    from scorer.app import HotPathService, build_app, build_hot_path, group_name  # noqa: PLC0415
+    from scorer.app import (  # noqa: PLC0415 - Faust takes half a second that `--help` need not wait for
+        HotPathService,
+        OwnLogsWorker,
+        build_app,
+        build_hot_path,
+        group_name,
+    )
     from scorer.slot import Slot  # noqa: PLC0415
 
     slot = Slot.take(state_path(settings), group_name(settings), wanted_slot)
     hot_path = build_hot_path(settings, slot.number)
     app = build_app(settings, hot_path, slot.number)
     service = HotPathService(hot_path)
-    worker = Worker(app, service, loglevel="WARN", redirect_stdouts=False, quiet=True)
+    worker = OwnLogsWorker(app, service, redirect_stdouts=False, quiet=True)
     try:
         worker.execute_from_commandline()
     except FraudstreamError as exc:

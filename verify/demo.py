@@ -164,7 +164,9 @@ class Story:
         """Run every step and return the summary."""
         source, cut = self._cut(source_file)
         history = source.stop - source.start - self._options.live
-        create_topics(self._settings)
+        s = self._settings
+        timeout_ms = s.connect_timeout_ms
+        create_topics(s.kafka_bootstrap, s.environment, s.partitions, timeout_ms=timeout_ms)
         self._children.start("scorer", "scorer")
         rate = self._replay_history(source_file, cut, history)
         self._train()
