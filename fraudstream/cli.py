@@ -21,7 +21,7 @@ COMMANDS = {
     "replay": "producer.replay_command:replay",
     "scorer": "scorer.commands:scorer",
     "stack": "fraudstream.stack.commands:stack",
-    "topics": "fraudstream.clients.topic_commands:topics",
+    "topics": "fraudstream.stack.topic_commands:topics",
     "train": "trainer.commands:train",
 }
 
