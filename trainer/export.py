@@ -1,6 +1,7 @@
 """Hop 5 of training: the trees become one ONNX file that takes raw features and carries its contract."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 
 import msgspec
@@ -49,12 +50,17 @@ def convert(fitted: Fitted) -> onnx.ModelProto:
             "leave categorical_features unset"
         )
     width = len(fitted.grid.edges)
-    converted: onnx.ModelProto = to_onnx(
-        fitted.classifier,
-        initial_types=[(INPUT_NAME, FloatTensorType([None, width]))],
-        options={"zipmap": False},
-        target_opset=_OPSETS,
-    )
+    with warnings.catch_warnings():
+        # skl2onnx 1.20 hands booleans to protobuf where integers are due; protobuf < 7 takes them.
+        warnings.filterwarnings(
+            "ignore", message="Field onnx.AttributeProto", category=DeprecationWarning
+        )
+        converted: onnx.ModelProto = to_onnx(
+            fitted.classifier,
+            initial_types=[(INPUT_NAME, FloatTensorType([None, width]))],
+            options={"zipmap": False},
+            target_opset=_OPSETS,
+        )
     _thresholds_on_raw_values(converted, fitted.grid)
     unused = [output for output in converted.graph.output if output.name != OUTPUT_NAME]
     for output in unused:

@@ -7,6 +7,7 @@ anywhere leaves no version or a whole one (at worst a run without a version).
 import datetime
 import logging
 import os
+from typing import TYPE_CHECKING
 
 import msgspec
 import onnx
@@ -15,6 +16,9 @@ from fraudstream.core.errors import DependencyUnreachable
 from fraudstream.core.model import Contract, model_name
 from fraudstream.core.settings import Settings
 from trainer.export import Exported
+
+if TYPE_CHECKING:
+    from mlflow.models.model import ModelInfo
 
 _REQUIREMENTS = ("numpy", "onnxruntime")
 _MLFLOW_SETTINGS = {
@@ -35,17 +39,17 @@ def publish(settings: Settings, exported: Exported, parameters: dict[str, str]) 
     """
     # Set, not read: MLflow takes these from the environment at its import.
     os.environ.update(_MLFLOW_SETTINGS)  # noqa: TID251
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
     import mlflow  # noqa: PLC0415 - 4 s of import that only this step should pay
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
         mlflow.set_tracking_uri(settings.mlflow_url)
         mlflow.set_experiment(model_name(settings.environment))
-        with mlflow.start_run() as run:
+        with mlflow.start_run():
             mlflow.log_params(parameters)
             mlflow.log_metrics(exported.contract.metrics)
-            uri = _log_file(exported)
-        return _create_version(model_name(settings.environment), uri, run.info.run_id, exported)
+            info = _log_file(exported)
+        return _create_version(info, model_name(settings.environment), exported)
     except mlflow.exceptions.MlflowException as exc:
         raise DependencyUnreachable(
             f"MLflow at {settings.mlflow_url} did not take the new version ({exc}): "
@@ -90,21 +94,20 @@ without history get the prior of the feature set.
 """
 
 
-def _log_file(exported: Exported) -> str:
+def _log_file(exported: Exported) -> "ModelInfo":
     import mlflow.onnx  # noqa: PLC0415
 
-    info = mlflow.onnx.log_model(
+    info: ModelInfo = mlflow.onnx.log_model(
         onnx.load_from_string(exported.onnx_bytes),
         name="model",
         pip_requirements=list(_REQUIREMENTS),
         onnx_execution_providers=["CPUExecutionProvider"],
         save_as_external_data=False,
     )
-    uri: str = info.model_uri
-    return uri
+    return info
 
 
-def _create_version(name: str, uri: str, run_id: str, exported: Exported) -> str:
+def _create_version(info: "ModelInfo", name: str, exported: Exported) -> str:
     import mlflow  # noqa: PLC0415
 
     client = mlflow.MlflowClient()
@@ -115,8 +118,9 @@ def _create_version(name: str, uri: str, run_id: str, exported: Exported) -> str
             raise
     created = client.create_model_version(
         name,
-        source=uri,
-        run_id=run_id,
+        source=info.model_uri,
+        run_id=info.run_id,
+        model_id=info.model_id,
         tags=version_tags(exported),
         description=model_card(exported.contract),
     )

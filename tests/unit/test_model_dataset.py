@@ -1,0 +1,118 @@
+"""Which rows may be learned from, with which label: nothing that was not known at the time."""
+
+import numpy as np
+import pytest
+
+from fraudstream.clients.score_log import ScoreLog
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.feature_set import DAY_MS
+from fraudstream.core.transaction import Entities, Feedback, Label
+from trainer.build import Dataset, build, labels_in_force, split
+
+T0 = 1_532_476_800_000
+AS_OF = T0 + 10 * DAY_MS
+
+
+def answer(label: Label, *, at_ms: int, transaction_id: str = "a") -> Feedback:
+    return Feedback(1, transaction_id, T0, Entities("c", "t"), label, at_ms)
+
+
+def log(times: list[int]) -> ScoreLog:
+    """Return a log with one row a time; ids are a, b, c...; the only feature is the row's number."""
+    count = len(times)
+    return ScoreLog(
+        transaction_ids=[chr(ord("a") + index) for index in range(count)],
+        customers=["c"] * count,
+        event_time_ms=np.array(times, np.int64),
+        features=np.arange(count, dtype=np.float32).reshape(-1, 1),
+        duplicates=0,
+        other_feature_set=0,
+    )
+
+
+def built(times: list[int], labels: dict[str, str], days: int | None = None) -> Dataset:
+    return build(log(times), labels, as_of_ms=AS_OF, label_delay_ms=7 * DAY_MS, days=days)
+
+
+def test_a_row_younger_than_the_label_delay_is_left_out() -> None:
+    border = AS_OF - 7 * DAY_MS
+
+    dataset = built([border, border + 1], {"a": "fraud", "b": "fraud"})
+
+    assert dataset.features[:, 0].tolist() == [0]
+
+
+def test_a_row_without_a_label_counts_as_genuine_once_it_is_mature() -> None:
+    dataset = built([T0, T0], {"b": "fraud"})
+
+    assert dataset.labels.tolist() == [False, True]
+
+
+def test_rows_come_in_order_of_event_time() -> None:
+    dataset = built([T0 + 2, T0, T0 + 1], {"c": "fraud"})
+
+    assert dataset.features[:, 0].tolist() == [1, 2, 0]
+    assert dataset.labels.tolist() == [False, True, False]
+
+
+def test_days_keeps_the_newest_mature_days() -> None:
+    newest = AS_OF - 7 * DAY_MS
+
+    dataset = built([newest, newest - DAY_MS + 1, newest - DAY_MS], {}, days=1)
+
+    assert dataset.features[:, 0].tolist() == [1, 0]
+
+
+def test_a_label_counts_only_from_the_time_it_was_given() -> None:
+    answers = [answer("fraud", at_ms=AS_OF + 1)]
+
+    assert labels_in_force(answers, AS_OF) == {}
+    assert labels_in_force(answers, AS_OF + 1) == {"a": "fraud"}
+
+
+def test_the_latest_label_wins_whatever_the_order_of_arrival() -> None:
+    answers = [answer("genuine", at_ms=T0 + 2), answer("fraud", at_ms=T0 + 1)]
+
+    assert labels_in_force(answers, AS_OF) == {"a": "genuine"}
+
+
+def test_of_labels_given_at_the_same_time_the_later_offset_wins() -> None:
+    answers = [answer("fraud", at_ms=T0), answer("genuine", at_ms=T0)]
+
+    assert labels_in_force(answers, AS_OF) == {"a": "genuine"}
+
+
+def test_unsure_counts_as_no_label() -> None:
+    in_force = labels_in_force([answer("unsure", at_ms=T0)], AS_OF)
+
+    assert built([T0], in_force).labels.tolist() == [False]
+
+
+def labelled(frauds: list[bool]) -> Dataset:
+    count = len(frauds)
+    return Dataset(
+        features=np.zeros((count, 1), np.float32),
+        labels=np.array(frauds),
+        event_time_ms=np.arange(count, dtype=np.int64),
+        customers=np.array(["c"] * count),
+    )
+
+
+def test_the_later_part_validates() -> None:
+    fit, validation, border_ms = split(labelled([True] * 100), 0.2)
+
+    assert (len(fit.labels), len(validation.labels), border_ms) == (80, 20, 80)
+    assert fit.event_time_ms.max() < validation.event_time_ms.min()
+
+
+def test_no_mature_row_is_said() -> None:
+    with pytest.raises(FraudstreamError, match="no scored transaction is old enough"):
+        split(labelled([]), 0.2)
+
+
+def test_too_few_frauds_are_counted_and_said() -> None:
+    with pytest.raises(FraudstreamError, match=r"^19 known frauds in 80 transactions to fit"):
+        split(labelled([True] * 19 + [False] * 61 + [True] * 20), 0.2)
+    with pytest.raises(FraudstreamError, match=r"and 4 in 20 to validate"):
+        split(labelled([True] * 84 + [False] * 16), 0.2)
+    split(labelled([True] * 20 + [False] * 60 + [True] * 5 + [False] * 15), 0.2)
