@@ -1,0 +1,97 @@
+"""Commands of the product as processes of a test: started, killed, waited for with a deadline."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from fraudstream.core.settings import Settings
+
+
+def command(settings: Settings, *arguments: str) -> list[str]:
+    """Return the command line of the product with these settings."""
+    default = Settings()
+    overrides = [
+        part
+        for name in settings.__struct_fields__
+        if (value := getattr(settings, name)) != getattr(default, name)
+        for part in ("--set", f"{name}={value}")
+    ]
+    return [sys.executable, "-m", "fraudstream.cli", *overrides, *arguments]
+
+
+def run(
+    settings: Settings, *arguments: str, timeout_s: float = 60
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end and return what it said."""
+    return subprocess.run(
+        command(settings, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def wait_until(reached: Callable[[], bool], *, timeout_s: float, what: str) -> None:
+    """Ask until it is so; what is waited for is named when it does not come."""
+    deadline = time.monotonic() + timeout_s
+    while not reached():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.002)
+
+
+class Worker:
+    """One `fraudstream scorer` process and its log."""
+
+    def __init__(self, settings: Settings, log: Path, *arguments: str) -> None:
+        self.log = log
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(
+                command(settings, "scorer", *arguments), stdout=file, stderr=file
+            )
+
+    def kill(self) -> None:
+        """SIGKILL: no handler runs, nothing is flushed."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout_s: float = 15) -> int:
+        """SIGTERM; return the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+    def said(self) -> str:
+        """Return everything in the log."""
+        return self.log.read_text()
+
+
+@contextmanager
+def worker(settings: Settings, log: Path, *arguments: str) -> Iterator[Worker]:
+    """Run a worker for the length of the block."""
+    made = Worker(settings, log, *arguments)
+    try:
+        yield made
+    finally:
+        if made.process.poll() is None:
+            made.kill()
+
+
+def faster(settings: Settings, **changes: object) -> Settings:
+    """Return the settings with changes."""
+    return msgspec.structs.replace(settings, **changes)
+
+
+def alive(pid: int) -> bool:
+    """Return whether a process exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
