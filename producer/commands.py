@@ -1,4 +1,4 @@
-"""The commands of the producer: `generate`."""
+"""The commands of the producer: `generate` and, from its own module, `replay`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +14,9 @@ from producer.generator.parameters import Parameters, make_parameters
 from producer.generator.simulate import STEPS, identity, simulate
 from producer.generator.statistics import Statistics, statistics
 from producer.generator.write import check_target, write_table
+from producer.replay_command import replay
+
+__all__ = ["generate", "replay"]
 
 DEFAULTS = Parameters()
 
@@ -95,12 +98,11 @@ def _summary(out: Path, numbers: Statistics) -> str:
     def listed(counts: dict[str, int]) -> str:
         return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
 
-    return "\n".join(
-        (
-            f"{out}: {numbers.transactions:,} transactions in {numbers.seconds:.2f} s"
-            f" ({numbers.rate_per_s:,}/s), source {numbers.identity}",
-            f"frauds      {numbers.frauds:,} ({100 * numbers.fraud_rate:.2f} %),"
-            f" {numbers.never_reported:,} never reported: {listed(numbers.frauds_by_behaviour)}",
-            f"look-alikes {listed(numbers.look_alikes)}",
-        )
+    frauds = f"{numbers.frauds:,} ({100 * numbers.fraud_rate:.2f} %)"
+    speed = f"{numbers.seconds:.2f} s ({numbers.rate_per_s:,}/s)"
+    return (
+        f"{out}: {numbers.transactions:,} transactions in {speed}, source {numbers.identity}\n"
+        f"frauds      {frauds}, {numbers.never_reported:,} never reported:"
+        f" {listed(numbers.frauds_by_behaviour)}\n"
+        f"look-alikes {listed(numbers.look_alikes)}"
     )

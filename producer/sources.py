@@ -273,7 +273,10 @@ def _column(columns: pa.Table, field: "pa.Field[Any]", path: Path) -> "pa.Chunke
             f"source {path}: column {field.name} is not {field.type}: {exc}"
         ) from exc
     if field.name.startswith(ATTRIBUTE_PREFIX):  # a record holds finite numbers only
-        return pc.if_else(pc.is_finite(column), column, pa.scalar(None, field.type))
+        finite: pa.ChunkedArray[Any] = pc.if_else(
+            pc.is_finite(column), column, pa.scalar(None, field.type)
+        )
+        return finite
     if column.null_count and field.name in _DEFAULTS:
         return column.fill_null(pa.scalar(_DEFAULTS[field.name], field.type))
     if column.null_count and field.name in REQUIRED:

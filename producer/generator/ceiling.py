@@ -67,7 +67,8 @@ def _posterior(
     owner *= np.where(online, ONLINE_SHARE, np.where(far, _FAR_SHARE, 1 - ONLINE_SHARE))
     # A thief's own row carries odds 1 so far; only a compromised terminal's share is kept as prior.
     share = np.where(before < 1, before, 0.0)
-    return 1 - (1 - thief / (thief + owner + 1e-12)) * (1 - share)
+    odds: Floats = 1 - (1 - thief / (thief + owner + 1e-12)) * (1 - share)
+    return odds
 
 
 def _payments(kind: NDArray[np.uint8], log_mean: Floats) -> tuple[Floats, Floats, Floats]:

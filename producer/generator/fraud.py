@@ -8,13 +8,13 @@ from fraudstream.core.feature_set import DAY_MS
 from producer.generator.intervals import key, latest_interval
 from producer.generator.ordinary import HOUR_MS, small_amount
 from producer.generator.parameters import Parameters
-from producer.generator.rows import CODE, Floats, Ints, Rows, joined, make_rows
+from producer.generator.rows import CODE, Floats, Ints, Rows, chosen, joined, make_rows
 from producer.generator.world import DEAR, DIGITAL, World, terminals_in
 
-DRAINING_RATIO, DRAINING_SPREAD = 5.0, 0.4
-TAKEOVER_RATIO, TAKEOVER_SPREAD = 3.2, 0.45
+DRAINING_RATIO, DRAINING_SPREAD = 7.0, 0.45
+TAKEOVER_RATIO, TAKEOVER_SPREAD = 5.0, 0.5
 DRAINING_ONLINE, TAKEOVER_ONLINE = 0.5, 0.35
-_TICKET_RATIO, _TICKET_SPREAD = 6.0, 0.45
+_TICKET_RATIO, _TICKET_SPREAD = 8.0, 0.5
 _TESTED_FIRST = 0.8
 _NIGHT_SHARE = 0.6
 _GOLDEN = 0.6180339887498949
@@ -71,7 +71,7 @@ def tickets(world: World, parameters: Parameters, frauds: float, rng: np.random.
     ratio = _TICKET_RATIO * np.exp(rng.normal(0, _TICKET_SPREAD, count))
     night = rng.random(count) < 0.25
     hour = np.where(night, rng.uniform(0, 6, count), rng.normal(15, 3.5, count) % 24)
-    score = -1.1 + 1.5 * np.log(ratio / _TICKET_RATIO) + 1.6 * night - 1.2 * near
+    score = -0.7 + 1.2 * np.log(ratio / _TICKET_RATIO) + 1.6 * night - 1.2 * near
     odds = 1 / (1 + np.exp(-score))
     kept = np.cumsum(odds) <= frauds
     fraud = rng.random(count) < odds
@@ -79,8 +79,7 @@ def tickets(world: World, parameters: Parameters, frauds: float, rng: np.random.
     time_ms = day * DAY_MS + (hour * HOUR_MS).astype(np.int64)
     amount = world.mean_amount[customer] * ratio
     behaviour = np.where(fraud, CODE["high_value"], CODE["big_purchase"]).astype(np.uint8)
-    all_rows = (customer, terminal, time_ms, amount, fraud, behaviour, odds)
-    return Rows(*(column[kept] for column in all_rows))
+    return chosen(Rows(customer, terminal, time_ms, amount, fraud, behaviour, odds), kept)
 
 
 def compromise(
@@ -112,11 +111,11 @@ def _candidates(
     middling = np.argsort(volume, kind="stable")[int(0.3 * physical) : int(0.85 * physical)]
     terminal = rng.permutation(middling)
     count = len(terminal)
-    length = rng.uniform(12, 32, count)
+    length = rng.uniform(14, 34, count)
     # Multiples of the golden ratio fill the time evenly, however many of them the budget takes.
     place = (rng.random() + _GOLDEN * np.arange(count)) % 1
-    start = -32 + place * (parameters.days + 32)
-    share = rng.uniform(0.65, 0.95, count)
+    start = -34 + place * (parameters.days + 34)
+    share = rng.uniform(0.7, 0.97, count)
     return (
         terminal,
         (start * DAY_MS).astype(np.int64),
@@ -130,7 +129,7 @@ def _within_budget(expected: Floats, budget: float) -> Ints:
     taken: list[int] = []
     total = 0.0
     for index, value in enumerate(expected.tolist()):
-        if 0 < value and total + value <= budget * 1.02:
+        if value > 0 and total + value <= budget * 1.02:
             taken.append(index)
             total += value
         if total >= budget * 0.98:

@@ -20,7 +20,7 @@ from producer.generator.world import (
 )
 
 HOUR_MS = 3_600_000
-NOISE = 0.4
+NOISE = 0.36
 """Standard deviation of the logarithm of an amount around the customer's mean in a category."""
 ONLINE_SHARE = 0.22
 _ELSEWHERE_SHARE = 0.08
@@ -94,7 +94,7 @@ def _trips(world: World, parameters: Parameters, rng: np.random.Generator) -> Tr
         (start * DAY_MS).astype(np.int64),
         ((start + length) * DAY_MS).astype(np.int64),
         rng.choice(world.online, count, p=world.city_weight).astype(np.int64),
-        np.where(holiday, rng.uniform(1.3, 2.6, count), 1.0),
+        np.where(holiday, rng.uniform(1.2, 2.2, count), 1.0),
     )
 
 

@@ -11,6 +11,8 @@ from msgspec import Meta
 
 from fraudstream.core.errors import SettingsError
 
+VERSION = 1
+"""Rises when the same parameters no longer give the same stream, so that two never share an identity."""
 MAX_ROWS = 20_000_000
 """The simulation holds all rows in memory, about 150 bytes each."""
 
@@ -39,8 +41,9 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def digest(self) -> str:
-        """Return 12 hex digits of SHA-256 over the canonical JSON of the parameters."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:12]
+        """Return 12 hex digits of SHA-256 over `VERSION` and the canonical JSON of the parameters."""
+        document = msgspec.json.encode((VERSION, self), order="sorted")
+        return hashlib.sha256(document).hexdigest()[:12]
 
 
 def make_parameters(values: Mapping[str, object]) -> Parameters:

@@ -1,5 +1,7 @@
 """Transactions in the making: equally long arrays, in any order until the table is made."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +60,7 @@ def make_rows(
 
 def joined(parts: list[Rows]) -> Rows:
     """Return all rows of `parts`, one part after the other."""
-    return Rows(*(np.concatenate(column) for column in zip(*map(_columns, parts), strict=True)))
+    return Rows(*map(np.concatenate, zip(*map(_columns, parts), strict=True)))
 
 
 def chosen(rows: Rows, index: Ints | NDArray[np.bool_]) -> Rows:
@@ -66,5 +68,5 @@ def chosen(rows: Rows, index: Ints | NDArray[np.bool_]) -> Rows:
     return Rows(*(column[index] for column in _columns(rows)))
 
 
-def _columns(rows: Rows) -> tuple[NDArray[np.generic], ...]:
-    return tuple(getattr(rows, name) for name in rows.__struct_fields__)
+def _columns(rows: Rows) -> tuple[NDArray[Any], ...]:
+    return msgspec.structs.astuple(rows)

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fraudstream.core.feature_set import DAY_MS
 from producer.generator.ceiling import true_odds
@@ -100,7 +102,7 @@ def _table(
 
 def _reports(
     rows: Rows, parameters: Parameters, start_ms: int, *, rng: np.random.Generator
-) -> pa.Array:
+) -> "pa.Array[Any]":
     """Return when each fraud becomes known, UTC ms: most within a week, some after a month, some never."""
     count = int(rows.fraud.sum())
     days = np.clip(rng.lognormal(np.log(2.6), 0.65, count), 2 / 24, 31)
@@ -113,15 +115,16 @@ def _reports(
     return pa.array(reported, mask=never)
 
 
-def _entities(letter: str, count: int, index: Ints, rng: np.random.Generator) -> pa.Array:
+def _entities(letter: str, count: int, index: Ints, rng: np.random.Generator) -> "pa.Array[Any]":
     """Return ids of entities by index, numbered at random so that an id says nothing."""
-    return _ids(letter, rng.permutation(count), 7).take(pa.array(index))
+    return _ids(letter, rng.permutation(count), 7).take(index)
 
 
-def _ids(prefix: str, numbers: Ints, width: int) -> pa.Array:
-    padded = np.char.zfill(numbers.astype("U"), width)
-    return pa.array(np.char.add(prefix, padded))
+def _ids(prefix: str, numbers: Ints, width: int) -> "pa.Array[Any]":
+    digits: Any = pc.utf8_lpad(pa.array(numbers).cast(pa.string()), width, "0")
+    ids: pa.Array[Any] = pc.binary_join_element_wise(prefix, digits, "")
+    return ids
 
 
-def _named(names: tuple[str, ...], index: Ints) -> pa.Array:
-    return pa.array(names).take(pa.array(index))
+def _named(names: tuple[str, ...], index: Ints) -> "pa.Array[Any]":
+    return pa.array(names).take(index)

@@ -39,5 +39,5 @@ def statistics(table: pa.Table, identity: str, seconds: float) -> Statistics:
 
 
 def _counts(table: pa.Table) -> dict[str, int]:
-    counted: list[Any] = table["behaviour"].value_counts().to_pylist()
-    return {entry["values"]: entry["counts"] for entry in counted if entry["values"]}
+    counted: Any = table["behaviour"].value_counts()
+    return {entry["values"]: entry["counts"] for entry in counted.to_pylist() if entry["values"]}

@@ -26,9 +26,9 @@ PHYSICAL = (
     Category("groceries", 5411, 0.9, 0.34),
     Category("fuel", 5541, 1.0, 0.13),
     Category("restaurant", 5812, 0.75, 0.25),
-    Category("clothing", 5651, 1.25, 0.15),
-    Category("electronics", 5732, 1.5, 0.05),
-    Category("travel", 4722, 1.5, 0.03),
+    Category("clothing", 5651, 1.2, 0.15),
+    Category("electronics", 5732, 1.35, 0.05),
+    Category("travel", 4722, 1.35, 0.03),
     Category("cash", 6011, 1.2, 0.05),
 )
 ONLINE = (
@@ -76,7 +76,7 @@ class World(msgspec.Struct, frozen=True):
 def make_world(parameters: Parameters, rng: np.random.Generator) -> World:
     """Return the world of `parameters`, drawn from `rng`."""
     cities = max(2, min(24, parameters.terminals // 40))
-    weight = 1.0 / np.arange(1, cities + 1) ** 0.7
+    weight = (1.0 / np.arange(1, cities + 1) ** 0.7).astype(np.float64)
     weight /= weight.sum()
     city_x, city_y = rng.uniform(0, _SIDE_KM, (2, cities))
     city = _terminal_cities(parameters.terminals, weight, rng)
@@ -112,7 +112,8 @@ def terminals_in(popularity: Floats, first: Ints, city: Ints, *, rng: np.random.
     total = np.concatenate([[0.0], np.cumsum(popularity)])
     low, high = total[first[city]], total[first[city + 1]]
     drawn = np.searchsorted(total, low + rng.random(city.shape) * (high - low), side="right") - 1
-    return np.clip(drawn, first[city], first[city + 1] - 1)
+    inside: Ints = np.clip(drawn, first[city], first[city + 1] - 1)
+    return inside
 
 
 def distance_km(world: World, customer: Ints, terminal: Ints) -> Floats:

@@ -65,7 +65,7 @@ def write_table(
 
 
 def _write_parquet(table: pa.Table, file: BinaryIO, advance: Callable[[int], None]) -> None:
-    dictionaries = [name for name in table.column_names if name not in _ENCODINGS]
+    dictionaries: Any = [name for name in table.column_names if name not in _ENCODINGS]
     with pq.ParquetWriter(
         file,
         table.schema,
@@ -97,4 +97,5 @@ def _json_lines(table: pa.Table) -> list[str]:
 
 
 def _json_values(column: "pa.ChunkedArray[Any]", *, text: bool) -> list[Any]:
-    return ['"', column, '"'] if text else [column.cast(pa.string()).fill_null("null")]
+    values: Any = column.cast(pa.string())
+    return ['"', values, '"'] if text else [values.fill_null("null")]
