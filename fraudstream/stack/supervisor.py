@@ -19,11 +19,12 @@ import msgspec
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.stack import child
 from fraudstream.stack.locks import acquire, pause
-from fraudstream.stack.servers import ANSWERS, ServerPlan
+from fraudstream.stack.servers import ANSWERS
 from fraudstream.stack.state import (
     Process,
     Server,
     ServerName,
+    ServerPlan,
     StackPaths,
     StackState,
     identify,

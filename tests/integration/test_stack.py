@@ -169,7 +169,7 @@ def test_a_dead_server_is_started_anew_at_its_address(valkey: Settings) -> None:
 
 
 def test_a_server_that_dies_at_start_is_told_with_the_end_of_its_log(valkey: Settings) -> None:
-    files = Path(valkey.state_dir) / "data" / "redis" / "appendonlydir"
+    files = Path(valkey.state_dir) / "servers" / "redis" / "appendonlydir"
     files.mkdir(parents=True)
     (files / "appendonly.aof.manifest").write_text("no manifest at all")
     with pytest.raises(FraudstreamError, match=r"redis ended with status 1(.|\n)*manifest"):
