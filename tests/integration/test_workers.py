@@ -1,0 +1,139 @@
+"""Workers side by side: they share the partitions, take over from the dead, and swap models under way."""
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.core.scores import AuditEvent, Score
+from fraudstream.core.settings import Settings
+from producer.generator import make_parameters, source
+from producer.pace import AtRate, Unpaced
+from producer.replay import ReplayPlan, replay_table
+from tests.integration.test_exactly_once import make_champion, trained
+from tests.processes import Worker, faster, wait_until, worker
+from verify.ledger import Log, count
+
+STREAM = make_parameters({"seed": 3, "customers": 400, "terminals": 300, "days": 12})
+
+
+def decoded(log: Log) -> list[Score]:
+    decoder = msgspec.json.Decoder(Score)
+    return [decoder.decode(record.value) for record in log.records("scores")]
+
+
+def caught_up(settings: Settings, log: Log) -> bool:
+    done, total = log.lag(f"{settings.environment}.scorer")
+    return done == total
+
+
+def view(port: int, path: str) -> "tuple[int, str]":
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as exc:
+        return exc.code, exc.read().decode()
+    except OSError as exc:
+        return 0, str(exc)
+
+
+@pytest.mark.parametrize("partitions", [4])
+def test_two_workers_share_the_partitions_and_one_takes_over_from_the_dead(
+    topics: Settings, tmp_path: Path
+) -> None:
+    log = Log(topics)
+    stream = source(STREAM)
+    half = stream.table.num_rows // 2
+    with (
+        worker(topics, tmp_path / "one.log") as one,
+        worker(topics, tmp_path / "two.log") as two,
+    ):
+        for each in (one, two):
+            wait_until(
+                lambda each=each: "owns partitions" in each.said(), timeout_s=30, what="joined"
+            )
+        wait_until(
+            lambda: "[0, 1]" in one.said() + two.said() and "[2, 3]" in one.said() + two.said(),
+            timeout_s=30,
+            what="both own two partitions",
+        )
+        replay_table(topics, stream, ReplayPlan(pace=Unpaced(), client="confluent", limit=half))
+        one.kill()
+        replay_table(topics, stream, ReplayPlan(pace=Unpaced(), client="confluent"))
+        wait_until(lambda: caught_up(topics, log), timeout_s=60, what="the other took over")
+        assert two.stop() == 0
+    ledger = count(log, f"{topics.environment}.scorer")
+    scores = decoded(log)
+    log.close()
+    assert ledger.balanced
+    assert ledger.scored == stream.table.num_rows
+    sequence = sorted(score.apply_seq for score in scores)
+    assert sequence == list(range(1, len(scores) + 1)), "each application has a place of its own"
+
+
+@pytest.mark.parametrize("partitions", [2])
+def test_a_promoted_model_is_swapped_in_between_two_batches_under_traffic(
+    topics: Settings, tmp_path: Path
+) -> None:
+    settings = faster(topics, model_poll_ms=100, web_port=free_port())
+    log = Log(settings)
+    random = np.random.default_rng(1)
+    features = random.random((3_000, 9)).astype(np.float32)
+    exported = trained(features, features[:, 0] > 0.97)
+    with worker(settings, tmp_path / "scorer.log") as running:
+        stream = source(STREAM)
+        replay_table(settings, stream, ReplayPlan(pace=Unpaced(), limit=500, client="confluent"))
+        wait_until(lambda: caught_up(settings, log), timeout_s=30, what="scored without a model")
+        assert json.loads(view(settings.web_port, "/model")[1])["version"] is None
+        make_champion(settings, exported)
+        replay_table(
+            settings, stream, ReplayPlan(pace=AtRate(1_000), limit=4_000, client="confluent")
+        )
+        wait_until(lambda: caught_up(settings, log), timeout_s=30, what="scored with the model")
+        assert json.loads(view(settings.web_port, "/model")[1]) == {"version": "1", "swaps": 1}
+        assert view(settings.web_port, "/healthz")[0] == 200
+        assert "fraudstream_scorer_scored_total 4000" in view(settings.web_port, "/metrics")[1]
+        asked = monotonic_s()
+        assert running.stop() == 0
+        assert monotonic_s() - asked <= 5
+        said = running.said()
+    scores = decoded(log)
+    swaps = [msgspec.json.decode(r.value, type=AuditEvent) for r in log.records("audit")]
+    log.close()
+    assert said.count("no champion") == 1
+    assert [event.event for event in swaps] == ["swap"]
+    for partition in (0, 1):
+        versions = [s.model_version for s in scores if s.source_partition == partition]
+        first = versions.index("1")
+        assert set(versions[:first]) == {None}
+        assert set(versions[first:]) == {"1"}, "after the swap every score is by the new version"
+
+
+def free_port() -> int:
+    import socket  # noqa: PLC0415
+
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port: int = chosen.getsockname()[1]
+        return port
+
+
+def test_a_slot_belongs_to_one_worker_and_is_free_again_after_its_death(
+    topics: Settings, tmp_path: Path
+) -> None:
+    with worker(topics, tmp_path / "one.log", "--slot", "0") as one:
+        wait_until(lambda: "owns partitions" in one.said(), timeout_s=30, what="joined")
+        second = Worker(topics, tmp_path / "two.log", "--slot", "0")
+        assert second.process.wait(20) == 3
+        assert "slot 0" in second.said()
+        one.kill()
+        with worker(topics, tmp_path / "three.log", "--slot", "0") as three:
+            wait_until(
+                lambda: "owns partitions" in three.said(), timeout_s=30, what="took the slot"
+            )
+            assert three.stop() == 0
