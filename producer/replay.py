@@ -33,9 +33,9 @@ Client = Literal["auto", "kafka-python", "confluent"]
 
 CHUNK_ROWS = 2_000
 """Labels are sent, and waited for, once a chunk."""
-KAFKA_PYTHON_PER_S = 4_000.0
+KAFKA_PYTHON_PER_S = 2_000.0
 """Above this rate `auto` takes the confluent client (docs/replay.md has the figures)."""
-CLOSING_S = 8.0
+CLOSING_S = 4.0
 PROGRESS_S = 0.1
 
 
@@ -119,10 +119,11 @@ def replay_table(
         sent = read_sent(settings, topics, partitions, source.identity, plan.search_back)
     else:
         sent = nothing_sent(partitions, now_ms())
-    producer = open_producer(settings, chosen_client(plan, timeline))
+    stop = stop or threading.Event()
+    producer = open_producer(settings, chosen_client(plan, timeline), stop)
     try:
         replay = _Replay(timeline, plan, producer, topics, sent)
-        return replay.run(on_progress or _ignore, stop or threading.Event())
+        return replay.run(on_progress or _ignore, stop)
     finally:
         producer.close()
 

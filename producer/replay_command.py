@@ -188,8 +188,15 @@ def _values(text: str) -> dict[str, object]:
             raise click.UsageError(
                 f"--generate {text!r}: write NAME=VALUE,... as in seed=7,days=30"
             )
-        values[name.strip()] = value.strip()
+        values[name.strip()] = _number_or_text(value.strip())
     return values
+
+
+def _number_or_text(text: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
 
 
 @contextmanager

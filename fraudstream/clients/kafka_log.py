@@ -17,6 +17,13 @@ logger = logging.getLogger(__name__)
 END_OF_PARTITION = KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's own codes begin so
 TIMED_OUT = KafkaError._TIMED_OUT  # noqa: SLF001
 
+SETTLING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+"""What a broker says of a topic that it is just making: ask again."""
+
 SEARCH_BACK = 1_000_000
 """So many records of a partition are searched for the last one of a source; then the search gives up."""
 FIRST_WINDOW = 1_000
@@ -82,10 +89,15 @@ class _Search:
         return self._found
 
     def _bounds(self, partition: int) -> tuple[int, int]:
-        low, high = self._consumer.get_watermark_offsets(
-            TopicPartition(self._topic, partition), timeout=self._timeout_s
-        )
-        return low, high
+        place = TopicPartition(self._topic, partition)
+        deadline_s = monotonic_s() + self._timeout_s
+        while True:
+            try:
+                return self._consumer.get_watermark_offsets(place, timeout=self._timeout_s)
+            except KafkaException as exc:
+                if exc.args[0].code() not in SETTLING or monotonic_s() > deadline_s:
+                    raise
+                self._consumer.poll(QUIET_S / 4)
 
     def _read(self, starts: dict[int, int]) -> None:
         """Read each partition from its start to its end."""
@@ -121,6 +133,8 @@ class _Search:
     def _messages(self) -> Iterator[Message]:
         for message in self._consumer.consume(10_000, 0.05):
             error = message.error()
+            if error and error.code() in SETTLING:
+                continue
             if error and error.code() != END_OF_PARTITION:
                 raise KafkaException(error)
             yield message

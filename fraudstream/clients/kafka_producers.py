@@ -7,7 +7,8 @@ is noticed here, and ends the producer with what is still outstanding.
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -21,13 +22,15 @@ from fraudstream.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-Header = tuple[str, bytes]
+Header = tuple[str, str | bytes | None]
 Outgoing = tuple[bytes, bytes, int, list[Header]]
 """Key, value, partition, headers."""
 
 MAX_OUTSTANDING = 100_000
 WAIT_S = 0.05
 TOLD_AFTER_S = 2.0
+STOPPING_S = 4.0
+"""A replay that was told to stop waits so long for a broker that is silent."""
 NO_EXPIRY_MS = 2**31 - 1
 PURGED = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)  # noqa: SLF001
 
@@ -60,21 +63,25 @@ class RecordProducer(Protocol):
         """Drop what is outstanding and let go."""
 
 
-def open_producer(settings: Settings, client: str) -> RecordProducer:
-    """Return a producer of `client`: kafka-python or confluent.
+def open_producer(settings: Settings, client: str, stop: threading.Event) -> RecordProducer:
+    """Return a producer of `client`: kafka-python or confluent. Once `stop` is set it waits for less.
 
     Raises:
         DependencyUnreachable: no broker answers within `connect_timeout_ms`.
     """
-    return _Confluent(settings) if client == "confluent" else _KafkaPython(settings)
+    silence = _Silence(settings, stop)
+    if client == "confluent":
+        return _Confluent(settings, silence)
+    return _KafkaPython(settings, silence)
 
 
 class _Silence:
     """Tells a broker that is slow from one that takes nothing any more."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
         self._address = settings.kafka_bootstrap
         self._most_s = settings.connect_timeout_ms / 1000
+        self._stop = stop
         self._delivered = 0
         self._since_s = monotonic_s()
         self._told = False
@@ -98,7 +105,7 @@ class _Silence:
                 self._most_s,
                 outstanding,
             )
-        if silent_s > self._most_s:
+        if silent_s > (min(self._most_s, STOPPING_S) if self._stop.is_set() else self._most_s):
             raise DependencyUnreachable(
                 f"Kafka at {self._address} took nothing for {silent_s:.0f} s with {outstanding} records"
                 " outstanding: see that it runs (`fraudstream stack status`) and start again, it goes"
@@ -117,15 +124,24 @@ class _Failures:
     def add(self, topic: str, partition: int, reason: str) -> None:
         """Note one record that was not delivered."""
         self.count += 1
-        self._first = self._first or f"{topic} partition {partition}: {reason}"
+        self._first = self._first or f"first: {topic} partition {partition}: {reason}"
+
+    def fatal(self, reason: str) -> None:
+        """Note that the client gave up, with what it holds."""
+        self.count += 1
+        self._first = self._first or reason
 
     def check(self) -> None:
         """Raise `DeliveryFailed` if there is one."""
         if self.count:
-            raise DeliveryFailed(
-                f"Kafka at {self._address} did not take {self.count} records ({self._first}); nothing"
-                " was skipped: remove the cause and start again, it goes on where it stopped"
-            )
+            raise self.error()
+
+    def error(self) -> DeliveryFailed:
+        """Return the error that says how many and why the first."""
+        return DeliveryFailed(
+            f"Kafka at {self._address} did not take {self.count:,} records ({self._first}); nothing"
+            " was skipped: remove the cause and start again, it goes on where it stopped"
+        )
 
 
 class _Confluent:
@@ -133,19 +149,19 @@ class _Confluent:
 
     client = "confluent"
 
-    def __init__(self, settings: Settings) -> None:
-        self._config = _librdkafka(settings)
+    def __init__(self, settings: Settings, silence: _Silence) -> None:
+        config = _librdkafka(settings)
         self._failures = _Failures(settings)
-        self._silence = _Silence(settings)
+        self._silence = silence
         quiet = {"delivery.report.only.error": True, "on_delivery": self._on_failure}
-        self._producer = Producer(self._config | quiet)
-        self._waited: Producer | None = None
+        self._producer = Producer(config | quiet)
+        self._waited = Producer(config)
         self._handed_over = 0
 
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
         produce = self._producer.produce
         count = 0
-        try:
+        with self._translated():
             for key, value, partition, headers in records:
                 count += 1
                 try:
@@ -153,15 +169,11 @@ class _Confluent:
                 except BufferError:
                     self._make_room()
                     produce(topic, value, key, partition, headers=headers)
-        except KafkaException as exc:
-            self._fail(topic, partition, exc)
+            self._producer.poll(0)
         self._handed_over += count
-        self._producer.poll(0)
         self.check()
 
     def send_and_wait(self, topic: str, records: list[Outgoing]) -> int:
-        if self._waited is None:
-            self._waited = Producer(self._config)
         offsets: list[int] = []
 
         def on_delivery(error: KafkaError | None, message: Message) -> None:
@@ -170,17 +182,14 @@ class _Confluent:
             else:
                 self._on_failure(error, message)
 
-        try:
+        with self._translated():
             for key, value, partition, headers in records:
                 self._waited.produce(
                     topic, value, key, partition, headers=headers, on_delivery=on_delivery
                 )
-        except KafkaException as exc:
-            self._fail(topic, partition, exc)
-        silence = self._silence
-        while left := self._waited.flush(WAIT_S):
-            self._failures.check()
-            silence.seen(self._handed_over + len(records) - left, left)
+            while left := self._waited.flush(WAIT_S):
+                self._failures.check()
+                self._silence.seen(self._handed_over + len(records) - left, left)
         self._failures.check()
         self._handed_over += len(records)
         return max(offsets[-1], -1)
@@ -192,16 +201,17 @@ class _Confluent:
 
     def flush(self, wait_s: float) -> int:
         deadline_s = monotonic_s() + wait_s
-        while left := self._producer.flush(WAIT_S):
-            self.check()
-            if monotonic_s() > deadline_s:
-                return left
+        with self._translated():
+            while left := self._producer.flush(WAIT_S):
+                self.check()
+                if monotonic_s() > deadline_s:
+                    return left
         self._failures.check()
         return 0
 
     def close(self) -> None:
         for producer in (self._producer, self._waited):
-            if producer is not None:
+            with suppress(KafkaException):
                 producer.purge()
                 producer.flush(WAIT_S)
 
@@ -215,14 +225,15 @@ class _Confluent:
         if error.code() not in PURGED:
             self._failures.add(message.topic() or "", message.partition() or 0, error.str())
 
-    def _fail(self, topic: str, partition: int, exc: KafkaException) -> None:
-        self._producer.poll(0)
-        if not self._failures.count:
-            self._failures.add(topic, partition, str(exc))
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn librdkafka's fatal error (it guarantees no gap by taking nothing more) into ours."""
         try:
-            self._failures.check()
-        except DeliveryFailed as failed:
-            raise failed from exc
+            yield
+        except KafkaException as exc:
+            if not self._failures.count:
+                self._failures.fatal(exc.args[0].str())
+            raise self._failures.error() from exc
 
 
 class _KafkaPython:
@@ -230,9 +241,9 @@ class _KafkaPython:
 
     client = "kafka-python"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, silence: _Silence) -> None:
         self._failures = _Failures(settings)
-        self._silence = _Silence(settings)
+        self._silence = silence
         self._lock = threading.Condition()
         self._handed_over = self._delivered = 0
         timeout_ms = settings.connect_timeout_ms

@@ -1,0 +1,485 @@
+"""The replay against a real broker, read back by kafka-python: order, headers, labels, crashes, refusals."""
+
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from confluent_kafka import Producer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from fraudstream.clients.kafka_producers import (
+    DeliveryFailed,
+    Outgoing,
+    RecordProducer,
+    open_producer,
+)
+from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.partitioner import partition_of
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
+from fraudstream.core.transaction import decode_feedback, decode_transaction
+from producer.pace import AtRate, AtSpeed, Pace, Unpaced
+from producer.replay import Client, ReplayPlan, replay_table
+from producer.sources import Source, event_times
+from tests.small_source import HOUR_MS, small_source
+
+CLIENTS: tuple[Client, ...] = ("kafka-python", "confluent")
+both_clients = pytest.mark.parametrize("client", CLIENTS)
+four_partitions = pytest.mark.parametrize("partitions", [4])
+
+
+class Read(msgspec.Struct, frozen=True):
+    """One record as an outsider sees it."""
+
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+    headers: dict[str, str]
+
+    @property
+    def row(self) -> int:
+        return int(self.headers["row"])
+
+
+def read_all(settings: Settings, topic: str) -> list[Read]:
+    """Return every committed record of a topic of the environment, partition after partition."""
+    name = topic_name(settings.environment, topic)
+    consumer = KafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    try:
+        places = [TopicPartition(name, p) for p in sorted(consumer.partitions_for_topic(name))]
+        ends = consumer.end_offsets(places)
+        consumer.assign(places)
+        found: list[Any] = []
+        deadline = time.monotonic() + 30
+        while any(consumer.position(place) < ends[place] for place in places):
+            assert time.monotonic() < deadline, "the topic could not be read to its end"
+            for records in consumer.poll(timeout_ms=500).values():
+                found.extend(records)
+    finally:
+        consumer.close()
+    found.sort(key=lambda record: (record.partition, record.offset))
+    return [
+        Read(r.partition, r.offset, r.key, r.value, {k: v.decode() for k, v in r.headers})
+        for r in found
+    ]
+
+
+def rows_by_partition(records: list[Read]) -> dict[int, list[int]]:
+    rows: dict[int, list[int]] = defaultdict(list)
+    for record in records:
+        rows[record.partition].append(record.row)
+    return dict(rows)
+
+
+def assert_each_row_once_in_order(records: list[Read], rows: range) -> None:
+    for of_partition in rows_by_partition(records).values():
+        assert of_partition == sorted(of_partition)
+    assert Counter(record.row for record in records) == Counter(rows)
+
+
+def assert_labels_precede(settings: Settings, records: list[Read]) -> int:
+    """All labels known by a transaction's time stand up to its `after_feedback`; return how many have any."""
+    labels = read_all(settings, "feedback")
+    known = [(decode_feedback(r.value).labelled_at_ms, r.offset) for r in labels]
+    assert known == sorted(known)
+    assert len({(r.row, r.headers.get("pass")) for r in labels}) == len(labels)
+    needing = 0
+    for record in records:
+        moment = decode_transaction(record.value).event_time_ms
+        needed = bisect_right(known, (moment, 2**62))
+        after = int(record.headers.get("after_feedback", -1))
+        assert after < len(labels)
+        assert not needed or after >= known[needed - 1][1]
+        needing += bool(needed)
+    return needing
+
+
+@four_partitions
+@both_clients
+def test_records_stand_in_event_time_order_with_key_partition_and_headers(
+    topics: Settings, client: Client
+) -> None:
+    source = small_source(rows=3_000)
+    stats = replay_table(topics, source, ReplayPlan(pace=Unpaced(), client=client))
+    records = read_all(topics, "transactions")
+    assert (stats.sent, stats.client, stats.finished) == (3_000, client, True)
+    assert stats.by_partition == [
+        len(rows) for _, rows in sorted(rows_by_partition(records).items())
+    ]
+    assert_each_row_once_in_order(records, range(3_000))
+    table = source.table.to_pylist()
+    for record in records:
+        transaction, row = decode_transaction(record.value), table[record.row]
+        assert transaction.transaction_id == row["transaction_id"]
+        assert transaction.event_time_ms == row["event_time_ms"]
+        assert transaction.attributes == {"distance_km": row["attr_distance_km"]}
+        assert record.key == row["customer"].encode()
+        assert record.partition == partition_of(record.key, 4)
+        assert record.headers["source"] == "small"
+
+
+@both_clients
+@pytest.mark.parametrize("pace", [Unpaced(), AtRate(1_500), AtSpeed(3_600 * 24 * 10)])
+def test_a_transaction_names_a_feedback_offset_behind_all_labels_known_by_then(
+    topics: Settings, client: Client, pace: Pace
+) -> None:
+    source = small_source(rows=2_500)
+    stats = replay_table(topics, source, ReplayPlan(pace=pace, client=client))
+    records = read_all(topics, "transactions")
+    assert assert_labels_precede(topics, records) > 2_000
+    last_ms = int(event_times(source.table)[-1])
+    due = [
+        r
+        for r in source.table.to_pylist()
+        if r["labelled_at_ms"] and r["labelled_at_ms"] <= last_ms
+    ]
+    labels = read_all(topics, "feedback")
+    assert {label.row for label in labels} == {int(r["transaction_id"][1:]) for r in due}
+    assert stats.labels == len(labels)
+    assert all(
+        label.key.decode() == decode_feedback(label.value).transaction_id for label in labels
+    )
+
+
+def test_labels_known_only_later_are_sent_on_demand_alone(topics: Settings) -> None:
+    source = small_source(rows=400)
+    plan = ReplayPlan(pace=Unpaced())
+    first = replay_table(topics, source, plan)
+    again = replay_table(topics, source, msgspec.structs.replace(plan, all_labels=True))
+    reported = source.table["labelled_at_ms"].drop_null()
+    assert 0 < first.labels < len(reported)
+    assert (again.sent, again.labels) == (0, len(reported) - first.labels)
+    assert_labels_precede(topics, read_all(topics, "transactions"))
+
+
+def test_without_labels_nothing_waits_for_feedback(topics: Settings) -> None:
+    replay_table(topics, small_source(rows=400), ReplayPlan(pace=Unpaced(), labels=False))
+    assert read_all(topics, "feedback") == []
+    assert not any("after_feedback" in r.headers for r in read_all(topics, "transactions"))
+
+
+def test_two_cuts_one_after_the_other_equal_one_replay(topics: Settings) -> None:
+    source = small_source(rows=1_000)
+    for start, stop in ((0, 333), (333, 1_000)):
+        part = msgspec.structs.replace(source, start=start, stop=stop)
+        replay_table(topics, part, ReplayPlan(pace=Unpaced()))
+    records = read_all(topics, "transactions")
+    assert_each_row_once_in_order(records, range(1_000))
+    assert_labels_precede(topics, records)
+    last_ms = int(event_times(source.table)[-1])
+    times = np.asarray(source.table["labelled_at_ms"].drop_null())
+    assert len(read_all(topics, "feedback")) == np.count_nonzero(times <= last_ms)
+
+
+@four_partitions
+def test_both_clients_agree_with_us_on_the_partition_of_thousands_of_keys(
+    topics: Settings,
+) -> None:
+    name = topic_name(topics.environment, "transactions")
+    keys = [f"customer-{number * 7919}".encode() for number in range(3_000)]
+    by_python = KafkaProducer(bootstrap_servers=topics.kafka_bootstrap)
+    for key in keys:
+        by_python.send(name, key=key, value=b"python")
+    by_python.close()
+    by_c = Producer({"bootstrap.servers": topics.kafka_bootstrap, "partitioner": "murmur2_random"})
+    for key in keys:
+        by_c.produce(name, b"c", key)
+    assert by_c.flush(20) == 0
+    records = read_all(topics, "transactions")
+    assert Counter(r.value for r in records) == {b"python": 3_000, b"c": 3_000}
+    assert all(r.partition == partition_of(r.key, 4) for r in records)
+
+
+def test_a_loop_goes_on_in_time_with_ids_of_its_own(topics: Settings) -> None:
+    source = msgspec.structs.replace(small_source(rows=300), start=50)
+    stats = replay_table(topics, source, ReplayPlan(pace=Unpaced(), loop=True, limit=700))
+    records = read_all(topics, "transactions")
+    ids = [decode_transaction(r.value).transaction_id for r in records]
+    assert stats.sent == len(set(ids)) == 700
+    assert Counter(r.headers.get("pass") for r in records) == {None: 250, "1": 250, "2": 200}
+    for rows in rows_by_partition(records).values():
+        assert rows == sorted(rows)
+    in_order = sorted(records, key=lambda r: r.row)
+    times = [decode_transaction(r.value).event_time_ms for r in in_order]
+    assert times == sorted(times)
+    assert_labels_precede(topics, records)
+
+
+def test_a_loop_resumes_in_the_pass_where_it_was(topics: Settings) -> None:
+    plan = ReplayPlan(pace=Unpaced(), loop=True, limit=130)
+    replay_table(topics, small_source(rows=100), plan)
+    stats = replay_table(topics, small_source(rows=100), msgspec.structs.replace(plan, limit=250))
+    assert (stats.resumed_from_row, stats.sent, stats.already_sent) == (130, 120, 130)
+    records = read_all(topics, "transactions")
+    assert_each_row_once_in_order(records, range(250))
+    assert_labels_precede(topics, records)
+
+
+def test_the_rate_asked_for_is_the_rate_sent(topics: Settings) -> None:
+    stats = replay_table(topics, small_source(rows=2_000), ReplayPlan(pace=AtRate(1_000)))
+    assert stats.seconds == pytest.approx(2.0, abs=0.5)
+    assert stats.most_lag_s < 1.0
+
+
+def test_event_time_runs_at_the_speed_asked_for(topics: Settings) -> None:
+    source = small_source(rows=600)
+    span_s = (int(event_times(source.table)[-1]) - int(event_times(source.table)[0])) / 1000
+    stats = replay_table(topics, source, ReplayPlan(pace=AtSpeed(span_s / 2)))
+    assert stats.seconds == pytest.approx(2.0, abs=0.5)
+
+
+def test_records_of_other_sources_behind_ours_do_not_hide_where_we_were(topics: Settings) -> None:
+    plan = ReplayPlan(pace=Unpaced())
+    part = msgspec.structs.replace(small_source(rows=500), stop=200)
+    replay_table(topics, part, plan)
+    replay_table(topics, small_source(rows=4_000, identity="other"), plan)
+    stats = replay_table(topics, small_source(rows=500), plan)
+    assert (stats.sent, stats.already_sent) == (300, 200)
+    mine = [r for r in read_all(topics, "transactions") if r.headers["source"] == "small"]
+    assert_each_row_once_in_order(mine, range(500))
+
+
+def test_a_source_that_may_stand_further_back_is_refused_with_both_ways_out(
+    topics: Settings,
+) -> None:
+    replay_table(topics, small_source(rows=1_000, identity="other"), ReplayPlan(pace=Unpaced()))
+    plan = ReplayPlan(pace=Unpaced(), search_back=100)
+    with pytest.raises(Refused, match=r"--search-back .* --restart"):
+        replay_table(topics, small_source(), plan)
+
+
+@both_clients
+def test_a_restart_sends_again_and_is_itself_resumed(topics: Settings, client: Client) -> None:
+    source = small_source(rows=500)
+    plan = ReplayPlan(pace=Unpaced(), client=client)
+    replay_table(topics, source, plan)
+    few = msgspec.structs.replace(source, stop=2)
+    replay_table(topics, few, msgspec.structs.replace(plan, resume=False))
+    stats = replay_table(topics, source, plan)
+    assert (stats.sent, stats.already_sent) == (498, 2)
+    records = read_all(topics, "transactions")
+    again = [r for r in records if "restarted_ms" in r.headers]
+    assert_each_row_once_in_order(again, range(500))
+    assert len(records) == 1_000
+
+
+def set_max_bytes(settings: Settings, size: int) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    name = topic_name(settings.environment, "transactions")
+    try:
+        admin.alter_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, name, {"max.message.bytes": str(size)})]
+        )
+    finally:
+        admin.close()
+
+
+@both_clients
+def test_a_record_that_kafka_refuses_ends_the_replay_and_leaves_no_gap(
+    topics: Settings, client: Client
+) -> None:
+    name = topic_name(topics.environment, "transactions")
+    records: list[Outgoing] = [
+        (b"k", b"x" * (100_000 if row == 700 else 10), 0, [("row", b"%d" % row)])
+        for row in range(1_500)
+    ]
+    set_max_bytes(topics, 90_000)
+    producer = open_producer(topics, client, threading.Event())
+    with pytest.raises(DeliveryFailed, match=r"did not take .* nothing was skipped"):
+        send_with_pauses(producer, name, records)
+    producer.close()
+    rows = [r.row for r in read_all(topics, "transactions")]
+    assert rows == list(range(len(rows)))
+    assert 0 < len(rows) <= 700
+
+
+def send_with_pauses(producer: RecordProducer, topic: str, records: list[Outgoing]) -> None:
+    """Hand over in pieces, so that some are delivered before the one that is refused."""
+    for first in range(0, len(records), 100):
+        producer.send(topic, records[first : first + 100])
+        if first == 300:
+            producer.flush(10)
+    producer.flush(10)
+
+
+def test_an_unreachable_broker_is_named_within_the_time_set(settings: Settings) -> None:
+    away = msgspec.structs.replace(
+        settings, kafka_bootstrap="127.0.0.1:1", connect_timeout_ms=1_000
+    )
+    began_s = time.monotonic()
+    with pytest.raises(DependencyUnreachable, match=r"127\.0\.0\.1:1"):
+        replay_table(away, small_source(), ReplayPlan())
+    assert time.monotonic() - began_s < 5
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@both_clients
+def test_a_producer_of_either_client_names_a_broker_that_is_not_there(
+    settings: Settings, client: Client
+) -> None:
+    away = msgspec.structs.replace(
+        settings, kafka_bootstrap="127.0.0.1:1", connect_timeout_ms=1_000
+    )
+    with pytest.raises(DependencyUnreachable, match=r"127\.0\.0\.1:1"):
+        send_one(away, client)
+    gc.collect()  # kafka-python leaves the sockets of its failed attempts to the collector
+
+
+def send_one(settings: Settings, client: Client) -> None:
+    producer = open_producer(settings, client, threading.Event())
+    try:
+        producer.send_and_wait("any", [(b"k", b"v", 0, [])])
+    finally:
+        producer.close()
+
+
+def test_missing_topics_are_answered_with_the_command_that_makes_them(settings: Settings) -> None:
+    with pytest.raises(Refused, match="fraudstream topics create"):
+        replay_table(settings, small_source(), ReplayPlan())
+
+
+# --- the command, as a process ---
+
+
+@pytest.fixture
+def source_file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.parquet"
+    pq.write_table(small_source(rows=6_000).table, path)
+    return path
+
+
+def command(settings: Settings, *arguments: str | Path) -> "subprocess.Popen[str]":
+    own = {
+        "FRAUDSTREAM_ENVIRONMENT": settings.environment,
+        "FRAUDSTREAM_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "FRAUDSTREAM_STATE_DIR": settings.state_dir,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "fraudstream.cli", "replay", *map(str, arguments)],
+        env=os.environ | own,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end_offset(consumer: KafkaConsumer, settings: Settings) -> int:
+    name = topic_name(settings.environment, "transactions")
+    places = [TopicPartition(name, p) for p in range(settings.partitions)]
+    return sum(consumer.end_offsets(places).values())
+
+
+def kill_after(
+    process: "subprocess.Popen[str]", settings: Settings, records: int, number: int
+) -> None:
+    """Send the signal once the log has grown by so many records."""
+    consumer = KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
+    try:
+        before = end_offset(consumer, settings)
+        deadline = time.monotonic() + 30
+        while end_offset(consumer, settings) < before + records and process.poll() is None:
+            assert time.monotonic() < deadline, "the replay sent nothing"
+        process.send_signal(number)
+    finally:
+        consumer.close()
+
+
+@four_partitions
+@pytest.mark.parametrize(("client", "rate"), [("kafka-python", 3_000), ("confluent", 30_000)])
+def test_killed_at_random_moments_it_goes_on_without_loss_or_repetition(
+    topics: Settings, tmp_path: Path, client: str, rate: int
+) -> None:
+    rows = rate * 3 // 2
+    pq.write_table(small_source(rows=rows).table, tmp_path / "small.parquet")
+    arguments = (tmp_path / "small.parquet", "--client", client, "--rate", str(rate), "--json", "-")
+    rng = random.Random(rate)
+    killed = 0
+    for _ in range(6):
+        process = command(topics, *arguments)
+        kill_after(process, topics, rng.randrange(1, rate // 6), signal.SIGKILL)
+        process.communicate(timeout=30)
+        killed += process.returncode == -signal.SIGKILL
+    assert killed >= 5
+    process = command(topics, *arguments)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    stats = msgspec.json.decode(output)
+    assert stats["already_sent"] > 0
+    assert stats["already_sent"] + stats["sent"] == rows
+    records = read_all(topics, "transactions")
+    assert_each_row_once_in_order(records, range(rows))
+    assert assert_labels_precede(topics, records) > rows // 2
+
+
+def test_stopped_by_sigterm_it_says_how_far_it_came(topics: Settings, source_file: Path) -> None:
+    process = command(topics, source_file, "--rate", "500", "--json", "-")
+    kill_after(process, topics, 100, signal.SIGTERM)
+    output, errors = process.communicate(timeout=10)
+    assert process.returncode == 143, errors
+    stats = msgspec.json.decode(output)
+    assert (stats["finished"], stats["undelivered"]) == (False, 0)
+    assert stats["sent"] == len(read_all(topics, "transactions")) >= 100
+
+
+def test_from_to_and_limit_cut_without_moving_row_numbers(
+    topics: Settings, source_file: Path
+) -> None:
+    begin_ms = int(event_times(pq.read_table(source_file))[0])
+    bounds = [(begin_ms + hours * HOUR_MS) / 1000 for hours in (10, 100)]
+    texts = [time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) for moment in bounds]
+    cut = (source_file, "--from", texts[0], "--to", texts[1], "--unpaced", "--json", "-")
+    for extra in (("--limit", "100"), ("--limit", "150"), ()):
+        process = command(topics, *cut, *extra)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    times = event_times(pq.read_table(source_file))
+    inside = [i for i, t in enumerate(times) if bounds[0] * 1000 <= t < bounds[1] * 1000]
+    records = read_all(topics, "transactions")
+    assert_each_row_once_in_order(records, range(inside[0], inside[-1] + 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--rate", "5", "--unpaced"), "choose one of --speed, --rate and --unpaced"),
+        (("--speed", "quick"), "60x"),
+        (("--from", "yesterday"), "ISO date"),
+        (("--rate", "0"), "--rate"),
+        (("--generate", "seed"), "seed=7,days=30"),
+    ],
+)
+def test_a_wrong_argument_is_answered_before_anything_is_sent(
+    settings: Settings, arguments: tuple[str, ...], says: str
+) -> None:
+    process = command(settings, *arguments)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert says in errors
+    assert "Traceback" not in errors
+
+
+def test_a_source_that_is_taken_for_another_is_not_resumed(topics: Settings) -> None:
+    first: Source = small_source(rows=100)
+    replay_table(topics, first, ReplayPlan(pace=Unpaced()))
+    stats = replay_table(topics, small_source(rows=100, identity="b"), ReplayPlan(pace=Unpaced()))
+    assert (stats.sent, stats.resumed_from_row) == (100, None)
