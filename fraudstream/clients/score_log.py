@@ -15,7 +15,7 @@ from fraudstream.core.topics import topic_name
 from fraudstream.core.transaction import Feedback, decode_feedback
 
 
-class _Logged(msgspec.Struct):
+class _Logged(msgspec.Struct, gc=False):
     """The fields of a score record that training needs; the others are skipped while decoding."""
 
     transaction_id: str

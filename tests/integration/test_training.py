@@ -1,0 +1,164 @@
+"""`fraudstream train` on real servers: from committed scores and labels to a champion that loads."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fraudstream.clients import audit_log
+from fraudstream.clients.inference import load_model
+from fraudstream.clients.model_registry import ModelRegistry
+from fraudstream.clients.score_log import read_feedback, read_scores
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.feature_set import DAY_MS, NINE
+from fraudstream.core.model import CHAMPION, model_name
+from fraudstream.core.settings import Settings
+from tests.integration.served_scores import SPAN_MS, T0, made_score, send, serve, transactional
+from tests.model_samples import rows
+from trainer.pipeline import TrainingOptions, TrainingReport, collect
+
+COUNT = 12_000
+OPTIONS = TrainingOptions(feature_set=NINE, actor="ann")
+
+
+def fraudstream(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line with the settings of the test."""
+    values = msgspec.structs.asdict(settings)
+    variables = {f"FRAUDSTREAM_{name.upper()}": str(value) for name, value in values.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "fraudstream.cli", *arguments],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_training_ends_with_a_champion_that_a_scorer_can_load(
+    topics: Settings, tmp_path: Path
+) -> None:
+    serve(topics, COUNT)
+    report_file = tmp_path / "report.json"
+
+    done = fraudstream(topics, "train", "--promote", "--json", str(report_file))
+
+    assert done.returncode == 0, done.stderr
+    report = msgspec.json.decode(report_file.read_bytes(), type=TrainingReport)
+    assert (report.scores_read, report.promoted, report.model_version) == (COUNT, True, "1")
+    # Half of the 14 days is older than the label delay.
+    window = report.window
+    assert window.fit_rows + window.validation_rows == pytest.approx(COUNT / 2, abs=1)
+    assert window.to_ms <= window.as_of_ms - NINE.label_delay_ms
+    assert report.metrics["average_precision"] > 20 * report.metrics["chance"]
+    assert report.metrics["alerts_per_1000"] <= topics.alerts_per_1000
+    name = model_name(topics.environment)
+    registry = ModelRegistry(topics.mlflow_url, connect_timeout_ms=5_000)
+    champion = registry.alias(name, CHAMPION)
+    assert champion is not None
+    model = load_model(
+        registry.fetch(champion), version="1", sha256=report.sha256, feature_set=NINE
+    )
+    assert model.score(rows(10, seed=1)[0]).shape == (10,)
+    events = [event.event for _, event in audit_log.read_events(topics, name)]
+    assert events == ["publish", "promote", "promote"]
+    listed = fraudstream(topics, "models", "list").stdout
+    assert "1  champion" in listed
+    assert "# Card fraud score" in fraudstream(topics, "models", "show", "champion").stdout
+    assert "champion already" in fraudstream(topics, "models", "promote", "1").stdout
+
+
+def test_scores_of_aborted_transactions_are_not_learned_from(topics: Settings) -> None:
+    serve(topics, 500)
+
+    log = read_scores(topics, NINE)
+
+    assert sorted(map(int, log.transaction_ids)) == list(range(500))
+
+
+def test_features_are_read_as_they_were_served(topics: Settings) -> None:
+    serve(topics, 500, seed=3)
+
+    log = read_scores(topics, NINE)
+
+    served, _ = rows(500, seed=3)
+    for number, features in zip(log.transaction_ids, log.features, strict=True):
+        assert features.tobytes() == served[int(number)].tobytes()
+
+
+def test_duplicates_and_other_feature_sets_are_left_out_and_counted(topics: Settings) -> None:
+    producer = transactional(topics)
+    producer.begin_transaction()
+    scores = [
+        made_score(1, event_time_ms=T0, features=[1.0] * 9),
+        made_score(1, event_time_ms=T0, features=[1.0] * 9, duplicate_of=1),
+        made_score(2, event_time_ms=T0, features=[1.0, 2.0], feature_set="another"),
+    ]
+    send(producer, topics, scores, [])
+    producer.commit_transaction()
+
+    log = read_scores(topics, NINE)
+
+    assert log.transaction_ids == ["1"]
+    assert (log.duplicates, log.other_feature_set) == (1, 1)
+
+
+def test_a_transaction_still_open_ends_the_reading_instead_of_blocking_it(topics: Settings) -> None:
+    producer = transactional(topics)
+    producer.begin_transaction()
+    send(producer, topics, [made_score(1, event_time_ms=T0, features=[1.0] * 9)], [])
+    producer.commit_transaction()
+    producer.begin_transaction()
+    send(producer, topics, [made_score(2, event_time_ms=T0, features=[1.0] * 9)], [])
+    producer.flush()
+
+    log = read_scores(topics, NINE)
+
+    producer.abort_transaction()
+    assert log.transaction_ids == ["1"]
+
+
+def test_labels_known_later_than_as_of_teach_nothing(topics: Settings) -> None:
+    """As of day 10 only the frauds of the first 3 days are known; as of the end those of 7 days."""
+    serve(topics, 4_000)
+    frauds = len(read_feedback(topics))
+    early_ms, end_ms = T0 + 10 * DAY_MS, T0 + SPAN_MS + 7 * DAY_MS
+
+    early = collect(topics, msgspec.structs.replace(OPTIONS, as_of_ms=early_ms)).mature
+    whole = collect(topics, msgspec.structs.replace(OPTIONS, as_of_ms=end_ms)).mature
+
+    assert early.event_time_ms.max() <= early_ms - 7 * DAY_MS
+    assert len(early.labels) == pytest.approx(4_000 * 3 / 14, abs=1)
+    assert 0 < early.labels.sum() < whole.labels.sum()
+    assert (len(whole.labels), whole.labels.sum()) == (4_000, frauds)
+
+
+def test_without_frauds_training_ends_with_their_number_and_what_to_do(topics: Settings) -> None:
+    serve(topics, 500, fraud_labels=False)
+
+    done = fraudstream(topics, "train")
+
+    assert done.returncode == 1
+    assert "0 known frauds in 200 transactions to fit" in done.stderr
+    assert "replay more history" in done.stderr
+
+
+def test_without_scores_training_says_what_to_run(topics: Settings) -> None:
+    with pytest.raises(FraudstreamError, match=r"no scores of feature set .* `fraudstream scorer`"):
+        collect(topics, OPTIONS)
+
+
+def test_without_topics_training_says_how_to_make_them(settings: Settings) -> None:
+    with pytest.raises(FraudstreamError, match="make it with `fraudstream topics create`"):
+        collect(settings, OPTIONS)
+
+
+def test_an_mlflow_that_does_not_answer_is_said_before_the_work(topics: Settings) -> None:
+    done = fraudstream(msgspec.structs.replace(topics, mlflow_url="http://127.0.0.1:1"), "train")
+
+    assert done.returncode == 1
+    assert "MLflow at http://127.0.0.1:1 does not answer" in done.stderr
+    assert "collecting" not in done.stderr
