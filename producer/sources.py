@@ -22,7 +22,7 @@ ATTRIBUTE_PREFIX = "attr_"
 REPORT_DELAY_MS = 7 * DAY_MS
 """The Handbook file has no reports: each of its frauds is taken as known so long after its event time."""
 
-REQUIRED = {
+REQUIRED: dict[str, pa.DataType] = {
     "transaction_id": pa.string(),
     "event_time_ms": pa.int64(),
     "amount_minor": pa.int64(),
@@ -30,7 +30,7 @@ REQUIRED = {
     "customer": pa.string(),
     "terminal": pa.string(),
 }
-OPTIONAL = {
+OPTIONAL: dict[str, pa.DataType] = {
     "kind": pa.string(),
     "is_fraud": pa.bool_(),
     "labelled_at_ms": pa.int64(),
@@ -240,15 +240,17 @@ def _parquet(path: Path) -> pa.Table:
 
 
 def _jsonl(path: Path) -> pa.Table:
-    schema = pa.schema([pa.field(name, kind) for name, kind in (REQUIRED | OPTIONAL).items()])
+    # Only strings are prescribed, lest an id pass for a date; numbers are cast later, by name.
+    columns = (REQUIRED | OPTIONAL).items()
+    texts = [pa.field(name, kind) for name, kind in columns if pa.types.is_string(kind)]
     table = pj.read_json(
         path,
         read_options=pj.ReadOptions(block_size=4 * 1024 * 1024),
-        parse_options=pj.ParseOptions(explicit_schema=schema),
+        parse_options=pj.ParseOptions(explicit_schema=pa.schema(texts)),
     )
-    # The reader makes every column of the schema: one without a single value was not in the file.
-    absent = [name for name in schema.names if table[name].null_count == table.num_rows]
-    return table.drop_columns([name for name in absent if name != "labelled_at_ms"])
+    # The reader makes every prescribed column: one without a single value was not in the file.
+    absent = [name for name in table.column_names if table[name].null_count == table.num_rows]
+    return table.drop_columns(absent)
 
 
 def _canonical(columns: pa.Table, path: Path) -> pa.Table:

@@ -100,7 +100,7 @@ def make_world(parameters: Parameters, rng: np.random.Generator) -> World:
         city_x[home] + at_home[0],
         city_y[home] + at_home[1],
         home,
-        np.clip(rng.lognormal(np.log(42), 0.45, parameters.customers), 10, 110),
+        np.clip(rng.lognormal(np.log(40), 0.55, parameters.customers), 8, 120),
         rate,
         rng.normal(15.5, 2.0, parameters.customers) % 24,
         _favourites(popularity, first, home, rng=rng),
