@@ -1,7 +1,7 @@
 """File locks that the kernel releases with the last process that holds them, also after SIGKILL."""
 
-import fcntl
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,9 @@ from pathlib import Path
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import FraudstreamError
+
+if sys.platform != "win32":  # there, the stack says that it needs Linux or macOS
+    import fcntl
 
 POLL_S = 0.02
 

