@@ -9,6 +9,7 @@ from faust.web import Request, Response, View
 from mode import Service
 
 from fraudstream.clients import kafka
+from fraudstream.clients.clock import now_ms
 from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.core.errors import FraudstreamError
@@ -109,7 +110,8 @@ def build_app(settings: Settings, hot_path: HotPath, slot: int) -> faust.App:
     datadir = state_path(settings) / "faust" / str(slot)
     datadir.mkdir(parents=True, exist_ok=True)
     app = faust.App(
-        f"{group_name(settings)}.{slot}.life",
+        # A group of its own for each process: it must not wait for the end of one that was killed.
+        f"{group_name(settings)}.{slot}.life.{now_ms()}",
         broker="kafka://" + settings.kafka_bootstrap.replace(",", ";"),
         store="memory://",
         datadir=str(datadir),
@@ -118,7 +120,7 @@ def build_app(settings: Settings, hot_path: HotPath, slot: int) -> faust.App:
         web_bind="127.0.0.1",
         web_host="127.0.0.1",
         web_port=_web_port(settings, slot),
-        broker_commit_interval=1.0,
+        consumer_auto_offset_reset="latest",
     )
     champion = hot_path.champion
     audit = app.topic(topic_name(settings.environment, "audit"), value_serializer="raw")
