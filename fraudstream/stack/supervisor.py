@@ -139,6 +139,8 @@ class Supervisor:
         self.lock = lock
         self.me = identify(os.getpid()) or Process(os.getpid(), "")
         self.told_to_end = False
+        self.starter = plan.starter
+        """Watched until all it waits for is ready."""
         self.servers: dict[ServerName, RunningServer] = {}
         self.written: StackState | None = None
 
@@ -168,8 +170,9 @@ class Supervisor:
         """Return whether somebody said so, or the process for which the stack runs is gone."""
         if self.told_to_end or (self.plan.owner and not is_alive(self.plan.owner)):
             return True
-        starting = not all(self.servers[name].ready.is_set() for name in self.plan.wait_for)
-        return starting and self.plan.starter is not None and not is_alive(self.plan.starter)
+        if all(self.servers[name].ready.is_set() for name in self.plan.wait_for):
+            self.starter = None
+        return self.starter is not None and not is_alive(self.starter)
 
     def write_state(self, error: str = "") -> None:
         """Write stack.json if it differs from what it says."""

@@ -172,7 +172,7 @@ def test_the_guard_alone_kills_what_a_killed_supervisor_leaves() -> None:
 
 
 def test_a_dead_server_is_started_anew_at_its_address(valkey: Settings) -> None:
-    url = embedded.up(valkey).redis_url
+    url = run_up(valkey, owned=False).communicate("")[0].strip()  # the starter is gone by now
     os.kill(running(valkey).servers["redis"].pid, signal.SIGKILL)
     assert within(5, lambda: running(valkey).servers["redis"].restarts == 1)
     assert within(5, lambda: running(valkey).servers["redis"].ready)
