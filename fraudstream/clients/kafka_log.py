@@ -84,8 +84,7 @@ class _Search:
                 logger.info("looking further back: %d records of %s", window, self._topic)
             self._read({p: max(bounds[p][0], bounds[p][1] - window) for p in left})
             searched, window = window, min(window * WINDOW_GROWTH, search_back)
-        if self._found:
-            self._wait_until_quiet({p: bounds[p][1] for p in partitions})
+        self._wait_until_quiet({p: bounds[p][1] for p in partitions})
         return self._found
 
     def _bounds(self, partition: int) -> tuple[int, int]:

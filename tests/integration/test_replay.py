@@ -405,18 +405,18 @@ def kill_after(
 
 
 @four_partitions
-@pytest.mark.parametrize(("client", "rate"), [("kafka-python", 3_000), ("confluent", 30_000)])
+@pytest.mark.parametrize(("client", "rate"), [("kafka-python", 2_000), ("confluent", 20_000)])
 def test_killed_at_random_moments_it_goes_on_without_loss_or_repetition(
     topics: Settings, tmp_path: Path, client: str, rate: int
 ) -> None:
-    rows = rate * 3 // 2
+    rows = rate * 3
     pq.write_table(small_source(rows=rows).table, tmp_path / "small.parquet")
     arguments = (tmp_path / "small.parquet", "--client", client, "--rate", str(rate), "--json", "-")
     rng = random.Random(rate)
     killed = 0
     for _ in range(6):
         process = command(topics, *arguments)
-        kill_after(process, topics, rng.randrange(1, rate // 6), signal.SIGKILL)
+        kill_after(process, topics, rng.randrange(1, rate // 20), signal.SIGKILL)
         process.communicate(timeout=30)
         killed += process.returncode == -signal.SIGKILL
     assert killed >= 5
@@ -448,7 +448,7 @@ def test_from_to_and_limit_cut_without_moving_row_numbers(
     bounds = [(begin_ms + hours * HOUR_MS) / 1000 for hours in (10, 100)]
     texts = [time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) for moment in bounds]
     cut = (source_file, "--from", texts[0], "--to", texts[1], "--unpaced", "--json", "-")
-    for extra in (("--limit", "100"), ("--limit", "150"), ()):
+    for extra in (("--limit", "100"), ()):
         process = command(topics, *cut, *extra)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
