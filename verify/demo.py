@@ -294,7 +294,7 @@ class Story:
             transactions=sum(s is not None for s in served),
             frauds=int(truth.sum()),
             average_precision=round(quality, 4),
-            lift_over_chance=round(quality / truth.mean(), 1),
+            lift_over_chance=round(quality / float(truth.mean()), 1),
             alerts=observer.alerts,
             model_versions=len(observer.versions()),
             p50_ms=observer.quantile_ms(0.5),
@@ -312,7 +312,7 @@ class Story:
         """Return how many swaps stand in the audit topic."""
         log = Log(self._settings)
         try:
-            events = [msgspec.json.decode(r.value) for r in log.records("audit")]  # type: ignore[attr-defined]
+            events = [msgspec.json.decode(r.value or b"") for r in log.records("audit")]
         finally:
             log.close()
         return sum(event["event"] == "swap" for event in events)

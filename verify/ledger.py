@@ -5,6 +5,7 @@ position of `transactions` that the group has committed must have exactly one re
 """
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -50,6 +51,15 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     def balanced(self) -> bool:
         """Return whether every committed transaction has exactly one result."""
         return not (self.lost or self.duplicates or self.unfounded)
+
+
+class Record(Protocol):
+    """The part of a kafka-python record that is read here."""
+
+    partition: int
+    offset: int
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
 
 
 class Log:
@@ -101,7 +111,7 @@ class Log:
         ends = self._consumer.end_offsets([TopicPartition(topic, number) for number in numbers])
         return sum(self.committed(group).values()), sum(ends.values())
 
-    def records(self, name: str) -> Iterator[object]:
+    def records(self, name: str) -> Iterator[Record]:
         """Yield every readable record of a topic, from its beginning to its end as of now."""
         topic = topic_name(self._environment, name)
         partitions = self._consumer.partitions_for_topic(topic)
@@ -153,14 +163,14 @@ def count(log: Log, group: str) -> Ledger:
     committed = log.committed(group)
     came_in, results = Tally(), Tally()
     for record in log.records("scores"):
-        place = _position_decoder.decode(record.value)  # type: ignore[attr-defined]
+        place = _position_decoder.decode(record.value or b"")
         results.add(place.source_partition, place.source_offset)
     scored = results.records
     for record in log.records("dead-letters"):
-        headers = dict(record.headers)  # type: ignore[attr-defined]
+        headers = dict(record.headers)
         results.add(int(headers["source_partition"]), int(headers["source_offset"]))
     for record in log.records("transactions"):
-        came_in.add(record.partition, record.offset)  # type: ignore[attr-defined]
+        came_in.add(record.partition, record.offset)
     return _balance(came_in, results, scored, committed)
 
 

@@ -38,6 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model_poll_ms: Positive = 1_000
     score_deadline_ms: Positive = 10_000
     web_port: Port = 0
+    handbook: str = ""
+    """Path of the Fraud Detection Handbook's transactions; only tests and benchmarks read it."""
     alerts_per_1000: Annotated[float, Meta(gt=0, le=1000)] = 5.0
 
 

@@ -152,7 +152,7 @@ def score_under_fire(settings: Settings, total: int, log_file: Path) -> int:
 def scores_by_offset(settings: Settings) -> dict[int, Score]:
     log = Log(settings)
     decoder = msgspec.json.Decoder(Score)
-    scores = [decoder.decode(record.value) for record in log.records("scores")]
+    scores = [decoder.decode(record.value or b"") for record in log.records("scores")]
     log.close()
     by_offset = {score.source_offset: score for score in scores}
     assert len(by_offset) == len(scores), "a position has two scores"

@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -24,12 +25,16 @@ STREAM = make_parameters({"seed": 3, "customers": 400, "terminals": 300, "days":
 
 def decoded(log: Log) -> list[Score]:
     decoder = msgspec.json.Decoder(Score)
-    return [decoder.decode(record.value) for record in log.records("scores")]
+    return [decoder.decode(record.value or b"") for record in log.records("scores")]
 
 
 def caught_up(settings: Settings, log: Log) -> bool:
     done, total = log.lag(f"{settings.environment}.scorer")
     return done == total
+
+
+def joined(each: Worker) -> bool:
+    return "owns partitions" in each.said()
 
 
 def view(port: int, path: str) -> "tuple[int, str]":
@@ -54,9 +59,7 @@ def test_two_workers_share_the_partitions_and_one_takes_over_from_the_dead(
         worker(topics, tmp_path / "two.log") as two,
     ):
         for each in (one, two):
-            wait_until(
-                lambda each=each: "owns partitions" in each.said(), timeout_s=30, what="joined"
-            )
+            wait_until(partial(joined, each), timeout_s=30, what="joined")
         wait_until(
             lambda: "[0, 1]" in one.said() + two.said() and "[2, 3]" in one.said() + two.said(),
             timeout_s=30,
@@ -103,7 +106,7 @@ def test_a_promoted_model_is_swapped_in_between_two_batches_under_traffic(
         assert monotonic_s() - asked <= 5
         said = running.said()
     scores = decoded(log)
-    swaps = [msgspec.json.decode(r.value, type=AuditEvent) for r in log.records("audit")]
+    swaps = [msgspec.json.decode(r.value or b"", type=AuditEvent) for r in log.records("audit")]
     log.close()
     assert said.count("no champion") == 1
     assert [event.event for event in swaps] == ["swap"]
