@@ -5,13 +5,13 @@
 -- NONE_DAYS, UNKNOWN_DAYS, NO_RUN_DAYS. Amounts are in minor units, times in milliseconds.
 --
 -- Layout (little endian, columns one after the other; docs/adr/0005-feature-state-layout.md):
---   customer  n, sum of clean amounts (2 doubles) | event time (6 bytes each) | ratio (float32) | digest (8) | offset (6)
+--   customer  n, sum of clean amounts (2 doubles) | event time (6 bytes each) | -ratio (float32) | digest (8) | offset (6)
 --   terminal  number of entries (4) | 2 * event time + unexplained (6) | digest (8)
 --             | labels: event time (6), digest (8), labelled_at (6), code (1)
 --   entries are in order of (event time, digest), labels in order of (event time, digest, labelled_at).
 
 -- Bound at the first call: a library that is being loaded sees none of these.
-local pack, read, sub, find, format, floor, concat, unpack_list, call
+local pack, read, sub, find, format, floor, min, concat, unpack_list, call
 
 local CUSTOMER_HEADER, TERMINAL_HEADER, LABEL_BYTES = 16, 4, 21
 local FRAUD, GENUINE = 1, 2 -- 3 is unsure
@@ -24,7 +24,7 @@ local FLOATS = {}
 local function bind()
   pack, read = struct.pack, struct.unpack
   sub, find, format = string.sub, string.find, string.format
-  floor, concat, unpack_list, call = math.floor, table.concat, unpack, redis.call
+  floor, min, concat, unpack_list, call = math.floor, math.min, table.concat, unpack, redis.call
   for n = 1, MOST_FLOATS do
     FLOATS[n] = '<' .. string.rep('f', n)
   end
@@ -39,7 +39,8 @@ local function count_until(s, base, n, limit)
   end
   local low, high = 0, n - 1
   while low < high do
-    local middle = floor((low + high) / 2)
+    local middle = (low + high) / 2
+    middle = middle - middle % 1
     if read('<I6', s, base + 6 * middle) <= limit then
       low = middle + 1
     else
@@ -78,27 +79,29 @@ end
 
 -- Features 3 to 5 from the ratios of entries first..last (0-based, last excluded) at time t.
 local function ratio_features(s, times, ratios, first, last, t)
-  local largest, hot_first, hot_last = 0, nil, nil
+  local smallest, hot_first, hot_last = 0, nil, nil -- of the negative ratios
   for from = first, last - 1, MOST_FLOATS do
     local m = last - from
     if m > MOST_FLOATS then
       m = MOST_FLOATS
     end
-    local window = { read(FLOATS[m], s, ratios + 4 * from) }
-    for i = 1, m do
-      local ratio = window[i]
-      if ratio > largest then
-        largest = ratio
+    local least = min(read(FLOATS[m], s, ratios + 4 * from)) -- the position that `read` adds is positive
+    if least < -HOT_RATIO then
+      local window = { read(FLOATS[m], s, ratios + 4 * from) }
+      for i = 1, m do
+        if window[i] < -HOT_RATIO then
+          hot_first, hot_last = hot_first or from + i - 1, from + i - 1
+        end
       end
-      if ratio > HOT_RATIO then
-        hot_first, hot_last = hot_first or from + i - 1, from + i - 1
-      end
+    end
+    if least < smallest then
+      smallest = least
     end
   end
   if not hot_last then
-    return largest, NONE_DAYS, NONE_DAYS
+    return 0 - smallest, NONE_DAYS, NONE_DAYS
   end
-  return largest, (t - read('<I6', s, times + 6 * hot_last)) / DAY,
+  return 0 - smallest, (t - read('<I6', s, times + 6 * hot_last)) / DAY,
     (t - read('<I6', s, times + 6 * hot_first)) / DAY
 end
 
@@ -134,8 +137,8 @@ local function apply_customer(s, t, digest, amount, offset)
   local times = CUSTOMER_HEADER + 1
   local ratios = times + 6 * n
   local digests = ratios + 4 * n
-  local packed_ratio = pack('<f', amount * (clean + 1) / (total + PRIOR_SUM))
-  local ratio = read('<f', packed_ratio)
+  local packed_ratio = pack('<f', -amount * (clean + 1) / (total + PRIOR_SUM))
+  local ratio = 0 - read('<f', packed_ratio)
 
   local newest = n > 0 and read('<I6', s, ratios - 6) or 0
   local k = newest < t and n or customer_position(s, digests, n, t, digest)

