@@ -70,7 +70,7 @@ def demo(  # noqa: PLR0913 - one argument an option
     stays = not leave and sys.stdin.isatty() and console.is_terminal
 
     def tell(line: str) -> None:
-        console.print(f"[dim]{monotonic_s() - started:6.1f} s[/]  {escape(line)}")
+        console.print(f"[dim]{monotonic_s() - started:6.1f} s[/]  {escape(line)}", soft_wrap=True)
 
     def hold(summary: Summary) -> None:
         if json_file:

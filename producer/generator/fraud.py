@@ -108,14 +108,14 @@ def _candidates(
     """Return terminal, start, end (ms) and share of possible compromises, evenly spread over time."""
     physical = world.first[world.online]
     volume = np.bincount(rows.terminal, minlength=len(world.popularity))[:physical]
-    middling = np.argsort(volume, kind="stable")[int(0.3 * physical) : int(0.85 * physical)]
+    middling = np.argsort(volume, kind="stable")[int(0.2 * physical) : int(0.65 * physical)]
     terminal = rng.permutation(middling)
     count = len(terminal)
     length = rng.uniform(14, 34, count)
     # Multiples of the golden ratio fill the time evenly, however many of them the budget takes.
     place = (rng.random() + _GOLDEN * np.arange(count)) % 1
     start = -34 + place * (parameters.days + 34)
-    share = rng.uniform(0.7, 0.97, count)
+    share = rng.uniform(0.75, 0.98, count)
     return (
         terminal,
         (start * DAY_MS).astype(np.int64),
