@@ -5,7 +5,6 @@ import logging
 import click
 
 from fraudstream.clients.logs import configure
-from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.stack.addresses import with_addresses
 
@@ -56,9 +55,8 @@ def run(settings: Settings, wanted_slot: int | None) -> None:
     worker = OwnLogsWorker(app, service, redirect_stdouts=False, quiet=True)
     try:
         worker.execute_from_commandline()
-    except FraudstreamError as exc:
-        if service.failure is None:
-            raise
-        raise service.failure from exc
     finally:
         slot.release()
+        if service.failure is not None:
+            # Faust ends with status 1 whatever went wrong; the reason knows better.
+            raise service.failure

@@ -11,6 +11,7 @@ import pytest
 from fraudstream.clients.topic_admin import create_topics
 from fraudstream.core.settings import Settings, make_settings
 from fraudstream.stack import embedded
+from verify.ledger import Log
 
 REPOSITORY = Path(__file__).parents[1]
 HANDBOOK = os.environ.get("FRAUDSTREAM_HANDBOOK")
@@ -62,6 +63,13 @@ def topics(settings: Settings) -> Settings:
         timeout_ms=settings.connect_timeout_ms,
     )
     return settings
+
+
+@pytest.fixture
+def log(topics: Settings) -> Iterator[Log]:
+    """The topics of the test as an independent reader sees them."""
+    with Log(topics) as reader:
+        yield reader
 
 
 @pytest.fixture(scope="session")

@@ -53,11 +53,8 @@ def ledger(settings: Settings, json_file: str | None) -> None:
             )
             bar.update(task, completed=done, total=total)  # type: ignore[arg-type]
 
-        log = Log(settings, show)
-        try:
+        with Log(settings, show) as log:
             report = count(log, f"{settings.environment}.scorer")
-        finally:
-            log.close()
     if json_file:
         write_json(report, json_file)
     if json_file != "-":

@@ -260,8 +260,7 @@ class Story:
         self._children.check()
 
     def _await_scored(self) -> None:
-        log = Log(self._settings)
-        try:
+        with Log(self._settings) as log:
             deadline = monotonic_s() + WAIT_S
             best = -1
             done, total = log.lag(self._group)
@@ -274,8 +273,6 @@ class Story:
                         f"the scorer stands at {done:,} of {total:,} for {WAIT_S:.0f} s"
                     )
                 done, total = log.lag(self._group)
-        finally:
-            log.close()
 
     def _await_seen(self, observer: Observer) -> None:
         self._await_scored()
@@ -310,9 +307,6 @@ class Story:
 
     def _swaps(self) -> int:
         """Return how many swaps stand in the audit topic."""
-        log = Log(self._settings)
-        try:
+        with Log(self._settings) as log:
             events = [msgspec.json.decode(r.value or b"") for r in log.records("audit")]
-        finally:
-            log.close()
         return sum(event["event"] == "swap" for event in events)

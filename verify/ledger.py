@@ -4,14 +4,17 @@ Reads with kafka-python, not with the scorer's librdkafka, and imports nothing o
 position of `transactions` that the group has committed must have exactly one readable result.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import msgspec
 import numpy as np
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, RetriableError
+from kafka.structs import OffsetAndMetadata
 
+from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import DependencyUnreachable, Refused
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
@@ -72,6 +75,8 @@ class Log:
 
     def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
         self._environment = settings.environment
+        self._patience_s = settings.connect_timeout_ms / 1000
+        self._pause = threading.Event()
         self._progress = progress or (lambda _topic, _done, _total: None)
         try:
             # kafka-python reads aborted records unless it is told not to.
@@ -101,8 +106,31 @@ class Log:
     def committed(self, group: str) -> dict[int, int]:
         """Return the next offset of each partition of `transactions` by the scorers' group."""
         topic = topic_name(self._environment, "transactions")
-        offsets = self._admin.list_group_offsets({group: None})[group]
+        offsets = self._group_offsets(group)
         return {tp.partition: found.offset for tp, found in offsets.items() if tp.topic == topic}
+
+    def _group_offsets(self, group: str) -> "dict[TopicPartition, OffsetAndMetadata]":
+        """Return a group's offsets; a broker that has just started looks for its coordinator first."""
+        deadline = monotonic_s() + self._patience_s
+        while True:
+            try:
+                offsets: dict[TopicPartition, OffsetAndMetadata]
+                offsets = self._admin.list_group_offsets({group: None})[group]
+            except RetriableError as exc:
+                if monotonic_s() > deadline:
+                    raise DependencyUnreachable(
+                        f"Kafka does not tell the offsets of group {group} ({type(exc).__name__}): "
+                        "look at the broker's log with `fraudstream stack logs`"
+                    ) from exc
+                self._pause.wait(0.1)
+            else:
+                return offsets
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def lag(self, group: str) -> tuple[int, int]:
         """Return how many records of `transactions` the scorers have committed, and how many there are."""

@@ -68,19 +68,17 @@ def all_done(settings: Settings, log: Log) -> bool:
 
 
 def test_each_kind_of_bad_record_is_a_dead_letter_and_the_stream_goes_on(
-    topics: Settings, tmp_path: Path
+    topics: Settings, log: Log, tmp_path: Path
 ) -> None:
     values: list[bytes | None] = [good("first")]
     for number, (value, _, _) in enumerate(BAD.values()):
         values += [value, good(f"after-{number}")]
     send(topics, values)
-    log = Log(topics)
     with worker(topics, tmp_path / "scorer.log") as running:
         wait_until(lambda: all_done(topics, log), timeout_s=60, what="all handled")
         assert running.stop() == 0
     letters = [(record.value, dict(record.headers)) for record in log.records("dead-letters")]
     ledger = count(log, f"{topics.environment}.scorer")
-    log.close()
 
     assert len(letters) == len(BAD)
     for (value, kind, says), (bytes_kept, headers) in zip(BAD.values(), letters, strict=True):

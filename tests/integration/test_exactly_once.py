@@ -58,11 +58,12 @@ def features_by_twin(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
 
     Labels go in as the header after_feedback says, no earlier and no later.
     """
-    log = Log(settings)
-    answers = [decode_feedback(record.value) for record in log.records("feedback")]
+    with Log(settings) as log:
+        answers = [decode_feedback(record.value) for record in log.records("feedback")]
+        transactions = list(log.records("transactions"))
     fraudulent = {answer.transaction_id for answer in answers if answer.label == "fraud"}
     twin, told, rows, frauds = Twin(), 0, [], []
-    for record in log.records("transactions"):
+    for record in transactions:
         needed = int(dict(record.headers).get("after_feedback", b"-1"))
         for answer in answers[told : needed + 1]:
             twin.label(answer)
@@ -70,7 +71,6 @@ def features_by_twin(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
         transaction = decode_transaction(record.value)
         rows.append(twin.apply(record.partition, record.offset, transaction).features)
         frauds.append(transaction.transaction_id in fraudulent)
-    log.close()
     assert told > 100, "the stream must carry labels"
     return np.array(rows, dtype=np.float32), np.array(frauds)
 
@@ -106,18 +106,16 @@ def committed(log: Log, settings: Settings) -> bool:
 
 
 def score_all(settings: Settings, log_file: Path) -> None:
-    log = Log(settings)
-    with worker(settings, log_file) as running:
+    with Log(settings) as log, worker(settings, log_file) as running:
         wait_until(lambda: committed(log, settings), timeout_s=120, what="all scored")
         assert running.stop() == 0, running.said()
-    log.close()
 
 
 def score_under_fire(settings: Settings, total: int, log_file: Path) -> int:
-    """Score everything while the worker is killed KILLS times; return how often a kill left a batch
-    applied to the features but not committed.
+    """Score everything while the worker is killed KILLS times.
+
+    Return how often a kill left a batch applied to the features but not committed.
     """
-    log = Log(settings)
     store = FeatureStore.connect(
         settings.redis_url,
         settings.environment,
@@ -141,19 +139,18 @@ def score_under_fire(settings: Settings, total: int, log_file: Path) -> int:
         time.sleep(dice.random() * 0.02)  # anywhere in a batch, not just after the features
         running.kill()
         applied = store.marks(topic_id, [0])[0]
-        done = sum(log.committed(f"{settings.environment}.scorer").values())
+        with Log(settings) as log:
+            done = sum(log.committed(f"{settings.environment}.scorer").values())
         torn += applied >= done
     store.close()
-    log.close()
     score_all(settings, log_file)
     return torn
 
 
 def scores_by_offset(settings: Settings) -> dict[int, Score]:
-    log = Log(settings)
     decoder = msgspec.json.Decoder(Score)
-    scores = [decoder.decode(record.value or b"") for record in log.records("scores")]
-    log.close()
+    with Log(settings) as log:
+        scores = [decoder.decode(record.value or b"") for record in log.records("scores")]
     by_offset = {score.source_offset: score for score in scores}
     assert len(by_offset) == len(scores), "a position has two scores"
     return by_offset
@@ -202,8 +199,7 @@ def test_scores_after_twenty_kills_equal_those_of_an_undisturbed_run_bit_for_bit
     unequal = np.flatnonzero((served.view(np.uint32) != expected.view(np.uint32)).any(axis=1))
     assert len(unequal) == 0, f"{len(unequal)} rows differ from the twin, first {unequal[:5]}"
     for settings in (calm, fire):
-        log = Log(settings)
-        ledger = count(log, f"{settings.environment}.scorer")
-        log.close()
+        with Log(settings) as log:
+            ledger = count(log, f"{settings.environment}.scorer")
         assert ledger.balanced
         assert (ledger.scored, ledger.waiting) == (total, 0)

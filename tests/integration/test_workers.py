@@ -49,9 +49,8 @@ def view(port: int, path: str) -> "tuple[int, str]":
 
 @pytest.mark.parametrize("partitions", [4])
 def test_two_workers_share_the_partitions_and_one_takes_over_from_the_dead(
-    topics: Settings, tmp_path: Path
+    topics: Settings, log: Log, tmp_path: Path
 ) -> None:
-    log = Log(topics)
     stream = source(STREAM)
     half = stream.table.num_rows // 2
     with (
@@ -72,7 +71,6 @@ def test_two_workers_share_the_partitions_and_one_takes_over_from_the_dead(
         assert two.stop() == 0
     ledger = count(log, f"{topics.environment}.scorer")
     scores = decoded(log)
-    log.close()
     assert ledger.balanced
     assert ledger.scored == stream.table.num_rows
     sequence = sorted(score.apply_seq for score in scores)
@@ -81,10 +79,9 @@ def test_two_workers_share_the_partitions_and_one_takes_over_from_the_dead(
 
 @pytest.mark.parametrize("partitions", [2])
 def test_a_promoted_model_is_swapped_in_between_two_batches_under_traffic(
-    topics: Settings, tmp_path: Path
+    topics: Settings, log: Log, tmp_path: Path
 ) -> None:
     settings = faster(topics, model_poll_ms=100, web_port=free_port())
-    log = Log(settings)
     random = np.random.default_rng(1)
     features = random.random((3_000, 9)).astype(np.float32)
     exported = trained(features, features[:, 0] > 0.97)
@@ -107,7 +104,6 @@ def test_a_promoted_model_is_swapped_in_between_two_batches_under_traffic(
         said = running.said()
     scores = decoded(log)
     swaps = [msgspec.json.decode(r.value or b"", type=AuditEvent) for r in log.records("audit")]
-    log.close()
     assert said.count("no champion") == 1
     assert [event.event for event in swaps] == ["swap"]
     for partition in (0, 1):
