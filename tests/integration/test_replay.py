@@ -1,25 +1,16 @@
 """The replay against a real broker, read back by kafka-python: order, headers, labels, crashes, refusals."""
 
 import gc
-import os
-import random
-import signal
-import subprocess
-import sys
 import threading
 import time
-from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Producer
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from fraudstream.clients.kafka_producers import (
@@ -36,83 +27,17 @@ from fraudstream.core.transaction import decode_feedback, decode_transaction
 from producer.pace import AtRate, AtSpeed, Pace, Unpaced
 from producer.replay import Client, ReplayPlan, replay_table
 from producer.sources import Source, event_times
-from tests.small_source import HOUR_MS, small_source
+from tests.replay_log import (
+    assert_each_row_once_in_order,
+    assert_labels_precede,
+    read_all,
+    rows_by_partition,
+)
+from tests.small_source import small_source
 
 CLIENTS: tuple[Client, ...] = ("kafka-python", "confluent")
 both_clients = pytest.mark.parametrize("client", CLIENTS)
 four_partitions = pytest.mark.parametrize("partitions", [4])
-
-
-class Read(msgspec.Struct, frozen=True):
-    """One record as an outsider sees it."""
-
-    partition: int
-    offset: int
-    key: bytes
-    value: bytes
-    headers: dict[str, str]
-
-    @property
-    def row(self) -> int:
-        return int(self.headers["row"])
-
-
-def read_all(settings: Settings, topic: str) -> list[Read]:
-    """Return every committed record of a topic of the environment, partition after partition."""
-    name = topic_name(settings.environment, topic)
-    consumer = KafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap,
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
-    try:
-        places = [TopicPartition(name, p) for p in sorted(consumer.partitions_for_topic(name))]
-        ends = consumer.end_offsets(places)
-        consumer.assign(places)
-        found: list[Any] = []
-        deadline = time.monotonic() + 30
-        while any(consumer.position(place) < ends[place] for place in places):
-            assert time.monotonic() < deadline, "the topic could not be read to its end"
-            for records in consumer.poll(timeout_ms=500).values():
-                found.extend(records)
-    finally:
-        consumer.close()
-    found.sort(key=lambda record: (record.partition, record.offset))
-    return [
-        Read(r.partition, r.offset, r.key, r.value, {k: v.decode() for k, v in r.headers})
-        for r in found
-    ]
-
-
-def rows_by_partition(records: list[Read]) -> dict[int, list[int]]:
-    rows: dict[int, list[int]] = defaultdict(list)
-    for record in records:
-        rows[record.partition].append(record.row)
-    return dict(rows)
-
-
-def assert_each_row_once_in_order(records: list[Read], rows: range) -> None:
-    for of_partition in rows_by_partition(records).values():
-        assert of_partition == sorted(of_partition)
-    assert Counter(record.row for record in records) == Counter(rows)
-
-
-def assert_labels_precede(settings: Settings, records: list[Read]) -> int:
-    """All labels known by a transaction's time stand up to its `after_feedback`; return how many have any."""
-    labels = read_all(settings, "feedback")
-    known = [(decode_feedback(r.value).labelled_at_ms, r.offset) for r in labels]
-    assert known == sorted(known)
-    assert len({(r.row, r.headers.get("pass")) for r in labels}) == len(labels)
-    needing = 0
-    for record in records:
-        moment = decode_transaction(record.value).event_time_ms
-        needed = bisect_right(known, (moment, 2**62))
-        after = int(record.headers.get("after_feedback", -1))
-        assert after < len(labels)
-        assert not needed or after >= known[needed - 1][1]
-        needing += bool(needed)
-    return needing
 
 
 @four_partitions
@@ -364,126 +289,6 @@ def send_one(settings: Settings, client: Client) -> None:
 def test_missing_topics_are_answered_with_the_command_that_makes_them(settings: Settings) -> None:
     with pytest.raises(Refused, match="fraudstream topics create"):
         replay_table(settings, small_source(), ReplayPlan())
-
-
-# --- the command, as a process ---
-
-
-@pytest.fixture
-def source_file(tmp_path: Path) -> Path:
-    path = tmp_path / "small.parquet"
-    pq.write_table(small_source(rows=6_000).table, path)
-    return path
-
-
-def command(settings: Settings, *arguments: str | Path) -> "subprocess.Popen[str]":
-    own = {
-        "FRAUDSTREAM_ENVIRONMENT": settings.environment,
-        "FRAUDSTREAM_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-        "FRAUDSTREAM_STATE_DIR": settings.state_dir,
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "fraudstream.cli", "replay", *map(str, arguments)],
-        env=os.environ | own,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def end_offset(consumer: KafkaConsumer, settings: Settings) -> int:
-    name = topic_name(settings.environment, "transactions")
-    places = [TopicPartition(name, p) for p in range(settings.partitions)]
-    return sum(consumer.end_offsets(places).values())
-
-
-def kill_after(
-    process: "subprocess.Popen[str]", settings: Settings, records: int, number: int
-) -> None:
-    """Send the signal once the log has grown by so many records."""
-    consumer = KafkaConsumer(bootstrap_servers=settings.kafka_bootstrap)
-    try:
-        before = end_offset(consumer, settings)
-        deadline = time.monotonic() + 30
-        while end_offset(consumer, settings) < before + records and process.poll() is None:
-            assert time.monotonic() < deadline, "the replay sent nothing"
-        process.send_signal(number)
-    finally:
-        consumer.close()
-
-
-@four_partitions
-@pytest.mark.parametrize(("client", "rate"), [("kafka-python", 2_000), ("confluent", 20_000)])
-def test_killed_at_random_moments_it_goes_on_without_loss_or_repetition(
-    topics: Settings, tmp_path: Path, client: str, rate: int
-) -> None:
-    rows = rate * 3
-    pq.write_table(small_source(rows=rows).table, tmp_path / "small.parquet")
-    arguments = (tmp_path / "small.parquet", "--client", client, "--rate", str(rate), "--json", "-")
-    rng = random.Random(rate)
-    killed = 0
-    for _ in range(6):
-        process = command(topics, *arguments)
-        kill_after(process, topics, rng.randrange(1, rate // 20), signal.SIGKILL)
-        process.communicate(timeout=30)
-        killed += process.returncode == -signal.SIGKILL
-    assert killed >= 5
-    process = command(topics, *arguments)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    stats = msgspec.json.decode(output)
-    assert stats["already_sent"] > 0
-    assert stats["already_sent"] + stats["sent"] == rows
-    records = read_all(topics, "transactions")
-    assert_each_row_once_in_order(records, range(rows))
-    assert assert_labels_precede(topics, records) > rows // 2
-
-
-def test_stopped_by_sigterm_it_says_how_far_it_came(topics: Settings, source_file: Path) -> None:
-    process = command(topics, source_file, "--rate", "500", "--json", "-")
-    kill_after(process, topics, 100, signal.SIGTERM)
-    output, errors = process.communicate(timeout=10)
-    assert process.returncode == 143, errors
-    stats = msgspec.json.decode(output)
-    assert (stats["finished"], stats["undelivered"]) == (False, 0)
-    assert stats["sent"] == len(read_all(topics, "transactions")) >= 100
-
-
-def test_from_to_and_limit_cut_without_moving_row_numbers(
-    topics: Settings, source_file: Path
-) -> None:
-    begin_ms = int(event_times(pq.read_table(source_file))[0])
-    bounds = [(begin_ms + hours * HOUR_MS) / 1000 for hours in (10, 100)]
-    texts = [time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) for moment in bounds]
-    cut = (source_file, "--from", texts[0], "--to", texts[1], "--unpaced", "--json", "-")
-    for extra in (("--limit", "100"), ()):
-        process = command(topics, *cut, *extra)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-    times = event_times(pq.read_table(source_file))
-    inside = [i for i, t in enumerate(times) if bounds[0] * 1000 <= t < bounds[1] * 1000]
-    records = read_all(topics, "transactions")
-    assert_each_row_once_in_order(records, range(inside[0], inside[-1] + 1))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("--rate", "5", "--unpaced"), "choose one of --speed, --rate and --unpaced"),
-        (("--speed", "quick"), "60x"),
-        (("--from", "yesterday"), "ISO date"),
-        (("--rate", "0"), "--rate"),
-        (("--generate", "seed"), "seed=7,days=30"),
-    ],
-)
-def test_a_wrong_argument_is_answered_before_anything_is_sent(
-    settings: Settings, arguments: tuple[str, ...], says: str
-) -> None:
-    process = command(settings, *arguments)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert says in errors
-    assert "Traceback" not in errors
 
 
 def test_a_source_that_is_taken_for_another_is_not_resumed(topics: Settings) -> None:
