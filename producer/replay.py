@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.kafka import topic_facts
-from fraudstream.clients.kafka_log import SEARCH_BACK
+from fraudstream.clients.kafka_log import SEARCH_BACK, last_records
 from fraudstream.clients.kafka_producers import (
     Header,
     Outgoing,
@@ -109,10 +109,7 @@ def replay_table(
         DeliveryFailed: Kafka did not take a record; nothing after it was sent to its partition.
         Refused: a topic does not exist, or it cannot be known what was sent before.
     """
-    topics = (
-        topic_name(settings.environment, "transactions"),
-        topic_name(settings.environment, "feedback"),
-    )
+    topics = _topics(settings)
     partitions = topic_facts(settings, list(topics))[topics[0]].partitions
     timeline = Timeline(source, partitions, loop=plan.loop, limit=plan.limit)
     if plan.resume:
@@ -122,7 +119,7 @@ def replay_table(
     stop = stop or threading.Event()
     producer = open_producer(settings, chosen_client(plan, timeline), stop)
     try:
-        replay = _Replay(timeline, plan, producer, topics, sent)
+        replay = _Replay(settings, timeline, plan, producer, sent)
         return replay.run(on_progress or _ignore, stop)
     finally:
         producer.close()
@@ -146,16 +143,17 @@ class _Replay:
 
     def __init__(
         self,
+        settings: Settings,
         timeline: Timeline,
         plan: ReplayPlan,
         producer: RecordProducer,
-        topics: tuple[str, str],
         sent: Sent,
     ) -> None:
+        self._settings = settings
         self._timeline = timeline
         self._plan = plan
         self._producer = producer
-        self._transactions, self._feedback = topics
+        self._transactions, self._feedback = _topics(settings)
         self._last_numbers = sent.last_numbers
         self._source_header: Header = ("source", timeline.source.identity.encode())
         self._restarted = _decimal(RESTARTED, sent.restarted_ms) if sent.restarted_ms else None
@@ -240,9 +238,15 @@ class _Replay:
         due = self._timeline.labels_due(self._labelled, until_ms, position)
         if due:
             records = [self._label_record(label) for label in due]
-            self._feedback_offset = self._producer.send_and_wait(self._feedback, records)
+            offset = self._producer.send_and_wait(self._feedback, records)
+            self._feedback_offset = offset if offset >= 0 else self._offset_in_log()
             self._labels += len(due)
             self._labelled = due[-1].order
+
+    def _offset_in_log(self) -> int:
+        """Return the offset of the last label: a broker that took a retry as a duplicate tells none."""
+        source = self._timeline.source.identity
+        return last_records(self._settings, self._feedback, 1, source=source)[0].offset
 
     def _label_record(self, label: DueLabel) -> Outgoing:
         number = label.order.number
@@ -292,6 +296,13 @@ class _Replay:
 
 
 _AFTER_ALL = 2**62
+
+
+def _topics(settings: Settings) -> tuple[str, str]:
+    return (
+        topic_name(settings.environment, "transactions"),
+        topic_name(settings.environment, "feedback"),
+    )
 
 
 def _decimal(name: str, number: int) -> Header:

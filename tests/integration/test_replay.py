@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from fraudstream.clients import kafka_producers
 from fraudstream.clients.kafka_producers import (
     DeliveryFailed,
     Outgoing,
@@ -96,6 +97,20 @@ def test_labels_known_only_later_are_sent_on_demand_alone(topics: Settings) -> N
     assert 0 < first.labels < len(reported)
     assert (again.sent, again.labels) == (0, len(reported) - first.labels)
     assert_labels_precede(topics, read_all(topics, "transactions"))
+
+
+def test_an_offset_that_the_broker_did_not_tell_is_read_from_the_log(
+    topics: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = kafka_producers._Confluent.send_and_wait  # noqa: SLF001
+
+    def untold(self: kafka_producers._Confluent, topic: str, records: list[Outgoing]) -> int:
+        send(self, topic, records)
+        return -1
+
+    monkeypatch.setattr(kafka_producers._Confluent, "send_and_wait", untold)  # noqa: SLF001
+    replay_table(topics, small_source(rows=400), ReplayPlan(pace=Unpaced()))
+    assert assert_labels_precede(topics, read_all(topics, "transactions")) > 300
 
 
 def test_without_labels_nothing_waits_for_feedback(topics: Settings) -> None:
