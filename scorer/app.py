@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import socket
+import threading
 
 import faust
 from faust.web import Request, Response, View
@@ -26,6 +28,10 @@ from scorer.output import TransactionalOutput
 logger = logging.getLogger(__name__)
 
 
+FAUST_END_S = 4.0
+"""How long Faust may take to end once the hot path has committed its last batch and left."""
+
+
 class HotPathService(Service):
     """Runs the hot path in a thread; what goes wrong there ends the worker before it commits."""
 
@@ -45,6 +51,14 @@ class HotPathService(Service):
         self.hot_path.stop()
         if self._thread is not None:
             await asyncio.wait([self._thread], timeout=10.0)
+        self._end_in_any_case()
+
+    def _end_in_any_case(self) -> None:
+        """Faust's own consumer may wait for a broker that is away; nothing of value is left to wait for."""
+        code = 0 if self.failure is None else self.failure.exit_code
+        guard = threading.Timer(FAUST_END_S, os._exit, [code])
+        guard.daemon = True
+        guard.start()
 
     async def _watch(self, thread: "asyncio.Future[None]") -> None:
         try:

@@ -50,6 +50,7 @@ def run(settings: Settings, wanted_slot: int | None) -> None:
 
     slot = Slot.take(state_path(settings), group_name(settings), wanted_slot)
     hot_path = build_hot_path(settings, slot.number)
+    hot_path.prepare()
     app = build_app(settings, hot_path, slot.number)
     service = HotPathService(hot_path)
     worker = OwnLogsWorker(app, service, redirect_stdouts=False, quiet=True)

@@ -85,11 +85,11 @@ class HotPath:
         """Ask the loop to end after the batch in hand."""
         self._stopping.set()
 
-    def run(self) -> None:
-        """Score until `stop`.
+    def prepare(self) -> None:
+        """Fence an earlier process of this slot and load the champion, before anything is read.
 
         Raises:
-            FraudstreamError: going on is not safe, or a server was away for too long.
+            DependencyUnreachable: Kafka or MLflow does not answer.
         """
         p = self._parts
         p.output.fence_predecessor(timeout_s=p.settings.connect_timeout_ms / 1000)
@@ -99,6 +99,14 @@ class HotPath:
         else:
             self._model = model
             self.status.model_version = model.version
+
+    def run(self) -> None:
+        """Score until `stop`.
+
+        Raises:
+            FraudstreamError: going on is not safe, or a server was away for too long.
+        """
+        p = self._parts
         p.assignment.subscribe()
         try:
             while not self._stopping.is_set():

@@ -4,7 +4,7 @@ import logging
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from fraudstream.core.errors import FraudstreamError, Refused
+from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.topics import topic_name
 from scorer.results import Output
 
@@ -24,8 +24,18 @@ class TransactionalOutput:
         self._environment = environment
 
     def fence_predecessor(self, *, timeout_s: float) -> None:
-        """Abort what an earlier process of this slot left open, and fence it should it still live."""
-        self._producer.init_transactions(timeout_s)
+        """Abort what an earlier process of this slot left open, and fence it should it still live.
+
+        Raises:
+            DependencyUnreachable: the broker does not take this worker's transactional id in time.
+        """
+        try:
+            self._producer.init_transactions(timeout_s)
+        except KafkaException as exc:
+            raise DependencyUnreachable(
+                f"Kafka does not let this worker begin ({exc.args[0].str()}): see what the broker says "
+                "with `fraudstream stack logs`, then start the worker again"
+            ) from exc
 
     def commit(self, outputs: list[Output], offsets: list[TopicPartition]) -> None:
         """Make `outputs` and `offsets` visible together.
