@@ -53,6 +53,7 @@ def send(settings: Settings, values: list[bytes | None]) -> None:
         {
             "bootstrap.servers": settings.kafka_bootstrap,
             "message.max.bytes": MAX_TRANSACTION_BYTES,
+            "enable.idempotence": True,  # or a large record changes places with a small one
             "partitioner": "murmur2_random",
         }
     )
