@@ -1,5 +1,6 @@
 """The demo's child processes: the product's own commands, started, watched and ended together."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from types import TracebackType
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
+from fraudstream.stack import child
 
 END_S = 6.0
 """A child gets so long to end on SIGTERM, all of them together, before it is killed."""
@@ -98,7 +100,8 @@ class Children:
         s = self._settings
         chosen = (f"environment={s.environment}", f"state_dir={s.state_dir}")
         overrides = [part for choice in chosen for part in ("--set", choice)]
-        return [sys.executable, "-m", "fraudstream.cli", *overrides, *arguments]
+        dies_with_us = [sys.executable, child.__file__, str(os.getpid())]
+        return [*dies_with_us, sys.executable, "-m", "fraudstream.cli", *overrides, *arguments]
 
     def _log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
