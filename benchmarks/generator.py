@@ -1,7 +1,7 @@
 """How fast the generator is and how hard its fraud: `python -m benchmarks.generator [--seed N]` prints JSON.
 
 A model is fitted on labels as known at the border, 7 days of label delay left out, and tested on the
-10 days after it: on the amount alone, on the nine features, on those with attributes, place and
+15 days after it: on the amount alone, on the nine features, on those with attributes, place and
 velocities, and against the ceiling: the odds of one who knows the simulator's hidden state.
 """
 
@@ -26,7 +26,7 @@ from producer.sources import event_times, feedback, labels, records
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-WARM_UP_DAYS, TEST_DAYS = 7, 10
+WARM_UP_DAYS, TEST_DAYS = 7, 15
 HOUR_MS = 3_600_000
 
 
@@ -34,7 +34,7 @@ def main() -> None:
     """Measure rate and difficulty and print them as one JSON object."""
     arguments = argparse.ArgumentParser(description=main.__doc__)
     arguments.add_argument("--seed", type=int, default=7)
-    arguments.add_argument("--days", type=int, default=50)
+    arguments.add_argument("--days", type=int, default=60)
     arguments.add_argument("--customers", type=int, default=Parameters().customers)
     arguments.add_argument("--terminals", type=int, default=Parameters().terminals)
     arguments.add_argument("--rate-days", type=int, default=300, help="size of the rate's stream")

@@ -11,8 +11,8 @@ from producer.generator.parameters import Parameters
 from producer.generator.rows import CODE, Floats, Ints, Rows, chosen, joined, make_rows
 from producer.generator.world import DEAR, DIGITAL, World, terminals_in
 
-DRAINING_RATIO, DRAINING_SPREAD = 6.5, 0.4
-TAKEOVER_RATIO, TAKEOVER_SPREAD = 4.8, 0.45
+DRAINING_RATIO, DRAINING_SPREAD = 7.0, 0.4
+TAKEOVER_RATIO, TAKEOVER_SPREAD = 5.3, 0.42
 DRAINING_ONLINE, TAKEOVER_ONLINE = 0.5, 0.35
 _TICKET_RATIO, _TICKET_SPREAD = 8.0, 0.5
 _TESTED_FIRST = 0.8
@@ -71,7 +71,7 @@ def tickets(world: World, parameters: Parameters, frauds: float, rng: np.random.
     ratio = _TICKET_RATIO * np.exp(rng.normal(0, _TICKET_SPREAD, count))
     night = rng.random(count) < 0.25
     hour = np.where(night, rng.uniform(0, 6, count), rng.normal(15, 3.5, count) % 24)
-    score = -0.9 + 1.1 * np.log(ratio / _TICKET_RATIO) + 1.6 * night - 1.2 * near
+    score = -0.7 + 1.3 * np.log(ratio / _TICKET_RATIO) + 1.6 * night - 1.2 * near
     odds = 1 / (1 + np.exp(-score))
     kept = np.cumsum(odds) <= frauds
     fraud = rng.random(count) < odds
