@@ -1,0 +1,134 @@
+"""A whole file through Kafka, Redis and the scorer, unpaced: what is lost, how fast, and what limits it.
+
+    .venv/bin/python -m benchmarks.whole_file --data handbook.parquet --workers 1
+
+Starts a stack of its own, sends all transactions and labels, lets the workers log their features, counts
+by position with another client, and gives the CPU of each process by transaction and as a share of a
+core. Beside it, in the same run, the floor: the same records read with the same client, nothing done.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.kafka import reader
+from fraudstream.clients.topic_admin import create_topics
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
+from fraudstream.stack import embedded
+from fraudstream.stack.addresses import with_addresses
+from producer.pace import Unpaced
+from producer.replay import ReplayPlan, replay_table
+from producer.sources import read_source
+from verify.children import Children
+from verify.ledger import Log, count
+
+NAMES = {"scorer": "scorer", "valkey-server": "redis", "kafka.Kafka": "kafka"}
+
+
+def main() -> None:
+    """Run the benchmark and print its figures as one JSON object."""
+    arguments = argparse.ArgumentParser(description=main.__doc__)
+    arguments.add_argument("--data", type=Path, required=True, help="parquet or jsonl file")
+    arguments.add_argument("--workers", type=int, default=1)
+    values = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(state_dir=folder, environment="bench")
+        try:
+            embedded.up(settings)
+            print(
+                json.dumps(measure(with_addresses(settings), values.data, values.workers), indent=2)
+            )
+        finally:
+            embedded.down(settings, wipe=True)
+
+
+def measure(settings: Settings, data: Path, workers: int) -> dict[str, object]:
+    """Send everything, score everything, count everything."""
+    create_topics(
+        settings.kafka_bootstrap, settings.environment, settings.partitions, timeout_ms=20_000
+    )
+    sent = replay_table(settings, read_source(data), ReplayPlan(pace=Unpaced(), client="confluent"))
+    say(f"sent {sent.sent:,} at {sent.rate_per_s:,.0f}/s")
+    floor_per_s = read_only(settings, sent.sent)
+    say(f"floor: read at {floor_per_s:,.0f}/s")
+    cpu_before = cpu_seconds(settings.state_dir)
+    began = monotonic_s()
+    with Children(settings, Path(settings.state_dir) / "logs") as children, Log(settings) as log:
+        for number in range(workers):
+            children.start(f"scorer-{number}", "scorer")
+        done, total = log.lag(f"{settings.environment}.scorer")
+        while done < total:
+            children.status("scorer-0", wait_s=0.5)
+            children.check()
+            done, total = log.lag(f"{settings.environment}.scorer")
+        seconds = monotonic_s() - began
+        cpu_after = cpu_seconds(settings.state_dir)
+    say(f"scored in {seconds:.0f} s; counting")
+    cpu_s = {name: cpu_after[name] - cpu_before.get(name, 0.0) for name in cpu_after}
+    with Log(settings) as log:
+        ledger = count(log, f"{settings.environment}.scorer")
+    busiest = max(cpu_s, key=lambda name: cpu_s[name])
+    return {
+        "transactions": ledger.transactions,
+        "labels": sent.labels,
+        "scored": ledger.scored,
+        "dead_letters": ledger.dead_letters,
+        "lost": ledger.lost + ledger.waiting,
+        "duplicates": ledger.duplicates,
+        "workers": workers,
+        "sent_per_s": sent.rate_per_s,
+        "floor_read_per_s": round(floor_per_s),
+        "scored_per_s": round(ledger.scored / seconds),
+        "seconds": round(seconds, 1),
+        "cpu_us_per_transaction": {n: round(s / ledger.scored * 1e6, 1) for n, s in cpu_s.items()},
+        "share_of_a_core": {n: round(s / seconds, 2) for n, s in cpu_s.items()},
+        "machine_busy": round(sum(cpu_s.values()) / seconds / (psutil.cpu_count() or 1), 2),
+        "limited_by": busiest,
+    }
+
+
+def read_only(settings: Settings, total: int) -> float:
+    """Return the transactions/s of reading the topic with the scorer's client, doing nothing with them."""
+    consumer = reader(settings, group=f"{settings.environment}.floor")
+    consumer.subscribe([topic_name(settings.environment, "transactions")])
+    read, began = 0, None
+    while read < total:
+        found = consumer.consume(500, 0.5)
+        began = began or (monotonic_s() if found else None)
+        read += len(found)
+    consumer.close()
+    return total / (monotonic_s() - (began or 0.0))
+
+
+def cpu_seconds(state_dir: str) -> dict[str, float]:
+    """Return the CPU seconds used so far by the processes of this state folder, by name."""
+    used: dict[str, float] = {}
+    for process in psutil.process_iter(["cmdline", "cpu_times"]):
+        line = " ".join(process.info["cmdline"] or ())
+        name = next((name for part, name in NAMES.items() if part in line), None)
+        if name and (state_dir in line or str(state_dir) in str(_folder(process))):
+            times = process.info["cpu_times"]
+            used[name] = used.get(name, 0.0) + times.user + times.system
+    return used
+
+
+def say(line: str) -> None:
+    """Tell of a step on standard error."""
+    print(line, file=sys.stderr)
+
+
+def _folder(process: psutil.Process) -> str:
+    try:
+        return process.cwd()
+    except psutil.Error:
+        return ""
+
+
+if __name__ == "__main__":
+    main()
