@@ -4,16 +4,18 @@
 -- WARM_UP, HOT_RATIO, CUSTOMER_WINDOW, TERMINAL_WINDOW, LATENESS, LABEL_DELAY, DAY, MINOR_PER_MAJOR,
 -- NONE_DAYS, UNKNOWN_DAYS, NO_RUN_DAYS. Amounts are in minor units, times in milliseconds.
 --
--- Layout (little endian, columns one after the other; docs/adr/0005-feature-state-layout.md):
---   customer  n, sum of clean amounts (2 doubles) | event time (6 bytes each) | -ratio (float32) | digest (8) | offset (6)
---   terminal  number of entries (4) | 2 * event time + unexplained (6) | digest (8)
+-- Layout (little endian, docs/adr/0011-feature-state-layout.md):
+--   customer  n, sum of clean amounts (2 doubles) | rows: event time (6), digest (8), offset (6) | a column of -ratio (float32)
+--   terminal  number of rows (4) | rows: 2 * event time + unexplained (6), digest (8)
 --             | labels: event time (6), digest (8), labelled_at (6), code (1)
---   entries are in order of (event time, digest), labels in order of (event time, digest, labelled_at).
+--   rows are in order of (event time, digest), labels in order of (event time, digest, labelled_at).
 
 -- Bound at the first call: a library that is being loaded sees none of these.
 local pack, read, sub, find, format, floor, min, concat, unpack_list, call
 
-local CUSTOMER_HEADER, TERMINAL_HEADER, LABEL_BYTES = 16, 4, 21
+local CUSTOMER_ROWS, CUSTOMER_ROW = 17, 20 -- where rows begin, bytes of a row
+local TERMINAL_ROWS, TERMINAL_ROW = 5, 14
+local LABEL_ROW = 21
 local FRAUD, GENUINE = 1, 2 -- 3 is unsure
 local DUPLICATE, CUSTOMER_BEYOND, TERMINAL_BEYOND, CUSTOMER_TRUNCATED, TERMINAL_TRUNCATED = 1, 2, 4, 8, 16
 local MOST_FLOATS = 250 -- read at once
@@ -30,18 +32,19 @@ local function bind()
   end
 end
 
--- ---------------------------------------------------------------- columns
+-- ---------------------------------------------------------------- rows
+-- A row begins with a 6-byte integer that rises from row to row; after it comes the digest.
 
--- Number of leading values <= limit in a column of n 6-byte integers at `base`, in rising order.
-local function count_until(s, base, n, limit)
-  if n == 0 or read('<I6', s, base + 6 * n - 6) <= limit then
+-- Number of the first n rows of `width` bytes from `base` on whose integer is <= limit.
+local function count_until(s, base, width, n, limit)
+  if n == 0 or read('<I6', s, base + width * (n - 1)) <= limit then
     return n
   end
   local low, high = 0, n - 1
   while low < high do
     local middle = (low + high) / 2
     middle = middle - middle % 1
-    if read('<I6', s, base + 6 * middle) <= limit then
+    if read('<I6', s, base + width * middle) <= limit then
       low = middle + 1
     else
       high = middle
@@ -50,13 +53,17 @@ local function count_until(s, base, n, limit)
   return low
 end
 
--- Number of leading values <= limit, for when they are few.
-local function count_few(s, base, n, limit)
+-- The same, for when they are few.
+local function count_few(s, base, width, n, limit)
   local k = 0
-  while k < n and read('<I6', s, base + 6 * k) <= limit do
+  while k < n and read('<I6', s, base + width * k) <= limit do
     k = k + 1
   end
   return k
+end
+
+local function digest_at(s, at)
+  return sub(s, at + 6, at + 13)
 end
 
 -- -1, 0 or 1 as digest `a` comes before, with or after `b` in byte order (Lua's `<` follows the locale).
@@ -69,7 +76,7 @@ local function compare(a, b)
   return (a1 < b1 or (a1 == b1 and a2 < b2)) and -1 or 1
 end
 
--- The column of n values of `width` bytes at `base` without its first `drop`, `value` put after the k-th.
+-- The n rows or values of `width` bytes from `base` on, without the first `drop`, `value` put after the k-th.
 local function insert(s, base, width, n, drop, k, value)
   return sub(s, base + width * drop, base + width * k - 1) .. value
     .. sub(s, base + width * k, base + width * n - 1)
@@ -78,7 +85,7 @@ end
 -- ---------------------------------------------------------------- customer
 
 -- Features 3 to 5 from the ratios of entries first..last (0-based, last excluded) at time t.
-local function ratio_features(s, times, ratios, first, last, t)
+local function ratio_features(s, ratios, first, last, t)
   local smallest, hot_first, hot_last = 0, nil, nil -- of the negative ratios
   for from = first, last - 1, MOST_FLOATS do
     local m = last - from
@@ -101,26 +108,29 @@ local function ratio_features(s, times, ratios, first, last, t)
   if not hot_last then
     return 0 - smallest, NONE_DAYS, NONE_DAYS
   end
-  return 0 - smallest, (t - read('<I6', s, times + 6 * hot_last)) / DAY,
-    (t - read('<I6', s, times + 6 * hot_first)) / DAY
+  return 0 - smallest, (t - read('<I6', s, CUSTOMER_ROWS + CUSTOMER_ROW * hot_last)) / DAY,
+    (t - read('<I6', s, CUSTOMER_ROWS + CUSTOMER_ROW * hot_first)) / DAY
 end
 
--- The offset of the retained entry with this digest, or nil.
-local function first_offset(s, digests, n, digest)
-  local at = find(s, digest, digests, true)
-  while at and at < digests + 8 * n do
-    if (at - digests) % 8 == 0 then
-      return (read('<I6', s, digests + 8 * n + 6 * (at - digests) / 8))
+-- The offset of the retained transaction with this digest, or nil.
+local function first_offset(s, ratios, digest)
+  local at = find(s, digest, CUSTOMER_ROWS, true)
+  while at and at < ratios do
+    if (at - CUSTOMER_ROWS) % CUSTOMER_ROW == 6 then
+      return (read('<I6', s, at + 8))
     end
     at = find(s, digest, at + 1, true)
   end
 end
 
--- Number of entries strictly before (t, digest).
-local function customer_position(s, digests, n, t, digest)
-  local k = count_until(s, CUSTOMER_HEADER + 1, n, t)
-  while k > 0 and read('<I6', s, CUSTOMER_HEADER - 5 + 6 * k) == t
-    and compare(sub(s, digests + 8 * k - 8, digests + 8 * k - 1), digest) >= 0 do
+-- Number of rows strictly before (t, digest).
+local function customer_position(s, n, t, digest)
+  local k = count_until(s, CUSTOMER_ROWS, CUSTOMER_ROW, n, t)
+  while k > 0 do
+    local at = CUSTOMER_ROWS + CUSTOMER_ROW * (k - 1)
+    if read('<I6', s, at) < t or compare(digest_at(s, at), digest) < 0 then
+      break
+    end
     k = k - 1
   end
   return k
@@ -130,23 +140,21 @@ end
 local function apply_customer(s, t, digest, amount, offset)
   local n, clean, total = 0, 0, 0
   if s then
-    n, clean, total = (#s - CUSTOMER_HEADER) / 24, read('<dd', s)
+    n, clean, total = (#s - CUSTOMER_ROWS + 1) / (CUSTOMER_ROW + 4), read('<dd', s)
   else
     s = pack('<dd', 0, 0)
   end
-  local times = CUSTOMER_HEADER + 1
-  local ratios = times + 6 * n
-  local digests = ratios + 4 * n
+  local ratios = CUSTOMER_ROWS + CUSTOMER_ROW * n
   local packed_ratio = pack('<f', -amount * (clean + 1) / (total + PRIOR_SUM))
   local ratio = 0 - read('<f', packed_ratio)
 
-  local newest = n > 0 and read('<I6', s, ratios - 6) or 0
-  local k = newest < t and n or customer_position(s, digests, n, t, digest)
-  local first = count_until(s, times, k, t - CUSTOMER_WINDOW)
-  local largest, since_last, since_first = ratio_features(s, times, ratios, first, k, t)
+  local newest = n > 0 and read('<I6', s, ratios - CUSTOMER_ROW) or 0
+  local k = newest < t and n or customer_position(s, n, t, digest)
+  local first = count_until(s, CUSTOMER_ROWS, CUSTOMER_ROW, k, t - CUSTOMER_WINDOW)
+  local largest, since_last, since_first = ratio_features(s, ratios, first, k, t)
 
   local flags = t < newest - LATENESS and CUSTOMER_TRUNCATED or 0
-  local duplicate_of = n > 0 and first_offset(s, digests, n, digest)
+  local duplicate_of = n > 0 and first_offset(s, ratios, digest)
   if duplicate_of then
     return nil, ratio, largest, since_last, since_first, flags + DUPLICATE, duplicate_of
   end
@@ -155,20 +163,18 @@ local function apply_customer(s, t, digest, amount, offset)
   end
   local header = pack('<dd', clean, total)
   if t <= newest - CUSTOMER_RETENTION then
-    return header .. sub(s, times), ratio, largest, since_last, since_first, flags + CUSTOMER_BEYOND, -1
+    s = header .. sub(s, CUSTOMER_ROWS)
+    return s, ratio, largest, since_last, since_first, flags + CUSTOMER_BEYOND, -1
   end
-  local drop = count_few(s, times, n, (t > newest and t or newest) - CUSTOMER_RETENTION)
-  local offsets = digests + 8 * n
+  local cut = (t > newest and t or newest) - CUSTOMER_RETENTION
+  local drop = count_few(s, CUSTOMER_ROWS, CUSTOMER_ROW, n, cut)
+  local row = pack('<I6c8I6', t, digest, offset)
   if k == n then
-    s = header .. sub(s, times + 6 * drop, ratios - 1) .. pack('<I6', t)
-      .. sub(s, ratios + 4 * drop, digests - 1) .. packed_ratio
-      .. sub(s, digests + 8 * drop, offsets - 1) .. digest
-      .. sub(s, offsets + 6 * drop) .. pack('<I6', offset)
+    s = header .. sub(s, CUSTOMER_ROWS + CUSTOMER_ROW * drop, ratios - 1) .. row
+      .. sub(s, ratios + 4 * drop) .. packed_ratio
   else
-    s = header .. insert(s, times, 6, n, drop, k, pack('<I6', t))
+    s = header .. insert(s, CUSTOMER_ROWS, CUSTOMER_ROW, n, drop, k, row)
       .. insert(s, ratios, 4, n, drop, k, packed_ratio)
-      .. insert(s, digests, 8, n, drop, k, digest)
-      .. insert(s, offsets, 6, n, drop, k, pack('<I6', offset))
   end
   return s, ratio, largest, since_last, since_first, flags, -1
 end
@@ -180,9 +186,9 @@ end
 local function label_at(s, labels, p, t, digest, now)
   local order
   while p > 0 do
-    local at = labels + LABEL_BYTES * (p - 1)
+    local at = labels + LABEL_ROW * (p - 1)
     local label_t = read('<I6', s, at)
-    order = label_t == t and compare(sub(s, at + 6, at + 13), digest) or label_t - t
+    order = label_t == t and compare(digest_at(s, at), digest) or label_t - t
     if order <= 0 then
       break
     end
@@ -190,9 +196,9 @@ local function label_at(s, labels, p, t, digest, now)
   end
   local row = order == 0 and p or 0
   while row > 0 do
-    local at = labels + LABEL_BYTES * (row - 1)
+    local at = labels + LABEL_ROW * (row - 1)
     local labelled_at, code = read('<I6B', s, at + 14)
-    if read('<I6', s, at) ~= t or sub(s, at + 6, at + 13) ~= digest then
+    if read('<I6', s, at) ~= t or digest_at(s, at) ~= digest then
       break
     end
     if labelled_at <= now then
@@ -203,33 +209,34 @@ local function label_at(s, labels, p, t, digest, now)
   return nil, p
 end
 
--- Features 6 to 9 at time t from the first k of the terminal's entries.
-local function run_features(s, times, digests, labels, k, t)
-  local p = (#s - labels + 1) / LABEL_BYTES
+-- Features 6 to 9 at time t from the first k of the terminal's rows.
+local function run_features(s, labels, k, t)
+  local p = (#s - labels + 1) / LABEL_ROW
   local confirmed_until = t - LABEL_DELAY
-  local walked_until = confirmed_until
+  local walked_until = confirmed_until -- what is newer and has no label need not be looked at
   if p > 0 then
-    local newest_label = read('<I6', s, labels + LABEL_BYTES * (p - 1))
+    local newest_label = read('<I6', s, labels + LABEL_ROW * (p - 1))
     walked_until = newest_label > walked_until and newest_label or walked_until
   end
   local run, start, genuine = 0, nil, nil
-  for j = count_until(s, times, k, 2 * walked_until + 1) - 1, 0, -1 do
-    local value = read('<I6', s, times + 6 * j)
+  for j = count_until(s, TERMINAL_ROWS, TERMINAL_ROW, k, 2 * walked_until + 1) - 1, 0, -1 do
+    local at = TERMINAL_ROWS + TERMINAL_ROW * j
+    local value = read('<I6', s, at)
     local unexplained = value % 2
-    local entry_t = (value - unexplained) / 2
-    if entry_t <= t - TERMINAL_WINDOW then
+    local row_t = (value - unexplained) / 2
+    if row_t <= t - TERMINAL_WINDOW then
       break
     end
     local code
     if p > 0 then
-      code, p = label_at(s, labels, p, entry_t, sub(s, digests + 8 * j, digests + 8 * j + 7), t)
+      code, p = label_at(s, labels, p, row_t, digest_at(s, at), t)
     end
     if code == FRAUD then
       if unexplained == 1 then
-        run, start = run + 1, entry_t
+        run, start = run + 1, row_t
       end
-    elseif code == GENUINE or entry_t <= confirmed_until then
-      genuine = entry_t
+    elseif code == GENUINE or row_t <= confirmed_until then
+      genuine = row_t
       break
     end
   end
@@ -241,16 +248,16 @@ local function run_features(s, times, digests, labels, k, t)
   return run, today - floor(start / DAY), genuine and today - floor(genuine / DAY) or UNKNOWN_DAYS, since_genuine
 end
 
--- Number of entries before (t, digest), those of the same (t, digest) and a smaller or equal flag
--- included if `flag` is given.
-local function terminal_position(s, times, digests, n, t, digest, flag)
-  local k = count_until(s, times, n, 2 * t + 1)
+-- Number of rows before (t, digest); if `flag` is given, those of the same (t, digest) and a flag up to it included.
+local function terminal_position(s, n, t, digest, flag)
+  local k = count_until(s, TERMINAL_ROWS, TERMINAL_ROW, n, 2 * t + 1)
   while k > 0 do
-    local value = read('<I6', s, times + 6 * k - 6)
+    local at = TERMINAL_ROWS + TERMINAL_ROW * (k - 1)
+    local value = read('<I6', s, at)
     if value < 2 * t then
       break
     end
-    local order = compare(sub(s, digests + 8 * k - 8, digests + 8 * k - 1), digest)
+    local order = compare(digest_at(s, at), digest)
     if order < 0 or (order == 0 and flag and value % 2 <= flag) then
       break
     end
@@ -264,13 +271,11 @@ end
 local function apply_terminal(s, t, digest, unexplained, store)
   s = s or '\0\0\0\0'
   local n = read('<I4', s)
-  local times = TERMINAL_HEADER + 1
-  local digests = times + 6 * n
-  local labels = digests + 8 * n
-  local newest = n > 0 and floor(read('<I6', s, digests - 6) / 2) or 0
+  local labels = TERMINAL_ROWS + TERMINAL_ROW * n
+  local newest = n > 0 and floor(read('<I6', s, labels - TERMINAL_ROW) / 2) or 0
   local in_order = newest < t
-  local k = in_order and n or terminal_position(s, times, digests, n, t, digest)
-  local run, age, before, since_genuine = run_features(s, times, digests, labels, k, t)
+  local k = in_order and n or terminal_position(s, n, t, digest)
+  local run, age, before, since_genuine = run_features(s, labels, k, t)
 
   local flags = t < newest - LATENESS and TERMINAL_TRUNCATED or 0
   if not store then
@@ -280,20 +285,15 @@ local function apply_terminal(s, t, digest, unexplained, store)
     return nil, run, age, before, since_genuine, flags + TERMINAL_BEYOND
   end
   local cut = (in_order and t or newest) - TERMINAL_RETENTION
-  local drop = count_few(s, times, n, 2 * cut + 1)
-  local value = pack('<I6', 2 * t + unexplained)
+  local drop = count_few(s, TERMINAL_ROWS, TERMINAL_ROW, n, 2 * cut + 1)
   local kept = labels
   while kept <= #s and read('<I6', s, kept) <= cut do
-    kept = kept + LABEL_BYTES
+    kept = kept + LABEL_ROW
   end
-  if in_order then
-    s = pack('<I4', n - drop + 1) .. sub(s, times + 6 * drop, digests - 1) .. value
-      .. sub(s, digests + 8 * drop, labels - 1) .. digest .. sub(s, kept)
-  else
-    k = terminal_position(s, times, digests, n, t, digest, unexplained)
-    s = pack('<I4', n - drop + 1) .. insert(s, times, 6, n, drop, k, value)
-      .. insert(s, digests, 8, n, drop, k, digest) .. sub(s, kept)
-  end
+  k = in_order and n or terminal_position(s, n, t, digest, unexplained)
+  local row = pack('<I6c8', 2 * t + unexplained, digest)
+  s = pack('<I4', n - drop + 1) .. sub(s, TERMINAL_ROWS + TERMINAL_ROW * drop, TERMINAL_ROWS + TERMINAL_ROW * k - 1)
+    .. row .. sub(s, TERMINAL_ROWS + TERMINAL_ROW * k, labels - 1) .. sub(s, kept)
   return s, run, age, before, since_genuine, flags
 end
 
@@ -301,16 +301,16 @@ end
 local function apply_label(s, t, digest, labelled_at, code)
   s = s or '\0\0\0\0'
   local n = read('<I4', s)
-  local labels = TERMINAL_HEADER + 1 + 14 * n
-  if n > 0 and t <= floor(read('<I6', s, TERMINAL_HEADER - 5 + 6 * n) / 2) - TERMINAL_RETENTION then
+  local labels = TERMINAL_ROWS + TERMINAL_ROW * n
+  if n > 0 and t <= floor(read('<I6', s, labels - TERMINAL_ROW) / 2) - TERMINAL_RETENTION then
     return nil
   end
-  local row = pack('<I6', t) .. digest .. pack('<I6B', labelled_at, code)
+  local row = pack('<I6c8I6B', t, digest, labelled_at, code)
   local at, after = #s + 1, #s + 1 -- the row goes in before `at`; what begins at `after` follows it
   while at > labels do
-    local previous = at - LABEL_BYTES
+    local previous = at - LABEL_ROW
     local label_t = read('<I6', s, previous)
-    local order = label_t == t and compare(sub(s, previous + 6, previous + 13), digest) or label_t - t
+    local order = label_t == t and compare(digest_at(s, previous), digest) or label_t - t
     if order == 0 then
       order = read('<I6', s, previous + 14) - labelled_at
     end

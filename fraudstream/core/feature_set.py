@@ -64,5 +64,5 @@ NINE = FeatureSet()
 
 
 def id_digest(transaction_id: str) -> bytes:
-    """Return the 8-byte BLAKE2b digest by which the feature store knows a transaction (ADR 0004)."""
+    """Return the 8-byte BLAKE2b digest by which the feature store knows a transaction (ADR 0010)."""
     return hashlib.blake2b(transaction_id.encode(), digest_size=8).digest()

@@ -96,8 +96,8 @@ class Twin:
             *self._run_features(terminal, t, digest),
         )
         rounded = tuple(float32(feature) for feature in features)
-        customer_lag = max((entry.t - t for entry in customer.entries), default=0)
-        terminal_lag = max((entry.t - t for entry in terminal.entries), default=0)
+        customer_lag = customer.entries[-1].t - t if customer.entries else 0
+        terminal_lag = terminal.entries[-1].t - t if terminal.entries else 0
         truncated = max(customer_lag, terminal_lag) > p.lateness_ms
         for first in customer.entries:
             if first.digest == digest:
