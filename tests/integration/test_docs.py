@@ -35,7 +35,7 @@ def run_block(text: str, folder: Path) -> str:
             status = shell.wait(DEADLINE_S)
         finally:
             end_session(shell.pid)
-            embedded.down(make_settings({"state_dir": str(folder / ".fraudstream")}), wipe=True)
+            embedded.down(make_settings({"state_dir": str(folder / ".fraudstream")}))
         said.seek(0)
         everything = said.read()
     assert status == 0, everything
