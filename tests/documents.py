@@ -75,10 +75,12 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def shell_lines(page: Path) -> Iterator[str]:
-    """Yield the lines of the blocks marked as sh or console."""
+    """Yield the lines of the blocks marked as sh or console, and of others what begins like a command."""
     for title in ("sh", "console"):
         for body in fences(page, title):
             yield from body.splitlines()
+    for body in fences(page, ""):
+        yield from (line for line in body.splitlines() if re.match(r"(fraudstream|make) ", line))
 
 
 def commands(line: str) -> Iterator[list[str]]:

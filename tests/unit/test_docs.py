@@ -1,5 +1,6 @@
 """What the documents say is true: commands, options, files, links, settings, topics field by field."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ import click
 import confluent_kafka
 import msgspec
 import pytest
+from kafka import KafkaConsumer
 
 from fraudstream.cli import COMMANDS, root
 from fraudstream.core.errors import DEAD_LETTER_KINDS, SettingsError
@@ -226,6 +228,16 @@ def test_the_readme_is_short_and_shows_the_summary_that_the_demo_prints() -> Non
     numbers = {field.name: 0 for field in msgspec.structs.fields(Summary)}
     for name in table(msgspec.convert(numbers, Summary)).columns[0].cells:
         assert str(name) in shown, "refresh it: .venv/bin/python docs/demo_output.py"
+
+
+def test_the_readme_s_consumer_of_alerts_reads_committed_records_only() -> None:
+    (example,) = fences(README, "python")
+    calls = [node for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Call)]
+    (made,) = [call for call in calls if ast.unparse(call.func) == "KafkaConsumer"]
+    given = {each.arg: ast.literal_eval(each.value) for each in made.keywords}
+    assert given.keys() <= KafkaConsumer.DEFAULT_CONFIG.keys()
+    assert given["isolation_level"] == "read_committed"
+    assert KafkaConsumer.DEFAULT_CONFIG["isolation_level"] == "read_uncommitted"
 
 
 def test_every_setting_stands_in_operations_with_its_default() -> None:
