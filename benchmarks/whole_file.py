@@ -9,8 +9,11 @@ core. Beside it, in the same run, the floor: the same records read with the same
 
 import argparse
 import json
+import re
+import socket
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -57,11 +60,12 @@ def measure(settings: Settings, data: Path, workers: int) -> dict[str, object]:
     say(f"sent {sent.sent:,} at {sent.rate_per_s:,.0f}/s")
     floor_per_s = read_only(settings, sent.sent)
     say(f"floor: read at {floor_per_s:,.0f}/s")
+    web_port = free_port()
     cpu_before = cpu_seconds(settings.state_dir)
     began = monotonic_s()
     with Children(settings, Path(settings.state_dir) / "logs") as children, Log(settings) as log:
         for number in range(workers):
-            children.start(f"scorer-{number}", "scorer")
+            children.start(f"scorer-{number}", "--set", f"web_port={web_port}", "scorer")
         done, total = log.lag(f"{settings.environment}.scorer")
         while done < total:
             children.status("scorer-0", wait_s=0.5)
@@ -69,11 +73,11 @@ def measure(settings: Settings, data: Path, workers: int) -> dict[str, object]:
             done, total = log.lag(f"{settings.environment}.scorer")
         seconds = monotonic_s() - began
         cpu_after = cpu_seconds(settings.state_dir)
+        hops = seconds_by_hop(web_port)
     say(f"scored in {seconds:.0f} s; counting")
     cpu_s = {name: cpu_after[name] - cpu_before.get(name, 0.0) for name in cpu_after}
     with Log(settings) as log:
         ledger = count(log, f"{settings.environment}.scorer")
-    busiest = max(cpu_s, key=lambda name: cpu_s[name])
     return {
         "transactions": ledger.transactions,
         "labels": sent.labels,
@@ -89,7 +93,10 @@ def measure(settings: Settings, data: Path, workers: int) -> dict[str, object]:
         "cpu_us_per_transaction": {n: round(s / ledger.scored * 1e6, 1) for n, s in cpu_s.items()},
         "share_of_a_core": {n: round(s / seconds, 2) for n, s in cpu_s.items()},
         "machine_busy": round(sum(cpu_s.values()) / seconds / (psutil.cpu_count() or 1), 2),
-        "limited_by": busiest,
+        "share_of_the_workers_time": {
+            hop: round(s / sum(hops.values()), 2) for hop, s in hops.items()
+        },
+        "limited_by": limit({n: s / seconds for n, s in cpu_s.items()}, hops),
     }
 
 
@@ -116,6 +123,33 @@ def cpu_seconds(state_dir: str) -> dict[str, float]:
             times = process.info["cpu_times"]
             used[name] = used.get(name, 0.0) + times.user + times.system
     return used
+
+
+def limit(shares: dict[str, float], hops: dict[str, float]) -> str:
+    """Name what keeps it from being faster: a process whose core is full, or the hop waited for most."""
+    busiest = max(shares, key=lambda name: shares[name])
+    if shares[busiest] > 0.85:
+        return f"the core of {busiest}"
+    longest = max(hops, key=lambda hop: hops[hop])
+    return f"the worker's hops come one after the other; the longest is {longest}"
+
+
+def seconds_by_hop(web_port: int) -> dict[str, float]:
+    """Return the seconds that the worker of slot 0 has spent in each hop."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{web_port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    found = (
+        re.match(r'fraudstream_scorer_seconds_total{hop="(\w+)"} (.*)', line) for line in lines
+    )
+    return {match[1]: float(match[2]) for match in found if match}
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port: int = chosen.getsockname()[1]
+        return port
 
 
 def say(line: str) -> None:

@@ -186,4 +186,8 @@ def _add_views(app: faust.App, hot_path: HotPath) -> None:
             "swaps": s.swaps,
         }
         lines = [f"fraudstream_scorer_{name}_total {value}" for name, value in counters.items()]
+        lines += [
+            f'fraudstream_scorer_seconds_total{{hop="{hop}"}} {seconds:.6f}'
+            for hop, seconds in list(s.seconds.items())
+        ]
         return view.text("\n".join(lines) + "\n")

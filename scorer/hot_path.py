@@ -49,6 +49,8 @@ class Status(msgspec.Struct):
     swaps: int = 0
     aborted: int = 0
     redelivered: int = 0
+    seconds: dict[str, float] = {}
+    """Time spent in each hop since the start."""
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +76,7 @@ class HotPath:
         self._model: Model | None = None
         self._swap: Model | None = None
         self._failing_since: float | None = None
+        self._last_ms: dict[str, float] = {}
         self.status = Status()
 
     @property
@@ -117,17 +120,17 @@ class HotPath:
 
     def step(self) -> None:
         """Take one batch through all hops."""
-        messages = self._poll()
-        batch = decode(messages, self._parts.assignment.positions, now_ms())
+        messages = self._timed("poll", self._poll)
+        batch = self._timed("decode", lambda: self._decode(messages))
         self._take_swap()
         try:
             if batch.size == 0:
                 self._patiently(self._parts.labels.apply_available)
                 return
-            applied, features_ms = self._timed(lambda: self._features(batch))
-            probabilities, model_ms = self._timed(lambda: self._score(applied.features))
-            outputs = self._emit(batch, applied, probabilities, features_ms, model_ms)
-            self._commit(batch, outputs)
+            applied = self._timed("features", lambda: self._features(batch))
+            probabilities = self._timed("score", lambda: self._score(applied.features))
+            outputs = self._timed("emit", lambda: self._emit(batch, applied, probabilities))
+            self._timed("commit", lambda: self._commit(batch, outputs))
         except (Abandoned, BatchAborted) as exc:
             self._start_over(exc)
 
@@ -145,6 +148,9 @@ class HotPath:
         if errors:
             messages = [message for message in messages if message.error() is None]
         return cast("list[Message]", messages)
+
+    def _decode(self, messages: list[Message]) -> Batch:
+        return decode(messages, self._parts.assignment.positions, now_ms())
 
     def _take_swap(self) -> None:
         """Between two batches: the waiting version, already proven, serves from here on."""
@@ -180,19 +186,14 @@ class HotPath:
         return self._model.score(features)
 
     def _emit(
-        self,
-        batch: Batch,
-        applied: Applied,
-        probabilities: np.ndarray | None,
-        features_ms: float,
-        model_ms: float,
+        self, batch: Batch, applied: Applied, probabilities: np.ndarray | None
     ) -> list[Output]:
         p = self._parts
         now = now_ms()
         timing = Timing(
             produced_at_ms=now,
-            features_ms=features_ms,
-            model_ms=model_ms,
+            features_ms=self._last_ms["features"],
+            model_ms=self._last_ms["score"],
             total_ms=float(now - batch.polled_at_ms),
             deadline_ms=p.settings.score_deadline_ms,
         )
@@ -251,10 +252,13 @@ class HotPath:
             },
         )
 
-    def _timed(self, hop: Callable[[], T]) -> tuple[T, float]:
+    def _timed(self, hop: str, call: Callable[[], T]) -> T:
         started = monotonic_s()
-        result = hop()
-        return result, (monotonic_s() - started) * 1000
+        result = call()
+        seconds = monotonic_s() - started
+        self._last_ms[hop] = seconds * 1000
+        self.status.seconds[hop] = self.status.seconds.get(hop, 0.0) + seconds
+        return result
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Repeat `call` while a server is away: partitions paused, membership kept, back-off bounded.
