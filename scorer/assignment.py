@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 
-from fraudstream.core.errors import Refused
+from fraudstream.core.errors import DependencyUnreachable, Refused
 
 if TYPE_CHECKING:
     from fraudstream.clients.feature_store import FeatureStore
@@ -99,8 +99,7 @@ class Assignment:
         numbers = sorted(tp.partition for tp in partitions)
         marks = self._store.marks(self._topic.topic_id, numbers)
         starts = []
-        for tp in self._committed(consumer, partitions):
-            low, high = consumer.get_watermark_offsets(tp, timeout=10.0)
+        for tp, low, high in self._facts(consumer, partitions):
             committed = -1 if tp.offset == OFFSET_INVALID else tp.offset
             start = start_offset(
                 Bounds(
@@ -116,15 +115,27 @@ class Assignment:
         consumer.assign(starts)
         logger.info("owns partitions %s", numbers)
 
-    def _committed(
+    def _facts(
         self, consumer: Consumer, partitions: list[TopicPartition]
-    ) -> list[TopicPartition]:
-        """Return the group's offsets; a transaction still open there makes the broker ask to wait."""
-        committed = consumer.committed(partitions, timeout=10.0)
-        for tp in committed:
-            if tp.error is not None:
-                raise KafkaException(tp.error)
-        return committed
+    ) -> list[tuple[TopicPartition, int, int]]:
+        """Return the group's place in each partition with the bounds of its log.
+
+        The broker lets the answer wait while a transaction of a dead worker is still open.
+
+        Raises:
+            DependencyUnreachable: it does not answer in time; without a place nothing may be read.
+        """
+        try:
+            committed = consumer.committed(partitions, timeout=10.0)
+            errors = [tp.error for tp in committed if tp.error is not None]
+            if errors:
+                raise KafkaException(errors[0])
+            return [(tp, *consumer.get_watermark_offsets(tp, timeout=10.0)) for tp in committed]
+        except KafkaException as exc:
+            raise DependencyUnreachable(
+                f"Kafka does not tell where to go on ({exc.args[0].str()}): see what the broker says "
+                "with `fraudstream stack logs`, then start the worker again"
+            ) from exc
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.generation += 1

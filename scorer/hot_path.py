@@ -8,19 +8,27 @@ from typing import TypeVar, cast
 import msgspec
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Message as KafkaMessage
 
 from fraudstream.clients.clock import monotonic_s, now_ms
-from fraudstream.clients.feature_store import Applied, FeatureStore, Slice
+from fraudstream.clients.feature_store import (
+    Applied,
+    Behind,
+    FeatureStore,
+    ReplyGone,
+    Slice,
+    StateReplaced,
+)
 from fraudstream.clients.inference import Model
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
-from scorer.assignment import Assignment
+from scorer.assignment import WAYS_OUT, Assignment
 from scorer.batch import Batch, Message, decode
 from scorer.champion import Champion
 from scorer.labels import LabelReader
-from scorer.output import BatchAborted, TransactionalOutput
+from scorer.output import BatchAborted, TransactionalOutput, fenced
 from scorer.results import Output, Timing, outputs_of, scores_of, swap_output
 
 logger = logging.getLogger(__name__)
@@ -136,18 +144,26 @@ class HotPath:
 
     def _poll(self) -> list[Message]:
         """Wait for a first message, then gather what comes within the batch's time and size."""
-        p = self._parts
-        first = p.consumer.poll(0.1)
-        if first is None:
-            return []
-        wait_s = p.settings.batch_max_wait_ms / 1000
-        messages = [first, *p.consumer.consume(p.settings.batch_max_records - 1, wait_s)]
+        messages = self._poll_consumer()
         errors = [error for message in messages if (error := message.error()) is not None]
         for error in errors:
             self._fail(error)
         if errors:
             messages = [message for message in messages if message.error() is None]
         return cast("list[Message]", messages)
+
+    def _poll_consumer(self) -> list[KafkaMessage]:
+        p = self._parts
+        try:
+            first = p.consumer.poll(0.1)
+            if first is None:
+                return []
+            wait_s = p.settings.batch_max_wait_ms / 1000
+            return [first, *p.consumer.consume(p.settings.batch_max_records - 1, wait_s)]
+        except KafkaException as exc:
+            self._fail(exc.args[0])
+            p.assignment.rewind()  # a message taken before the error must not be skipped
+            return []
 
     def _decode(self, messages: list[Message]) -> Batch:
         return decode(messages, self._parts.assignment.positions, now_ms())
@@ -265,6 +281,7 @@ class HotPath:
 
         Raises:
             Abandoned: the worker stops, or its partitions changed meanwhile.
+            Refused: the feature store is not what it was.
             DependencyUnreachable: the server was away for longer than `PATIENCE_S`.
         """
         deadline = monotonic_s() + PATIENCE_S
@@ -272,6 +289,10 @@ class HotPath:
         while True:
             try:
                 return call()
+            except (Behind, StateReplaced) as exc:
+                raise Refused(f"the features lost what they had: {exc}; {WAYS_OUT}") from exc
+            except ReplyGone as exc:
+                raise Abandoned(f"another worker has gone on from here: {exc}") from exc
             except DependencyUnreachable as exc:
                 if monotonic_s() > deadline:
                     raise
@@ -311,12 +332,9 @@ class HotPath:
     def _fail(self, error: KafkaError) -> None:
         """Turn an error of the consumer into what it means for the worker."""
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
-            raise Refused(f"an offset to read is gone from the log ({error.str()})")
-        if error.fatal():
-            raise Refused(
-                f"this worker was fenced ({error.str()}): another process has its slot now. It has "
-                "written nothing since; start it again and it takes a free slot"
-            )
+            raise Refused(f"an offset to read is gone from the log ({error.str()}); {WAYS_OUT}")
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
+            raise fenced(error)
         if not error.retriable() and error.code() != KafkaError._TRANSPORT:  # noqa: SLF001
             raise KafkaException(error)
         logger.warning("Kafka: %s", error.str())

@@ -15,8 +15,16 @@ class BatchAborted(FraudstreamError):
     """The transaction was aborted: nothing of the batch is visible, it must be read again."""
 
 
+def fenced(error: KafkaError) -> Refused:
+    """Return the error of a worker whose slot another process has taken."""
+    return Refused(
+        f"this worker was fenced ({error.str()}): another process has its slot now. It has written "
+        "nothing since; start it again and it takes a free slot"
+    )
+
+
 class TransactionalOutput:
-    """Produces and commits whole batches; begun only when everything is computed (DESIGN section 6)."""
+    """Produces and commits whole batches; begun only when everything is computed (ADR 0002)."""
 
     def __init__(self, producer: Producer, consumer: Consumer, environment: str) -> None:
         self._producer = producer
@@ -64,10 +72,7 @@ class TransactionalOutput:
 
     def _give_up(self, error: KafkaError, exc: KafkaException) -> None:
         if error.fatal():
-            raise Refused(
-                f"this worker was fenced ({error.str()}): another process has its slot now. It has "
-                "written nothing since; start it again and it takes a free slot"
-            ) from exc
+            raise fenced(error) from exc
         if not error.txn_requires_abort() and not error.retriable():
             raise exc
         self._abort()

@@ -58,7 +58,7 @@ def fit(
 ) -> Fitted:
     """Return trees of 8 leaves fitted on `features` float32 [N, F] and `labels` bool [N].
 
-    With L2: without it boosting blows up when positives are rare (DESIGN section 8). No categorical
+    With L2: without it boosting blows up when positives are rare (ADR 0005). No categorical
     features, as skl2onnx converts them wrongly without saying so.
     """
     grid = learn_grid(features, labels)

@@ -23,7 +23,7 @@ from verify.observer import Observer
 
 GENERATED_DAYS = 50
 HANDBOOK_FROM, HANDBOOK_TO = "2018-07-01", "2018-08-12"
-"""42 days, 402,000 transactions: five weeks of history warm the features up, as DESIGN 9 has it."""
+"""42 days, 402,000 transactions: five weeks of history warm the features up."""
 WAIT_S = 120.0
 
 Tell = Callable[[str], None]

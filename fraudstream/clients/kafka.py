@@ -69,7 +69,7 @@ def transactional_producer(settings: Settings, *, transactional_id: str) -> Prod
     """Return the producer of one worker.
 
     The short back-offs take a transaction from 100 ms to 3 ms: the broker answers
-    CONCURRENT_TRANSACTIONS while the markers of the last one are written (DESIGN section 6).
+    CONCURRENT_TRANSACTIONS while the markers of the last one are written (ADR 0002).
     """
     return Producer(
         _common(settings)

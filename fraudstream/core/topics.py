@@ -1,4 +1,4 @@
-"""The topics as data: name, partitions, key and broker settings (DESIGN section 5)."""
+"""The topics as data: name, partitions, key and broker settings (docs/topics.md)."""
 
 import msgspec
 
