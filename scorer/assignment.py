@@ -129,7 +129,7 @@ class Assignment:
             committed = consumer.committed(partitions, timeout=10.0)
             errors = [tp.error for tp in committed if tp.error is not None]
             if errors:
-                raise KafkaException(errors[0])
+                raise KafkaException(errors[0])  # noqa: TRY301 - one translation for both
             return [(tp, *consumer.get_watermark_offsets(tp, timeout=10.0)) for tp in committed]
         except KafkaException as exc:
             raise DependencyUnreachable(

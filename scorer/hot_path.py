@@ -237,7 +237,6 @@ class HotPath:
 
     def _count(self, batch: Batch, outputs: list[Output]) -> None:
         status = self.status
-        status.state = "running"
         status.batches += 1
         status.records += batch.size
         status.scored += batch.scorable
@@ -288,7 +287,7 @@ class HotPath:
         back_off_s = 0.05
         while True:
             try:
-                return call()
+                result = call()
             except (Behind, StateReplaced) as exc:
                 raise Refused(f"the features lost what they had: {exc}; {WAYS_OUT}") from exc
             except ReplyGone as exc:
@@ -301,6 +300,10 @@ class HotPath:
                 self.status.state = "waiting"
                 self._pause(back_off_s)
                 back_off_s = min(back_off_s * 2, 1.0)
+            else:
+                if self._parts.assignment.positions:
+                    self.status.state = "running"
+                return result
 
     def _pause(self, seconds: float) -> None:
         p = self._parts
