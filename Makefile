@@ -1,6 +1,9 @@
 # The recipes that people, CI and pre-commit run. `make demo` and `make test` do all the set-up themselves.
 PYTHON ?= python3
 BIN := .venv/bin
+# onnxruntime and MLflow report usage to their makers unless they are told not to.
+export ORT_DISABLE_TELEMETRY := 1
+export MLFLOW_DISABLE_TELEMETRY := true
 
 .PHONY: help demo test lint format lock clean
 .DEFAULT_GOAL := help
@@ -29,12 +32,17 @@ format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The environment of a folder that was moved, or whose Python is gone, is set up anew.
+USABLE := $(shell [ -x $(BIN)/python ] && [ "$$(cat .venv/.place 2>/dev/null)" = "$$(pwd -P)" ] && echo yes)
+STALE := $(if $(USABLE),,stale)
+.PHONY: stale
+
 # The stamps are written last: an interrupted installation starts again where it stopped.
-.venv/.runtime: requirements.lock pyproject.toml deploy/install.sh
+.venv/.runtime: requirements.lock pyproject.toml deploy/install.sh $(STALE)
 	@sh deploy/install.sh "$(PYTHON)" requirements.lock
 	@touch $@
 
-.venv/.dev: requirements-dev.lock pyproject.toml deploy/install.sh
+.venv/.dev: requirements-dev.lock pyproject.toml deploy/install.sh $(STALE)
 	@sh deploy/install.sh "$(PYTHON)" requirements-dev.lock
 	@touch .venv/.runtime $@
 
