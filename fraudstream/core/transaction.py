@@ -1,6 +1,6 @@
 """First hop of a record: bytes become a frozen struct, or a `BadRecord` that says why not."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -64,6 +64,8 @@ class _Version(msgspec.Struct):
 _transactions = msgspec.json.Decoder(Transaction)
 _feedback = msgspec.json.Decoder(Feedback)
 _versions = msgspec.json.Decoder(_Version)
+T = TypeVar("T")
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -78,12 +80,7 @@ def decode_transaction(value: bytes | None) -> Transaction:
     Raises:
         BadRecord: with the kind of dead letter and a message that names field and reason.
     """
-    if value is None or len(value) > MAX_VALUE_BYTES:
-        raise _unreadable(value)
-    try:
-        return _transactions.decode(value)
-    except msgspec.DecodeError as exc:
-        raise _explained(value, exc) from exc
+    return _decode(_transactions, value)
 
 
 def decode_feedback(value: bytes | None) -> Feedback:
@@ -92,10 +89,14 @@ def decode_feedback(value: bytes | None) -> Feedback:
     Raises:
         BadRecord: with the kind of dead letter and a message that names field and reason.
     """
+    return _decode(_feedback, value)
+
+
+def _decode(decoder: msgspec.json.Decoder[T], value: bytes | None) -> T:
     if value is None or len(value) > MAX_VALUE_BYTES:
         raise _unreadable(value)
     try:
-        return _feedback.decode(value)
+        return decoder.decode(value)
     except msgspec.DecodeError as exc:
         raise _explained(value, exc) from exc
 
