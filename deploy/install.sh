@@ -32,7 +32,12 @@ claim_folder() {
     echo $$ >$busy || fail "$(pwd -P)/.venv cannot be written: is the disk full?"
     # Gone until all is complete, so that an interrupted run is taken up again by the next one.
     rm -f .venv/.runtime .venv/.dev
-    trap 'trap "" INT TERM; end_watcher; rm -f $busy' EXIT
+    # pip unpacks on the disk of .venv, where what a killed one leaves is found and removed.
+    rm -rf .venv/tmp
+    mkdir .venv/tmp
+    TMPDIR=$(pwd -P)/.venv/tmp
+    export TMPDIR
+    trap 'trap "" INT TERM; end_watcher; rm -rf .venv/tmp $busy' EXIT
     trap 'printf "\n" >&2; fail "interrupted: $again"' INT TERM
 }
 

@@ -174,6 +174,8 @@ def _start(
         starter=identify(os.getpid()),
     )
     paths.state.unlink(missing_ok=True)
+    shutil.rmtree(paths.temporary, ignore_errors=True)
+    paths.temporary.mkdir()
     command = (sys.executable, "-P", "-m", "fraudstream.stack.supervisor")
     with paths.log("supervisor").open("wb") as log:
         done = subprocess.run(  # noqa: S603 - our own module; it detaches and returns at once

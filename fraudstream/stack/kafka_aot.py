@@ -43,6 +43,8 @@ def make(folder: Path) -> bool:
     if cache is None:
         return False
     with exclusive(folder / ".aot.lock", wait_s=LOCK_WAIT_S):
+        for killed in folder.glob(".aot-*"):
+            shutil.rmtree(killed, ignore_errors=True)
         if not cache.exists():
             trial = Path(tempfile.mkdtemp(prefix=".aot-", dir=folder))
             try:
@@ -91,6 +93,8 @@ def main() -> None:
     except (FraudstreamError, OSError, subprocess.SubprocessError) as exc:
         click.echo(f"Kafka will start without an ahead-of-time cache: {exc}", err=True)
         return
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     said = "Kafka starts from its ahead-of-time cache" if made else "no start cache for this Java"
     click.echo(said, err=True)
 

@@ -7,6 +7,7 @@ digests again at each start. No Java, no Maven: the committed list is the resolv
 import hashlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from fraudstream.core.errors import (
 from fraudstream.stack.locks import exclusive
 
 KAFKA_VERSION = "4.3.1"
-INSTALL_COMMAND = "python -m fraudstream.stack.kafka_jars"
+INSTALL_COMMAND = f"{sys.executable} -m fraudstream.stack.kafka_jars"
 ATTEMPTS = 3
 INSTALL_LOCK_WAIT_S = 300.0
 
@@ -103,9 +104,17 @@ def install(
         missing = [jar for jar in wanted if not _is_right(jar, target)]
         ready = len(wanted) - len(missing)
         on_progress(ready, len(wanted))
+        if missing:
+            _discard_start_cache(target)
         with _partial_folder(target) as partial:
             _fetch_all(missing, target, partial, lambda n: on_progress(ready + n, len(wanted)))
     return target
+
+
+def _discard_start_cache(folder: Path) -> None:
+    """Remove what kafka_aot.py made: Java would refuse it for jars with another time, without a word."""
+    for cache in folder.glob("*.aot"):
+        cache.unlink()
 
 
 def _fetch_all(
@@ -152,9 +161,17 @@ def _download(jar: Jar, partial: Path) -> None:
 
 def _unreachable(jar: Jar, exc: Exception) -> DependencyUnreachable:
     return DependencyUnreachable(
-        f"cannot download {Path(jar.path).name} from Maven Central ({exc}): "
+        f"cannot download {Path(jar.path).name} from Maven Central ({_innermost(exc)}): "
         "check the network and proxy settings and the free disk space, then run the same command again"
     )
+
+
+def _innermost(exc: object) -> object:
+    """Return the cause under the layers of requests and urllib3, each of which repeats the next one."""
+    inner = getattr(exc, "reason", None) or getattr(exc, "original_error", None)
+    if inner is None and isinstance(exc, Exception) and exc.args:
+        inner = exc.args[0]
+    return _innermost(inner) if isinstance(inner, Exception) else exc
 
 
 def _digest(path: Path) -> str:
@@ -171,7 +188,7 @@ def _check(jar: Jar, folder: Path) -> None:
     if found != jar.sha256:
         raise Refused(
             f"{folder / jar.path} has SHA-256 {found}, the committed list says {jar.sha256}: "
-            f"delete it and run `{INSTALL_COMMAND}`; if it happens again, do not trust the source"
+            f"fetch it anew with `{INSTALL_COMMAND}`; if it happens again, do not trust the source"
         )
 
 
@@ -214,6 +231,8 @@ def main() -> None:
     except FraudstreamError as exc:
         click.echo(f"\nerror: {exc}", err=True)
         sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     click.echo(f"\rKafka {KAFKA_VERSION} is complete in {folder}", err=True)
 
 

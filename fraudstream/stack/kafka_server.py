@@ -38,6 +38,8 @@ def plan_kafka(paths: StackPaths, ports: dict[str, int]) -> ServerPlan:
     java = (
         *(find_java(), *start_options(folder), "-cp", class_path(folder)),
         f"-Dlog4j2.configurationFile={logging.as_uri()}",
+        f"-Djava.io.tmpdir={paths.temporary}",
+        "-XX:-UsePerfData",  # a file in /tmp that nothing reads
     )
     cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     tool = ("kafka.tools.StorageTool", "format", "--ignore-formatted")

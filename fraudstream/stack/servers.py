@@ -72,6 +72,8 @@ def plan_mlflow(paths: StackPaths, ports: dict[str, int]) -> ServerPlan:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
+        "ORT_DISABLE_TELEMETRY": "1",
+        "TMPDIR": str(paths.temporary),
     }
     serve = (
         "/usr/bin/env",

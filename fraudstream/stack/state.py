@@ -64,6 +64,8 @@ class StackPaths:
         self.start_lock = root / "start.lock"
         """Held by the one `up` that starts the stack."""
         self.data = root / "servers"
+        self.temporary = self.data / "tmp"
+        """Emptied at each start: the servers leave libraries and locks in it when they are killed."""
         self.logs = root / "logs"
 
     @classmethod
@@ -82,7 +84,7 @@ class StackPaths:
             SettingsError: the state folder cannot be written, or its disk is full.
         """
         try:
-            for folder in (self.data, self.logs):
+            for folder in (self.temporary, self.logs):
                 folder.mkdir(parents=True, exist_ok=True)
             self.start_lock.touch()
         except OSError as exc:
