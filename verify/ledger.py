@@ -199,13 +199,14 @@ def count(log: Log, group: str) -> Ledger:
         results.add(int(headers["source_partition"]), int(headers["source_offset"]))
     for record in log.records("transactions"):
         came_in.add(record.partition, record.offset)
-    return _balance(came_in, results, scored, committed)
+    return balance(came_in, results, scored, committed)
 
 
 _position_decoder = msgspec.json.Decoder(Position)
 
 
-def _balance(came_in: Tally, results: Tally, scored: int, committed: dict[int, int]) -> Ledger:
+def balance(came_in: Tally, results: Tally, scored: int, committed: dict[int, int]) -> Ledger:
+    """Return the ledger of two tallies; `scored` of `results` are scores, `committed` as in `Log`."""
     waiting = unfounded = 0
     lost: list[Position] = []
     duplicates: list[Position] = []
