@@ -56,13 +56,18 @@ make_environment() {
         fail "cannot make .venv (see above): install python3-venv if it is missing, or free disk space, then $again"
 }
 
-# pip is silent while it unpacks, up to a minute: say how far it is. Ends with this shell in any case.
+# pip is silent while it unpacks, up to a minute: say how far it is. Ends with this installation in any case.
 watch_unpacking() {
+    trap - EXIT INT TERM
     before=0
-    while sleep 5 2>/dev/null && kill -0 $$ 2>/dev/null; do
+    ticks=600
+    while [ $ticks -gt 0 ] && sleep 2 2>/dev/null && [ -e $busy ] && kill -0 $$ 2>/dev/null; do
+        ticks=$((ticks - 1))
         set -- .venv/lib/python3*/site-packages/*.dist-info
-        if [ $# -ne $before ] && [ $# -gt 5 ]; then printf '    %s packages unpacked\n' $# >&2; fi
-        before=$#
+        if [ $# -ge $((before + 10)) ] && [ $# -gt 10 ]; then
+            printf '    %s packages unpacked\n' $# >&2
+            before=$#
+        fi
     done
 }
 end_watcher() { if [ -n "${watcher-}" ]; then kill "$watcher" 2>/dev/null || true; fi; }
