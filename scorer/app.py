@@ -101,7 +101,7 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
     champion = Champion(registry, model_name(settings.environment), NINE)
     group = group_name(settings)
     consumer = kafka.worker_consumer(settings, group=group, slot=slot)
-    feedback = kafka.reader(settings, group=f"{group}.feedback")
+    feedback = kafka.reader(settings, group=f"{group}.feedback", tell_end=True)
     producer = kafka.transactional_producer(settings, transactional_id=f"{group}.{slot}")
     transactions = facts[names["transactions"]]
     return HotPath(

@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 
 from fraudstream.core.errors import BadRecord
+from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.transaction import Transaction, decode_transaction
 
 
@@ -68,8 +69,21 @@ class Batch(msgspec.Struct):
         return sum(len(part.messages) for part in self.parts)
 
 
-def decode(messages: Iterable[Message], positions: Mapping[int, int], polled_at_ms: int) -> Batch:
+MOST_OFFSET_DIGITS = 19
+"""A Kafka offset is a signed 64-bit integer."""
+
+
+def decode(
+    messages: Iterable[Message],
+    positions: Mapping[int, int],
+    *,
+    polled_at_ms: int,
+    max_ahead_days: int = 366,
+) -> Batch:
     """Return the batch in `messages`; `positions` are the next offsets expected, by partition.
+
+    A transaction whose event time is more than `max_ahead_days` after it was sent is a dead letter:
+    its entities would take every later one for long past.
 
     A message of a partition that is not in `positions`, or from before its position, is left out:
     it was fetched before a rebalance and belongs to somebody else now, or was handled already.
@@ -84,7 +98,9 @@ def decode(messages: Iterable[Message], positions: Mapping[int, int], polled_at_
         part.last_offset = message.offset()
         try:
             after_feedback = max(after_feedback, _after_feedback(message))
-            part.transactions.append(decode_transaction(message.value()))
+            transaction = decode_transaction(message.value())
+            _check_event_time(transaction, message.timestamp()[1], max_ahead_days)
+            part.transactions.append(transaction)
             part.messages.append(message)
         except BadRecord as exc:
             dead.append(DeadLetter(message, exc.kind, str(exc)))
@@ -103,14 +119,28 @@ def _part_of(message: Message, parts: dict[int, Part], positions: Mapping[int, i
     return part
 
 
+def _check_event_time(transaction: Transaction, sent_at_ms: int, max_ahead_days: int) -> None:
+    ahead_ms = transaction.event_time_ms - sent_at_ms
+    if ahead_ms > max_ahead_days * DAY_MS and sent_at_ms > 0:
+        raise BadRecord(
+            "invalid_field",
+            f"event_time_ms {transaction.event_time_ms} is {ahead_ms // DAY_MS} days after it was sent; "
+            f"allowed: {max_ahead_days} (setting max_event_ahead_days) - at `$.event_time_ms`",
+        )
+
+
 def _after_feedback(message: Message) -> int:
     """Return the feedback offset that must be applied before this record, -1 for none."""
     for name, value in message.headers() or ():
         if name == "after_feedback":
-            if not isinstance(value, bytes) or not value.isdigit():
+            if (
+                not isinstance(value, bytes)
+                or not value.isdigit()
+                or len(value) > MOST_OFFSET_DIGITS
+            ):
                 raise BadRecord(
                     "invalid_field",
-                    f"header after_feedback = {value!r}; allowed: a feedback offset",
+                    f"header after_feedback = {(value or '')[:40]!r}; allowed: a feedback offset",
                 )
             return int(value)
     return -1

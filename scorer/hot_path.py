@@ -166,7 +166,12 @@ class HotPath:
             return []
 
     def _decode(self, messages: list[Message]) -> Batch:
-        return decode(messages, self._parts.assignment.positions, now_ms())
+        return decode(
+            messages,
+            self._parts.assignment.positions,
+            polled_at_ms=now_ms(),
+            max_ahead_days=self._parts.settings.max_event_ahead_days,
+        )
 
     def _take_swap(self) -> None:
         """Between two batches: the waiting version, already proven, serves from here on."""

@@ -2,7 +2,7 @@
 
 import logging
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.clients.kafka import TopicFacts
@@ -60,16 +60,28 @@ class LabelReader:
         labels: list[Feedback] = []
         last = self._position - 1
         for message in (first, *self._consumer.consume(499, 0.0)):
-            if message.error() is not None:
-                raise KafkaException(message.error())
-            last = int(message.offset() or 0)
-            try:
-                labels.append(decode_feedback(message.value()))
-                offsets.append(last)
-            except BadRecord as exc:
-                logger.warning("feedback at offset %d is left out: %s", last, exc)
+            error = message.error()
+            if error is None:
+                last = int(message.offset() or 0)
+                self._decode(message.value(), last, offsets, labels)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                # Aborted records and markers of transactions take offsets, too.
+                last = max(last, int(message.offset() or 0) - 1)
+            elif not error.retriable():
+                raise KafkaException(error)
+        if last < self._position:
+            return False
         self._apply(offsets, labels, last)
         return True
+
+    def _decode(
+        self, value: bytes | None, offset: int, offsets: list[int], labels: list[Feedback]
+    ) -> None:
+        try:
+            labels.append(decode_feedback(value))
+            offsets.append(offset)
+        except BadRecord as exc:
+            logger.warning("feedback at offset %d is left out: %s", offset, exc)
 
     def _apply(self, offsets: list[int], labels: list[Feedback], last: int) -> None:
         try:

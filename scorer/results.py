@@ -1,14 +1,20 @@
 """Fifth hop: what a batch sends out: scores, alerts, dead letters and the event of a swap."""
 
+import hashlib
+
 import msgspec
 import numpy as np
 
 from fraudstream.clients.feature_store import Applied
 from fraudstream.clients.inference import Model
 from fraudstream.core.scores import Alert, AuditEvent, Decision, Score, Stages
+from fraudstream.core.topics import MAX_TRANSACTION_BYTES
 from scorer.batch import Batch, DeadLetter, Message
 
 _encoder = msgspec.json.Encoder()
+
+KEPT_BYTES = 1024 * 1024
+"""What is kept of a value that is larger than the topic transactions takes uncompressed."""
 
 Headers = list[tuple[str, str | bytes | None]]
 
@@ -136,8 +142,12 @@ def _alerts(messages: list[Message], scores: list[Score], model: Model) -> list[
 
 
 def _dead_letter(letter: DeadLetter) -> Output:
-    """Return the original bytes with place and reason in headers; the original headers stay."""
+    """Return the original bytes with place and reason in headers; the original headers stay.
+
+    A value that only compression brought below the topic's limit is cut; size and SHA-256 say of what.
+    """
     message = letter.message
+    value = message.value()
     headers: Headers = [
         ("source_topic", b"transactions"),
         ("source_partition", str(message.partition()).encode()),
@@ -145,6 +155,8 @@ def _dead_letter(letter: DeadLetter) -> Output:
         ("error_kind", letter.kind.encode()),
         ("error_message", letter.reason.encode()[:2_000]),
     ]
-    return Output(
-        "dead-letters", message.key(), message.value(), headers + (message.headers() or [])
-    )
+    if value is not None and len(value) > MAX_TRANSACTION_BYTES:
+        headers.append(("original_bytes", str(len(value)).encode()))
+        headers.append(("original_sha256", hashlib.sha256(value).hexdigest().encode()))
+        value = value[:KEPT_BYTES]
+    return Output("dead-letters", message.key(), value, headers + (message.headers() or []))

@@ -50,8 +50,13 @@ def worker_consumer(settings: Settings, *, group: str, slot: int) -> Consumer:
     )
 
 
-def reader(settings: Settings, *, group: str, from_beginning: bool = True) -> Consumer:
-    """Return a consumer of committed records that commits nothing and is assigned by hand."""
+def reader(
+    settings: Settings, *, group: str, from_beginning: bool = True, tell_end: bool = False
+) -> Consumer:
+    """Return a consumer of committed records that commits nothing and is assigned by hand.
+
+    With `tell_end` the end of a partition comes as an event: the last offsets may hold no record.
+    """
     return Consumer(
         _common(settings)
         | {
@@ -61,6 +66,7 @@ def reader(settings: Settings, *, group: str, from_beginning: bool = True) -> Co
             "auto.offset.reset": "earliest" if from_beginning else "latest",
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 50,
+            "enable.partition.eof": tell_end,
         }
     )
 

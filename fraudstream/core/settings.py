@@ -37,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     request_timeout_ms: Annotated[int, Meta(ge=100, le=60_000)] = 5_000
     model_poll_ms: Positive = 1_000
     score_deadline_ms: Positive = 10_000
+    max_event_ahead_days: Positive = 366
     web_port: Port = 0
     handbook: str = ""
     """Path of the Fraud Detection Handbook's transactions; only tests and benchmarks read it."""

@@ -97,6 +97,8 @@ def _decode(decoder: msgspec.json.Decoder[T], value: bytes | None) -> T:
         raise _unreadable(value)
     try:
         return decoder.decode(value)
+    except RecursionError as exc:
+        raise BadRecord("malformed_json", "not valid JSON: nested too deep") from exc
     except msgspec.DecodeError as exc:
         raise _explained(value, exc) from exc
 
@@ -113,7 +115,7 @@ def _explained(value: bytes, exc: msgspec.DecodeError) -> BadRecord:
         return BadRecord("malformed_json", f"not valid JSON: {exc}")
     try:
         version = _versions.decode(value).v
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return BadRecord("invalid_field", str(exc))
     if isinstance(version, int) and version != SCHEMA_VERSION:
         return BadRecord("unknown_version", f"schema version {version}; known: {SCHEMA_VERSION}")

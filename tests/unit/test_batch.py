@@ -3,9 +3,12 @@
 from typing import cast
 
 import confluent_kafka
+import msgspec
 
-from fraudstream.core.transaction import Entities, Transaction, encode
+from fraudstream.core.transaction import Entities, Transaction, decode_transaction, encode
 from scorer.batch import Message, decode
+
+SENT_AT_MS = 1_532_476_900_000
 
 
 def record(partition: int, offset: int, value: bytes | None, **headers: bytes) -> Message:
@@ -16,7 +19,7 @@ def record(partition: int, offset: int, value: bytes | None, **headers: bytes) -
         key=b"c",
         value=value,
         headers=list(headers.items()),
-        timestamp=(1, 0),
+        timestamp=(1, SENT_AT_MS),
     )
     return cast("Message", message)
 
@@ -37,7 +40,7 @@ def good(name: str) -> bytes:
 
 def test_messages_are_grouped_by_partition_in_order() -> None:
     messages = [record(0, 5, good("a")), record(1, 9, good("b")), record(0, 6, good("c"))]
-    batch = decode(messages, {0: 5, 1: 9}, 0)
+    batch = decode(messages, {0: 5, 1: 9}, polled_at_ms=0)
     assert [(p.partition, p.previous_offset, p.last_offset) for p in batch.parts] == [
         (0, 4, 6),
         (1, 8, 9),
@@ -47,7 +50,7 @@ def test_messages_are_grouped_by_partition_in_order() -> None:
 
 
 def test_a_dead_letter_still_counts_in_the_position_of_its_partition() -> None:
-    batch = decode([record(0, 0, good("a")), record(0, 1, b"{")], {0: 0}, 0)
+    batch = decode([record(0, 0, good("a")), record(0, 1, b"{")], {0: 0}, polled_at_ms=0)
     assert batch.parts[0].last_offset == 1
     assert [letter.kind for letter in batch.dead] == ["malformed_json"]
     assert (batch.size, batch.scorable) == (2, 1)
@@ -55,7 +58,7 @@ def test_a_dead_letter_still_counts_in_the_position_of_its_partition() -> None:
 
 def test_messages_of_partitions_given_away_or_handled_already_are_left_out() -> None:
     messages = [record(0, 4, good("old")), record(7, 0, good("lost")), record(0, 5, good("new"))]
-    batch = decode(messages, {0: 5}, 0)
+    batch = decode(messages, {0: 5}, polled_at_ms=0)
     assert [t.transaction_id for t in batch.parts[0].transactions] == ["new"]
     assert batch.size == 1
 
@@ -66,10 +69,22 @@ def test_the_latest_feedback_that_any_record_needs_is_asked_for() -> None:
         record(0, 1, good("b"), after_feedback=b"7"),
         record(0, 2, good("c")),
     ]
-    assert decode(messages, {0: 0}, 0).after_feedback == 7
+    assert decode(messages, {0: 0}, polled_at_ms=0).after_feedback == 7
 
 
 def test_a_feedback_header_that_is_no_offset_is_a_dead_letter() -> None:
-    batch = decode([record(0, 0, good("a"), after_feedback=b"-x")], {0: 0}, 0)
+    batch = decode([record(0, 0, good("a"), after_feedback=b"-x")], {0: 0}, polled_at_ms=0)
     assert batch.dead[0].kind == "invalid_field"
     assert "after_feedback" in batch.dead[0].reason
+
+
+def test_an_event_time_far_after_its_sending_is_a_dead_letter() -> None:
+    ahead = msgspec.structs.replace(decode_transaction(good("a")), event_time_ms=4_070_908_800_000)
+    batch = decode([record(0, 0, encode(ahead))], {0: 0}, polled_at_ms=0, max_ahead_days=366)
+    assert batch.dead[0].kind == "invalid_field"
+    assert "event_time_ms" in batch.dead[0].reason
+
+
+def test_a_feedback_header_of_too_many_digits_is_a_dead_letter() -> None:
+    batch = decode([record(0, 0, good("a"), after_feedback=b"1" * 5_000)], {0: 0}, polled_at_ms=0)
+    assert batch.dead[0].kind == "invalid_field"
