@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import threading
+from functools import partial
 
 import faust
 from faust.web import Request, Response, View
@@ -14,12 +15,12 @@ from fraudstream.clients import kafka
 from fraudstream.clients.clock import now_ms
 from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.clients.model_registry import ModelRegistry
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.model import model_name
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
-from scorer.assignment import Assignment
+from scorer.assignment import WAYS_OUT, Assignment
 from scorer.champion import Champion
 from scorer.hot_path import HotPath, Parts
 from scorer.labels import LabelReader
@@ -28,8 +29,8 @@ from scorer.output import TransactionalOutput
 logger = logging.getLogger(__name__)
 
 
-FAUST_END_S = 4.0
-"""How long Faust may take to end once the hot path has committed its last batch and left."""
+END_S = 8.0
+"""How long a worker may take to end once it is asked to."""
 
 
 class HotPathService(Service):
@@ -38,7 +39,8 @@ class HotPathService(Service):
     def __init__(self, hot_path: HotPath) -> None:
         super().__init__()
         self.hot_path = hot_path
-        self.failure: FraudstreamError | None = None
+        self.failure: Exception | None = None
+        self._ending = False
         self._thread: asyncio.Future[None] | None = None
 
     async def on_start(self) -> None:
@@ -48,32 +50,62 @@ class HotPathService(Service):
 
     async def on_stop(self) -> None:
         """Let the batch in hand be committed, then end."""
-        self.hot_path.stop()
+        self.end()
         if self._thread is not None:
-            await asyncio.wait([self._thread], timeout=10.0)
-        self._end_in_any_case()
+            await asyncio.wait([self._thread], timeout=END_S)
 
-    def _end_in_any_case(self) -> None:
-        """Faust's own consumer may wait for a broker that is away; nothing of value is left to wait for."""
-        code = 0 if self.failure is None else self.failure.exit_code
-        guard = threading.Timer(FAUST_END_S, os._exit, [code])
-        guard.daemon = True
-        guard.start()
+    def end(self) -> None:
+        """Ask the hot path to end after its batch, and see that the process ends in any case.
+
+        Faust's own consumer, or the batch, may wait for a broker that is away. What is not committed
+        by then is read again by the next worker: nothing is lost by not waiting.
+        """
+        self.hot_path.stop()
+        if not self._ending:
+            self._ending = True
+            guard = threading.Timer(END_S, self._exit)
+            guard.daemon = True
+            guard.start()
+
+    def _exit(self) -> None:
+        logger.warning(
+            "a server did not let this worker end in %.0f s; it ends all the same", END_S
+        )
+        os._exit(self.exit_code)
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit status that says what ended the hot path."""
+        if isinstance(self.failure, FraudstreamError):
+            return self.failure.exit_code
+        return 0 if self.failure is None else 1
 
     async def _watch(self, thread: "asyncio.Future[None]") -> None:
         try:
             await asyncio.shield(thread)
-        except FraudstreamError as exc:
+        except Exception as exc:
             self.failure = exc
             raise
 
 
-class OwnLogsWorker(faust.Worker):
-    """Faust's worker without its own handlers and spinner: the process has logs configured already."""
+class ScorerWorker(faust.Worker):
+    """Faust's worker, with the process's own logs, that tells the hot path of a signal at once."""
+
+    def __init__(self, app: faust.App, service: HotPathService) -> None:
+        super().__init__(app, service, redirect_stdouts=False, quiet=True)
+        self._service = service
 
     def _setup_logging(self) -> None:
         """Leave the logs as they are."""
         self.spinner = None
+
+    def _on_sigint(self) -> None:
+        self._service.end()
+        super()._on_sigint()
+
+    def _on_sigterm(self) -> None:
+        self._service.end()
+        super()._on_sigterm()
 
 
 def group_name(settings: Settings) -> str:
@@ -97,12 +129,15 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
         connect_timeout_ms=settings.connect_timeout_ms,
         request_timeout_ms=settings.request_timeout_ms,
     )
+    _bind(store, {name: facts[full].topic_id for name, full in names.items()})
     registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
     champion = Champion(registry, model_name(settings.environment), NINE)
     group = group_name(settings)
     consumer = kafka.worker_consumer(settings, group=group, slot=slot)
     feedback = kafka.reader(settings, group=f"{group}.feedback", tell_end=True)
-    producer = kafka.transactional_producer(settings, transactional_id=f"{group}.{slot}")
+    make_producer = partial(
+        kafka.transactional_producer, settings, transactional_id=f"{group}.{slot}"
+    )
     transactions = facts[names["transactions"]]
     return HotPath(
         Parts(
@@ -114,9 +149,16 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
             labels=LabelReader(feedback, store, facts[names["feedback"]]),
             champion=champion,
             assignment=Assignment(consumer, store, transactions),
-            output=TransactionalOutput(producer, consumer, settings.environment),
+            output=TransactionalOutput(make_producer, settings.environment),
         )
     )
+
+
+def _bind(store: FeatureStore, topic_ids: dict[str, str]) -> None:
+    try:
+        store.bind(topic_ids)
+    except Refused as exc:
+        raise Refused(f"{exc}; {WAYS_OUT}") from exc
 
 
 def build_app(settings: Settings, hot_path: HotPath, slot: int) -> faust.App:

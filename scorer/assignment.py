@@ -1,11 +1,13 @@
 """Which partitions a worker owns and where each goes on: committed offset and feature mark must agree."""
 
 import logging
+import threading
 from typing import TYPE_CHECKING
 
 import msgspec
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 
+from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import DependencyUnreachable, Refused
 
 if TYPE_CHECKING:
@@ -19,6 +21,13 @@ WAYS_OUT = (
     "this environment) and start again, or start afresh beside it: set FRAUDSTREAM_ENVIRONMENT to a "
     "new name and run `fraudstream topics create`"
 )
+
+
+MOST_UNCOMMITTED = 10_000
+"""No first batch is larger (setting batch_max_records): features further on were committed once."""
+ASK_S = 5.0
+PATIENCE_S = 60.0
+"""How long the broker may take to tell where to go on; the group keeps its member meanwhile."""
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +47,9 @@ def start_offset(bounds: Bounds) -> int:
         Refused: group, features and log do not fit; names what differs and the two safe ways out.
     """
     b = bounds
-    if b.committed < 0:
+    if b.committed < 0 and b.mark - b.low >= MOST_UNCOMMITTED:
+        problem = f"features are at {b.mark}, but the group's offsets are gone"
+    elif b.committed < 0:
         problem = f"log begins at offset {b.low}" if b.low > b.mark + 1 else ""
     elif not b.low <= b.committed <= b.high:
         problem = f"group would go on at {b.committed}, but the log has {b.low} to {b.high}"
@@ -64,6 +75,13 @@ class Assignment:
         self._topic = topic
         self.positions: dict[int, int] = {}
         self.committed: dict[int, int] = {}
+        self._pause = threading.Event()
+        self.group_metadata: object = None
+        """Names the generation in which the present partitions were assigned; commits are fenced by it.
+
+        Taken when they are: asked for later, it could be of a newer generation, in which the batch in
+        hand belongs to somebody else.
+        """
         self.generation = 0
         """Grows with each change of ownership: a batch of an older generation must be dropped."""
 
@@ -113,6 +131,7 @@ class Assignment:
             self.positions[tp.partition] = self.committed[tp.partition] = start
             starts.append(TopicPartition(self._topic.name, tp.partition, start))
         consumer.assign(starts)
+        self.group_metadata = consumer.consumer_group_metadata()
         logger.info("owns partitions %s", numbers)
 
     def _facts(
@@ -125,17 +144,27 @@ class Assignment:
         Raises:
             DependencyUnreachable: it does not answer in time; without a place nothing may be read.
         """
-        try:
-            committed = consumer.committed(partitions, timeout=10.0)
-            errors = [tp.error for tp in committed if tp.error is not None]
-            if errors:
-                raise KafkaException(errors[0])  # noqa: TRY301 - one translation for both
-            return [(tp, *consumer.get_watermark_offsets(tp, timeout=10.0)) for tp in committed]
-        except KafkaException as exc:
-            raise DependencyUnreachable(
-                f"Kafka does not tell where to go on ({exc.args[0].str()}): see what the broker says "
-                "with `fraudstream stack logs`, then start the worker again"
-            ) from exc
+        deadline = monotonic_s() + PATIENCE_S
+        while True:
+            try:
+                return self._ask(consumer, partitions)
+            except KafkaException as exc:
+                if monotonic_s() > deadline:
+                    raise DependencyUnreachable(
+                        f"Kafka does not tell where to go on ({exc.args[0].str()}): see what the "
+                        "broker says with `fraudstream stack logs`, then start the worker again"
+                    ) from exc
+                logger.warning("Kafka does not tell where to go on: %s", exc.args[0].str())
+                self._pause.wait(0.2)
+
+    def _ask(
+        self, consumer: Consumer, partitions: list[TopicPartition]
+    ) -> list[tuple[TopicPartition, int, int]]:
+        committed = consumer.committed(partitions, timeout=ASK_S)
+        errors = [tp.error for tp in committed if tp.error is not None]
+        if errors:
+            raise KafkaException(errors[0])
+        return [(tp, *consumer.get_watermark_offsets(tp, timeout=ASK_S)) for tp in committed]
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.generation += 1

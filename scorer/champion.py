@@ -22,24 +22,26 @@ class Champion:
         self._feature_set = feature_set
         self._lock = threading.Lock()
         self._next: Model | None = None
-        self._known = ""
+        self._known: tuple[str, float | None] | None = None
         self._unreachable = False
         self.model_name = model_name
 
-    def look(self) -> None:
-        """Load the champion if it is another version than the last one looked at.
+    def look(self, *, refuse: bool = False) -> None:
+        """Load the champion if version or threshold are others than when last looked at.
 
-        A version that fails a check is refused once, loudly; the old one goes on serving.
+        A version that fails a check is refused once, loudly; the old one goes on serving. With `refuse`
+        there is no old one, and to go on would be to score nothing and alert nobody.
 
         Raises:
             DependencyUnreachable: the registry does not answer.
+            Refused: the version fails a check, and `refuse` is set.
         """
         with self._lock:
             version = self._registry.alias(self.model_name, CHAMPION)
-            if version is None or version.version == self._known:
+            if version is None or (version.version, version.threshold) == self._known:
                 return
-            self._next = self._load(version)
-            self._known = version.version
+            self._next = self._load(version, refuse=refuse)
+            self._known = (version.version, version.threshold)
 
     def look_again(self) -> None:
         """Look, and bear with a registry that is away: what serves goes on serving."""
@@ -59,7 +61,7 @@ class Champion:
         model, self._next = self._next, None
         return model
 
-    def _load(self, version: ModelVersion) -> Model | None:
+    def _load(self, version: ModelVersion, *, refuse: bool) -> Model | None:
         try:
             return load_model(
                 self._registry.fetch(version),
@@ -71,5 +73,7 @@ class Champion:
         except DependencyUnreachable:
             raise
         except FraudstreamError as exc:
+            if refuse:
+                raise
             logger.error("version %s is refused: %s", version.version, exc)  # noqa: TRY400
             return None

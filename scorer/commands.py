@@ -41,7 +41,7 @@ def run(settings: Settings, wanted_slot: int | None) -> None:
     """
     from scorer.app import (  # noqa: PLC0415 - Faust takes half a second that `--help` need not wait for
         HotPathService,
-        OwnLogsWorker,
+        ScorerWorker,
         build_app,
         build_hot_path,
         group_name,
@@ -53,7 +53,7 @@ def run(settings: Settings, wanted_slot: int | None) -> None:
     hot_path.prepare()
     app = build_app(settings, hot_path, slot.number)
     service = HotPathService(hot_path)
-    worker = OwnLogsWorker(app, service, redirect_stdouts=False, quiet=True)
+    worker = ScorerWorker(app, service)
     try:
         worker.execute_from_commandline()
     finally:

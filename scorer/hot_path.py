@@ -101,10 +101,11 @@ class HotPath:
 
         Raises:
             DependencyUnreachable: Kafka or MLflow does not answer.
+            Refused: the champion fails a check, and no other version serves.
         """
         p = self._parts
         p.output.fence_predecessor(timeout_s=p.settings.connect_timeout_ms / 1000)
-        p.champion.look()
+        p.champion.look(refuse=True)
         if (model := p.champion.take()) is None:
             logger.info("no champion of %s yet: features are logged", p.champion.model_name)
         else:
@@ -235,7 +236,8 @@ class HotPath:
     def _commit(self, batch: Batch, outputs: list[Output]) -> None:
         p = self._parts
         last_offsets = {part.partition: part.last_offset for part in batch.parts}
-        p.output.commit(outputs, p.assignment.offsets_after(last_offsets))
+        offsets = p.assignment.offsets_after(last_offsets)
+        p.output.commit(outputs, offsets, p.assignment.group_metadata)
         p.assignment.done(last_offsets)
         self._failing_since = None
         self._count(batch, outputs)

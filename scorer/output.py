@@ -1,14 +1,18 @@
 """Last hop: everything a batch sends and the offsets it has read become one Kafka transaction."""
 
 import logging
+from collections.abc import Callable
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.topics import topic_name
 from scorer.results import Output
 
 logger = logging.getLogger(__name__)
+
+ABORT_S = 5.0
+"""How long the broker may take to abort a transaction or to begin with a new producer."""
 
 
 class BatchAborted(FraudstreamError):
@@ -26,10 +30,11 @@ def fenced(error: KafkaError) -> Refused:
 class TransactionalOutput:
     """Produces and commits whole batches; begun only when everything is computed (ADR 0002)."""
 
-    def __init__(self, producer: Producer, consumer: Consumer, environment: str) -> None:
-        self._producer = producer
-        self._consumer = consumer
+    def __init__(self, make_producer: Callable[[], Producer], environment: str) -> None:
+        self._make_producer = make_producer
+        self._producer = make_producer()
         self._environment = environment
+        self._ready = False
 
     def fence_predecessor(self, *, timeout_s: float) -> None:
         """Abort what an earlier process of this slot left open, and fence it should it still live.
@@ -39,24 +44,27 @@ class TransactionalOutput:
         """
         try:
             self._producer.init_transactions(timeout_s)
+            self._ready = True
         except KafkaException as exc:
             raise DependencyUnreachable(
                 f"Kafka does not let this worker begin ({exc.args[0].str()}): see what the broker says "
                 "with `fraudstream stack logs`, then start the worker again"
             ) from exc
 
-    def commit(self, outputs: list[Output], offsets: list[TopicPartition]) -> None:
-        """Make `outputs` and `offsets` visible together.
+    def commit(
+        self, outputs: list[Output], offsets: list[TopicPartition], group_metadata: object
+    ) -> None:
+        """Make `outputs` and `offsets` visible together, if `group_metadata` is still in force.
 
         Raises:
             BatchAborted: nothing became visible; read the batch again.
-            Refused: another process has taken this slot.
         """
+        if not self._ready:
+            self._renew()
         try:
             self._producer.begin_transaction()
             self._produce(outputs)
-            group = self._consumer.consumer_group_metadata()
-            self._producer.send_offsets_to_transaction(offsets, group)
+            self._producer.send_offsets_to_transaction(offsets, group_metadata)
             self._producer.commit_transaction()
         except KafkaException as exc:
             self._give_up(exc.args[0], exc)
@@ -71,19 +79,31 @@ class TransactionalOutput:
                 produce(topics[output.topic], output.value, output.key)
 
     def _give_up(self, error: KafkaError, exc: KafkaException) -> None:
+        """Abort, or take a new producer where this one can go no further.
+
+        A broker that was away expires the transaction and fences its producer: that alone does not
+        say that another process has the slot. If one has, it has our place in the group as well, and
+        the consumer, a static member, hears of it at its next poll.
+        """
         if error.fatal():
-            raise fenced(error) from exc
-        if not error.txn_requires_abort() and not error.retriable():
+            self._ready = False
+        elif error.txn_requires_abort() or error.retriable():
+            self._abort()
+        else:
             raise exc
-        self._abort()
         raise BatchAborted(f"the Kafka transaction was aborted: {error.str()}") from exc
 
     def _abort(self) -> None:
         try:
-            self._producer.abort_transaction(10.0)
+            self._producer.abort_transaction(ABORT_S)
         except KafkaException as exc:
-            if exc.args[0].fatal():
-                self._give_up(exc.args[0], exc)
-            if not exc.args[0].retriable():
-                raise
-            logger.warning("the transaction is not aborted yet: %s", exc.args[0].str())
+            logger.warning("the transaction cannot be aborted: %s", exc.args[0].str())
+            self._ready = False
+
+    def _renew(self) -> None:
+        self._producer = self._make_producer()
+        try:
+            self._producer.init_transactions(ABORT_S)
+        except KafkaException as exc:
+            raise BatchAborted(f"Kafka does not answer: {exc.args[0].str()}") from exc
+        self._ready = True

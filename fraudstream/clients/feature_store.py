@@ -3,7 +3,7 @@
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, Self
 from urllib.parse import urlsplit
@@ -118,6 +118,24 @@ class FeatureStore:
             store._load_library()
             store._adopt_state(feature_set)
         return store
+
+    def bind(self, topics: Mapping[str, str]) -> None:
+        """Tie the state to the topics that it is a fold of: ids by name, `{"transactions": "..."}`.
+
+        Raises:
+            Refused: the state was folded from another topic of that name.
+            DependencyUnreachable: the server does not answer.
+        """
+        for name, topic_id in topics.items():
+            key = f"{self._prefix}topic:{name}"
+            with self._translated():
+                self._client.set(key, topic_id, nx=True)
+                bound: Any = self._client.get(key)
+            if bound.decode() != topic_id:
+                raise Refused(
+                    f"topic {name} was made anew (id {topic_id}): the features at {self._address} are "
+                    f"those of the one before it (id {bound.decode()})"
+                )
 
     def marks(self, topic_id: str, partitions: Sequence[int]) -> dict[int, int]:
         """Return the last applied offset of each partition, -1 for none.

@@ -339,7 +339,7 @@ def test_topics_names_the_headers_and_kinds_of_dead_letters() -> None:
     message = confluent_kafka.Message(
         topic="transactions", partition=0, offset=0, key=b"c", value=b"{", timestamp=(1, 0)
     )
-    batch = decode([cast("Message", message)], {0: 0}, 0)
+    batch = decode([cast("Message", message)], {0: 0}, polled_at_ms=0)
     (letter,) = outputs_of(batch, [], model=None)
     named = rows(section(TOPICS, "`dead-letters`")).keys()
     assert named == {name for name, _ in letter.headers} | set(DEAD_LETTER_KINDS)
