@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from fraudstream import __version__
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import FraudstreamError, SettingsError
 from fraudstream.core.settings import load_settings
 
 COMMANDS = {
@@ -52,8 +52,20 @@ def root(ctx: click.Context, overrides: tuple[str, ...]) -> None:
     Settings come from ./fraudstream.toml, FRAUDSTREAM_* variables and --set, the later before the
     earlier. Exit codes: 0 done, 1 the product fell short, 2 wrong usage, 3 refused.
     """
-    file = Path("fraudstream.toml")
-    ctx.obj = load_settings(file.read_text() if file.exists() else "", os.environ, overrides)
+    ctx.obj = load_settings(_settings_file(Path("fraudstream.toml")), os.environ, overrides)
+
+
+def _settings_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as exc:
+        raise SettingsError(
+            f"{path} is not UTF-8 (byte {exc.start} is {exc.object[exc.start]:#04x}): save it as UTF-8"
+        ) from exc
+    except OSError as exc:
+        raise SettingsError(f"{path} cannot be read ({exc.strerror}): it must be a file") from exc
 
 
 def main() -> None:

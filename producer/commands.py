@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.report_file import json_option, write_json
 from producer.generator.parameters import Parameters, make_parameters
 from producer.generator.simulate import STEPS, identity, simulate
 from producer.generator.statistics import Statistics, statistics
@@ -42,10 +42,8 @@ DEFAULTS = Parameters()
 )
 @click.option("--fraud-rate", type=float, default=DEFAULTS.fraud_rate, show_default=True)
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
-@click.option(
-    "--json", "report", metavar="FILE", help="Write the statistics as JSON; '-' = stdout."
-)
-def generate(out: Path, force: bool, report: str | None, **values: object) -> None:
+@json_option
+def generate(out: Path, force: bool, json_file: str | None, **values: object) -> None:
     """Generate card transactions with fraud and its honest look-alikes.
 
     The same parameters give the same bytes. See docs/generator.md for what is simulated.
@@ -63,12 +61,10 @@ def generate(out: Path, force: bool, report: str | None, **values: object) -> No
         table = simulate(parameters, step).table
         write_table(table, out, force=force, advance=advance)
     numbers = statistics(table, identity(parameters), monotonic_s() - began_s)
-    if report != "-":
+    if json_file != "-":
         click.echo(_summary(out, numbers))
-    if report:
-        document = msgspec.json.format(msgspec.json.encode(numbers), indent=2).decode()
-        with click.open_file(report, "w") as file:
-            file.write(document + "\n")
+    if json_file:
+        write_json(numbers, json_file)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from fraudstream.clients.kafka_producers import (
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from fraudstream.core.transaction import encode
+from producer.alone import alone
 from producer.pace import AtRate, AtSpeed, Pace, Schedule, StoppableTimer
 from producer.resume import RESTARTED, Sent, nothing_sent, read_sent
 from producer.sources import Source
@@ -107,8 +108,20 @@ def replay_table(
     Raises:
         DependencyUnreachable: the broker does not answer within `connect_timeout_ms`.
         DeliveryFailed: Kafka did not take a record; nothing after it was sent to its partition.
-        Refused: a topic does not exist, or it cannot be known what was sent before.
+        Refused: a topic does not exist, another replay of the source runs, or it cannot be known what
+            was sent before.
     """
+    with alone(settings, source.identity):
+        return _replayed(settings, source, plan, on_progress or _ignore, stop or threading.Event())
+
+
+def _replayed(
+    settings: Settings,
+    source: Source,
+    plan: ReplayPlan,
+    on_progress: Callable[[Progress], None],
+    stop: threading.Event,
+) -> ReplayStats:
     topics = _topics(settings)
     partitions = topic_facts(settings, list(topics))[topics[0]].partitions
     timeline = Timeline(source, partitions, loop=plan.loop, limit=plan.limit)
@@ -116,11 +129,10 @@ def replay_table(
         sent = read_sent(settings, topics, partitions, source.identity, plan.search_back)
     else:
         sent = nothing_sent(partitions, now_ms())
-    stop = stop or threading.Event()
     producer = open_producer(settings, chosen_client(plan, timeline), stop)
     try:
         replay = _Replay(settings, timeline, plan, producer, sent)
-        return replay.run(on_progress or _ignore, stop)
+        return replay.run(on_progress, stop)
     finally:
         producer.close()
 

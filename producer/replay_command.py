@@ -1,5 +1,6 @@
 """`fraudstream replay`: the producer as a command, with its progress and closing statistics."""
 
+import math
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from fraudstream.clients.kafka_log import SEARCH_BACK
+from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
@@ -93,7 +95,7 @@ class Options(Struct, frozen=True, kw_only=True):
     show_default=True,
     help="Records of a partition searched for the last one of this source.",
 )
-@click.option("--json", "json_file", metavar="FILE", help="Write statistics as JSON; - for stdout.")
+@json_option
 @click.pass_obj
 def replay(settings: Settings, /, source: Path | None, **options: object) -> None:
     """Send transactions in event-time order, and their labels when they become known.
@@ -112,13 +114,12 @@ def replay(settings: Settings, /, source: Path | None, **options: object) -> Non
     chosen = msgspec.convert(options, Options)
     plan = _plan(chosen)
     found = _source(source, chosen)
-    if not settings.kafka_bootstrap:
-        settings = with_addresses(settings)
+    settings = with_addresses(settings, ["kafka"])
     stop = threading.Event()
     with _signals(stop) as received, _view() as on_progress:
         stats = _run(settings, found, plan, on_progress, (stop, received))
     if chosen.json_file:
-        _write(stats, chosen.json_file)
+        write_json(stats, chosen.json_file)
     if chosen.json_file != "-":
         click.echo(_summary(stats))
     if received and not stats.finished:
@@ -163,6 +164,8 @@ def _pace(options: Options) -> Pace:
         return Unpaced()
     if options.speed is not None:
         return parse_speed(options.speed)
+    if options.rate is not None and math.isnan(options.rate):
+        raise click.UsageError("--rate nan: use a positive number of transactions a second")
     return AtRate(DEFAULT_RATE if options.rate is None else options.rate)
 
 
@@ -298,11 +301,3 @@ def _late(lag_s: float) -> str:
 
 def _iso(moment_ms: int) -> str:
     return datetime.fromtimestamp(moment_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _write(stats: ReplayStats, target: str) -> None:
-    text = msgspec.json.format(msgspec.json.encode(stats), indent=2).decode()
-    if target == "-":
-        click.echo(text)
-    else:
-        Path(target).write_text(text + "\n")

@@ -2,13 +2,13 @@
 
 import datetime
 import getpass
-from typing import TextIO
 
 import click
 import msgspec
 
 from fraudstream.clients.clock import now_ms
 from fraudstream.clients.model_registry import ModelRegistry
+from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.model import ModelVersion, model_name
@@ -37,11 +37,6 @@ class EventTime(click.ParamType):
         return int(time.replace(tzinfo=zone).timestamp() * 1000)
 
 
-json_option = click.option(
-    "--json", "json_file", type=click.File("w"), metavar="FILE", help="Write JSON; - is stdout."
-)
-
-
 @click.command()
 @click.option(
     "--days", type=click.IntRange(1), help="Newest days of mature history [default: all]."
@@ -59,7 +54,7 @@ json_option = click.option(
 @click.option("--promote", is_flag=True, help="Make the new version champion.")
 @json_option
 @click.pass_obj
-def train(settings: Settings, /, json_file: TextIO | None, **options: object) -> None:
+def train(settings: Settings, /, json_file: str | None, **options: object) -> None:
     """Train on the features that were served and the labels known by then; publish to MLflow.
 
     Rows younger than the label delay (7 days of event time) are left out; the later part of the
@@ -74,7 +69,7 @@ def train(settings: Settings, /, json_file: TextIO | None, **options: object) ->
         {**options, "actor": getpass.getuser(), "feature_set": NINE}, TrainingOptions
     )
     report = run_training(with_addresses(settings), chosen, _say)
-    if json_file is None or json_file.name != "<stdout>":
+    if json_file != "-":
         click.echo(_summary(report))
     _write(json_file, report)
 
@@ -94,7 +89,7 @@ def models() -> None:
 @models.command("list")
 @json_option
 @click.pass_obj
-def list_models(settings: Settings, /, json_file: TextIO | None) -> None:
+def list_models(settings: Settings, /, json_file: str | None) -> None:
     """List all versions, newest first.
 
     \b
@@ -121,7 +116,7 @@ def list_models(settings: Settings, /, json_file: TextIO | None) -> None:
 @click.argument("version")
 @json_option
 @click.pass_obj
-def show(settings: Settings, /, version: str, json_file: TextIO | None) -> None:
+def show(settings: Settings, /, version: str, json_file: str | None) -> None:
     """Show one VERSION, given by number or alias, with its model card.
 
     \b
@@ -143,7 +138,7 @@ def show(settings: Settings, /, version: str, json_file: TextIO | None) -> None:
 @click.option("--why", default="models promote", show_default=True, help="Reason for the audit.")
 @json_option
 @click.pass_obj
-def promote(settings: Settings, /, version: str, why: str, json_file: TextIO | None) -> None:
+def promote(settings: Settings, /, version: str, why: str, json_file: str | None) -> None:
     """Make VERSION champion after checking it; the former champion becomes `previous`.
 
     Of two promotions at once the second is refused (exit code 3).
@@ -188,9 +183,9 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _write(json_file: TextIO | None, result: object) -> None:
+def _write(json_file: str | None, result: object) -> None:
     if json_file is not None:
-        json_file.write(msgspec.json.format(msgspec.json.encode(result)).decode() + "\n")
+        write_json(result, json_file)
 
 
 def _row(version: ModelVersion) -> str:

@@ -1,12 +1,10 @@
 """`fraudstream ledger`: the loss ledger as a command."""
 
-from pathlib import Path
-
 import click
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
@@ -17,19 +15,8 @@ class Unbalanced(FraudstreamError):
     """Something was lost or doubled; the report names the positions."""
 
 
-def write_json(report: object, target: str) -> None:
-    """Write a report as indented JSON into the file `target`, or to standard output for `-`."""
-    text = msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
-    if target == "-":
-        click.echo(text)
-    else:
-        Path(target).write_text(text + "\n")
-
-
 @click.command()
-@click.option(
-    "--json", "json_file", metavar="FILE", help="Write the report as JSON; - for standard output."
-)
+@json_option
 @click.pass_obj
 def ledger(settings: Settings, json_file: str | None) -> None:
     """Count what came in against scores and dead letters, by position, with an independent client.
@@ -41,7 +28,7 @@ def ledger(settings: Settings, json_file: str | None) -> None:
       fraudstream ledger
       fraudstream ledger --json -
     """
-    settings = with_addresses(settings)
+    settings = with_addresses(settings, ["kafka"])
     console = Console(stderr=True)
     columns = (TextColumn("reading {task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.settings import Settings
-from verify.commands import write_json
 from verify.demo import Options, Summary, demo_settings, run
 
 
@@ -37,9 +37,7 @@ from verify.demo import Options, Summary, demo_settings, run
     "--exit", "leave", is_flag=True, help="End after the summary; the default without a terminal."
 )
 @click.option("--keep", is_flag=True, help="Leave the servers and their data at the end.")
-@click.option(
-    "--json", "json_file", metavar="FILE", help="Write the summary as JSON; - for standard output."
-)
+@json_option
 @click.pass_obj
 def demo(  # noqa: PLR0913 - one argument an option
     settings: Settings,

@@ -1,21 +1,15 @@
 """`fraudstream stack up|status|down|logs`."""
 
-import json
 import sys
-from typing import IO
 
 import click
-import msgspec
 from rich.console import Console
 
 from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.settings import Settings
 from fraudstream.stack import embedded
 from fraudstream.stack.state import SERVERS, ServerName, StackState
-
-JSON_OPTION = click.option(
-    "--json", "json_file", type=click.File("w"), metavar="FILE", help="Write JSON; - is stdout."
-)
 
 
 @click.group()
@@ -28,9 +22,9 @@ def stack() -> None:
 
 
 @stack.command()
-@JSON_OPTION
+@json_option
 @click.pass_obj
-def up(settings: Settings, json_file: IO[str] | None) -> None:
+def up(settings: Settings, json_file: str | None) -> None:
     """Start the servers, or find them running; return when each answers.
 
     \b
@@ -50,7 +44,7 @@ def up(settings: Settings, json_file: IO[str] | None) -> None:
 
         addresses = embedded.up(settings, on_progress=show)
     if json_file:
-        json_file.write(_json(addresses))
+        write_json(addresses, json_file)
     else:
         click.echo(f"Kafka   {addresses.kafka_bootstrap}")
         click.echo(f"Redis   {addresses.redis_url}")
@@ -58,9 +52,9 @@ def up(settings: Settings, json_file: IO[str] | None) -> None:
 
 
 @stack.command()
-@JSON_OPTION
+@json_option
 @click.pass_obj
-def status(settings: Settings, json_file: IO[str] | None) -> None:
+def status(settings: Settings, json_file: str | None) -> None:
     """Say what runs and where; exit 1 unless every embedded server answers.
 
     \b
@@ -72,7 +66,7 @@ def status(settings: Settings, json_file: IO[str] | None) -> None:
     names = embedded.embedded_servers(settings)
     servers = state.servers if state else {}
     if json_file:
-        json_file.write(_json({"running": state is not None, "servers": servers}))
+        write_json({"running": state is not None, "servers": servers}, json_file)
     else:
         _show(state, settings)
     if not all(name in servers and servers[name].ready for name in names):
@@ -118,7 +112,3 @@ def _show(state: StackState | None, settings: Settings) -> None:
         health = "ready" if server.ready else "starting"
         again = f", restarted {server.restarts} times" if server.restarts else ""
         click.echo(f"{name:7} {health:8} {server.address} (pid {server.pid}{again})")
-
-
-def _json(report: object) -> str:
-    return json.dumps(msgspec.to_builtins(report), indent=2) + "\n"

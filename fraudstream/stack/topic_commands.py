@@ -1,12 +1,10 @@
 """`fraudstream topics create|show`."""
 
-import json
 import sys
-from typing import IO
 
 import click
-import msgspec
 
+from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.clients.topic_admin import (
     TopicDescription,
     TopicReport,
@@ -16,10 +14,6 @@ from fraudstream.clients.topic_admin import (
 from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
 
-JSON_OPTION = click.option(
-    "--json", "json_file", type=click.File("w"), metavar="FILE", help="Write JSON; - is stdout."
-)
-
 
 @click.group()
 def topics() -> None:
@@ -27,9 +21,9 @@ def topics() -> None:
 
 
 @topics.command()
-@JSON_OPTION
+@json_option
 @click.pass_obj
-def create(settings: Settings, json_file: IO[str] | None) -> None:
+def create(settings: Settings, json_file: str | None) -> None:
     """Create the missing topics and say how those that exist differ; nothing existing is changed.
 
     Exit code 1 if a difference matters: records would be lost, refused or out of order.
@@ -48,7 +42,7 @@ def create(settings: Settings, json_file: IO[str] | None) -> None:
         timeout_ms=settings.connect_timeout_ms,
     )
     if json_file:
-        _write(json_file, report)
+        write_json(report, json_file)
     else:
         _tell(report)
     if any(difference.matters for difference in report.differences):
@@ -56,9 +50,9 @@ def create(settings: Settings, json_file: IO[str] | None) -> None:
 
 
 @topics.command()
-@JSON_OPTION
+@json_option
 @click.pass_obj
-def show(settings: Settings, json_file: IO[str] | None) -> None:
+def show(settings: Settings, json_file: str | None) -> None:
     """List the topics with their partitions and the settings that matter.
 
     \b
@@ -71,7 +65,7 @@ def show(settings: Settings, json_file: IO[str] | None) -> None:
         settings.kafka_bootstrap, settings.environment, timeout_ms=settings.connect_timeout_ms
     )
     if json_file:
-        _write(json_file, found)
+        write_json(found, json_file)
     else:
         for topic in found:
             click.echo(_line(topic))
@@ -95,7 +89,3 @@ def _line(topic: TopicDescription) -> str:
         return f"{topic.name}: missing, `fraudstream topics create`"
     config = ", ".join(f"{name}={value}" for name, value in sorted(topic.config.items()))
     return f"{topic.name}: {topic.partitions} partitions, {config}"
-
-
-def _write(file: IO[str], report: object) -> None:
-    file.write(json.dumps(msgspec.to_builtins(report), indent=2) + "\n")
