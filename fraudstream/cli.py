@@ -12,6 +12,9 @@ from fraudstream import __version__
 from fraudstream.core.errors import FraudstreamError, SettingsError
 from fraudstream.core.settings import load_settings
 
+QUIET = {"ORT_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+"""onnxruntime and MLflow tell their makers of their use unless this is set before they are imported."""
+
 COMMANDS = {
     "alerts": "monitoring.commands:alerts",
     "demo": "verify.demo_command:demo",
@@ -70,6 +73,7 @@ def _settings_file(path: Path) -> str:
 
 def main() -> None:
     """Run the command line; every known error becomes one sentence and its exit code."""
+    os.environ.update(QUIET)
     try:
         root(standalone_mode=False)
     except click.ClickException as exc:

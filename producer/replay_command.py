@@ -236,7 +236,7 @@ def _view() -> Iterator[OnProgress]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=console) as bar:
-        task = bar.add_task("", total=None, moment="", labels=0, rate=0.0, late="")
+        task = bar.add_task("", total=0, moment="", labels=0, rate=0.0, late="")
 
         def show(progress: Progress) -> None:
             bar.update(

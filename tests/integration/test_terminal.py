@@ -1,0 +1,47 @@
+"""Commands as people see them: on a terminal, where progress bars are drawn."""
+
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fraudstream.core.settings import Settings
+from tests.processes import command
+
+
+def on_a_terminal(settings: Settings, *arguments: str) -> tuple[int, str]:
+    """Run a command on a pseudo-terminal; return its exit status and what it showed."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command(settings, *arguments), stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65_536):
+            shown += piece
+    except OSError:
+        pass  # Linux says so when the other end is closed
+    finally:
+        os.close(ours)
+    return process.wait(60), shown.decode(errors="replace")
+
+
+@pytest.mark.parametrize("partitions", [1])
+def test_progress_on_a_terminal_ends_with_the_result(topics: Settings, tmp_path: Path) -> None:
+    file = str(tmp_path / "day.parquet")
+    small = ("--days", "3", "--customers", "300", "--terminals", "200")
+    for arguments, says in (
+        (("generate", "--out", file, *small), "transactions"),
+        (("replay", file, "--unpaced"), "sent"),
+        (("replay", file, "--unpaced", "--restart", "--client", "kafka-python"), "sent"),
+        (("ledger",), "waiting"),
+        (("topics", "show"), "transactions"),
+        (("stack", "status"), ""),
+    ):
+        status, shown = on_a_terminal(topics, *arguments)
+        assert "Traceback" not in shown, shown
+        assert says in shown
+        assert status == 0 or arguments[0] == "stack", shown
