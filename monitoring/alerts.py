@@ -5,13 +5,14 @@ Two things matter to any reader of `alerts`, `scores` and `dead-letters`: `isola
 happened), and committing your own offsets only after you have acted on an alert.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
-from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.scores import Alert
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
@@ -19,12 +20,17 @@ from fraudstream.core.topics import topic_name
 _decoder = msgspec.json.Decoder(Alert)
 
 
-def alerts(settings: Settings, *, from_beginning: bool, follow: bool) -> Iterator[Alert]:
+def alerts(
+    settings: Settings, *, from_beginning: bool, follow: bool, on_broken: Callable[[str], None]
+) -> Generator[Alert, None, None]:
     """Yield committed alerts: from now on, or from the beginning; `follow` waits for more at the end.
+
+    A record that is no alert is left out; `on_broken` hears where it stands and what is wrong.
 
     Raises:
         DependencyUnreachable: no broker answers within `connect_timeout_ms`.
         Refused: the topic does not exist.
+        FraudstreamError: kafka-python cannot read a record (its compression, or it is corrupt).
     """
     consumer = _connect(settings)
     try:
@@ -37,10 +43,28 @@ def alerts(settings: Settings, *, from_beginning: bool, follow: bool) -> Iterato
             consumer.seek_to_end(*places)
         while follow or any(consumer.position(place) < ends[place] for place in places):
             for records in consumer.poll(timeout_ms=200).values():
-                for record in records:
-                    yield _decoder.decode(record.value)
+                yield from _decoded(records, on_broken)
+    except KafkaError as exc:
+        raise FraudstreamError(
+            f"the alerts on {settings.kafka_bootstrap} cannot be read with kafka-python ({exc}): for records "
+            "in lz4, snappy or zstd install the package of that codec"
+        ) from exc
     finally:
         consumer.close()
+
+
+def _decoded(
+    records: Iterable[ConsumerRecord], on_broken: Callable[[str], None]
+) -> Iterator[Alert]:
+    for record in records:
+        try:
+            alert = _decoder.decode(record.value or b"")
+        except (ValueError, RecursionError) as exc:
+            place = f"{record.topic} {record.partition}:{record.offset}"
+            reason = "no value" if record.value is None else str(exc)
+            on_broken(f"no alert at {place} (partition:offset), left out: {reason}")
+        else:
+            yield alert
 
 
 def _connect(settings: Settings) -> KafkaConsumer:

@@ -1,5 +1,8 @@
 """`fraudstream alerts tail`: alerts as they are committed."""
 
+import os
+import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -43,17 +46,34 @@ def tail(
       fraudstream alerts tail --limit 10
     """
     found = read_alerts(
-        with_addresses(settings), from_beginning=from_beginning, follow=not no_follow
+        with_addresses(settings, ["kafka"]),
+        from_beginning=from_beginning,
+        follow=not no_follow,
+        on_broken=lambda what: click.echo(what, err=True),
     )
-    for alert in islice(found, limit):
-        click.echo(msgspec.json.encode(alert).decode() if as_json else line(alert))
+    with closing(found):
+        try:
+            for alert in islice(found, limit):
+                click.echo(msgspec.json.encode(alert).decode() if as_json else line(alert))
+        except BrokenPipeError:
+            # The reader, as in `| head -1`, has all it wanted; the last flush must find an open file.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def line(alert: Alert) -> str:
     """Return an alert as one line for people."""
-    moment = datetime.fromtimestamp(alert.event_time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    score = "-" if alert.score is None else f"{alert.score:.3f}"
     amount = f"{alert.amount_minor / 100:,.2f} {alert.currency}"
     return (
-        f"{moment}  {alert.score:.3f}  {amount:>14}  customer {alert.customer}  terminal {alert.terminal}  "
-        f"{'; '.join(alert.reasons)}  [{alert.transaction_id}, model {alert.model_version}]"
+        f"{_moment(alert.event_time_ms)}  {score}  {amount:>14}  customer {alert.customer}  "
+        f"terminal {alert.terminal}  {'; '.join(alert.reasons)}  "
+        f"[{alert.transaction_id}, model {alert.model_version}]"
     )
+
+
+def _moment(event_time_ms: int) -> str:
+    """Return UTC milliseconds for people; a number that is no time stays a number."""
+    try:
+        return datetime.fromtimestamp(event_time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return str(event_time_ms)

@@ -8,7 +8,7 @@ from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
-from verify.ledger import Ledger, Log, count
+from verify.ledger import Ledger, Log, Place, Position, count
 
 
 class Unbalanced(FraudstreamError):
@@ -21,7 +21,8 @@ class Unbalanced(FraudstreamError):
 def ledger(settings: Settings, json_file: str | None) -> None:
     """Count what came in against scores and dead letters, by position, with an independent client.
 
-    Exit code 1 when a committed transaction has no result or more than one; the positions are named.
+    Exit code 1 when a committed transaction has no result, more than one, or another transaction's, or
+    when a result belongs to no transaction; the places are named.
 
     \b
     Examples:
@@ -51,18 +52,25 @@ def ledger(settings: Settings, json_file: str | None) -> None:
 
 
 def _sentence(report: Ledger) -> str:
+    wrong = f", unfounded {report.unfounded:,}" if report.unfounded else ""
+    wrong += f", mismatched {report.mismatched:,}" if report.mismatched else ""
     return (
         f"{report.transactions:,} in = {report.scored:,} scored + {report.dead_letters:,} dead letters"
-        f" + {report.waiting:,} waiting; lost {report.lost:,}, duplicates {report.duplicates:,}"
+        f" + {report.waiting:,} waiting; lost {report.lost:,}, duplicates {report.duplicates:,}{wrong}"
     )
 
 
 def _difference(report: Ledger) -> str:
-    def places(positions: object) -> str:
-        return ", ".join(f"{p.source_partition}:{p.source_offset}" for p in positions)  # type: ignore[attr-defined]
+    def positions(found: list[Position]) -> str:
+        return ", ".join(f"{p.source_partition}:{p.source_offset}" for p in found) or "none"
+
+    def places(found: list[Place]) -> str:
+        return ", ".join(f"{p.topic} {p.partition}:{p.offset}" for p in found) or "none"
 
     return (
-        f"lost {report.lost} ({places(report.lost_positions) or 'none'}), "
-        f"duplicates {report.duplicates} ({places(report.duplicate_positions) or 'none'}), "
-        f"unfounded {report.unfounded}; places are partition:offset of topic transactions"
+        f"lost {report.lost} ({positions(report.lost_positions)}), "
+        f"duplicates {report.duplicates} ({positions(report.duplicate_positions)}), places are "
+        "partition:offset of topic transactions; "
+        f"unfounded {report.unfounded} ({places(report.unfounded_places)}), "
+        f"mismatched {report.mismatched} ({places(report.mismatched_places)}), places are the results' own"
     )

@@ -1,12 +1,12 @@
 """The loss ledger: in = scored + dead letters, counted by position with an independent client.
 
 Reads with kafka-python, not with the scorer's librdkafka, and imports nothing of scorer/. Every
-position of `transactions` that the group has committed must have exactly one readable result.
+position of `transactions` that the group has committed must have exactly one readable result, and that
+result must be of the transaction which stands there: same id in a score, same bytes in a dead letter.
 """
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -15,9 +15,10 @@ from kafka.errors import KafkaError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
+from verify.tally import SCORE, Arrivals, Arrived, Ints, Record, Results
 
 NAMED = 20
 """At most so many positions of a kind are named in the report."""
@@ -33,11 +34,20 @@ class Position(msgspec.Struct, frozen=True):
     source_offset: int
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where a result itself stands: topic (base name), partition, offset."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     """What came in and what came out, in records.
 
     `waiting`: not yet committed by the scorers. `lost`: committed, yet without a result. `duplicates`:
-    results beyond the first of a position. `unfounded`: results of positions that do not exist.
+    results beyond the first of a position. `unfounded`: results of positions that do not exist, or that
+    do not say which one. `mismatched`: results of another transaction than the one at their position.
     """
 
     transactions: int
@@ -47,22 +57,16 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     duplicates: int
     unfounded: int
+    mismatched: int
     lost_positions: list[Position]
     duplicate_positions: list[Position]
+    unfounded_places: list[Place]
+    mismatched_places: list[Place]
 
     @property
     def balanced(self) -> bool:
-        """Return whether every committed transaction has exactly one result."""
-        return not (self.lost or self.duplicates or self.unfounded)
-
-
-class Record(Protocol):
-    """The part of a kafka-python record that is read here."""
-
-    partition: int
-    offset: int
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
+        """Return whether every committed transaction has exactly one result, and it is its own."""
+        return not (self.lost or self.duplicates or self.unfounded or self.mismatched)
 
 
 class Log:
@@ -140,7 +144,12 @@ class Log:
         return sum(self.committed(group).values()), sum(ends.values())
 
     def records(self, name: str) -> Iterator[Record]:
-        """Yield every readable record of a topic, from its beginning to its end as of now."""
+        """Yield every readable record of a topic, from its beginning to its end as of now.
+
+        Raises:
+            Refused: the topic does not exist.
+            FraudstreamError: kafka-python cannot read a record (its compression, or it is corrupt).
+        """
         topic = topic_name(self._environment, name)
         partitions = self._consumer.partitions_for_topic(topic)
         if not partitions:
@@ -154,7 +163,7 @@ class Log:
         done = 0
         open_places = {place for place in places if begins[place] < ends[place]}
         while open_places:
-            for place, found in self._consumer.poll(timeout_ms=1_000).items():
+            for place, found in self._poll(topic).items():
                 yield from (record for record in found if record.offset < ends[place])
             # The position, not the last record, tells the end: markers of transactions take offsets.
             open_places = {p for p in open_places if self._consumer.position(p) < ends[p]}
@@ -163,75 +172,94 @@ class Log:
             self._progress(name, done, total)
         self._consumer.resume(*places)
 
-
-class Tally:
-    """How often each position occurs, as one growing int32 array a partition."""
-
-    def __init__(self) -> None:
-        self._pending: dict[int, list[int]] = {}
-        self.records = 0
-
-    def add(self, partition: int, offset: int) -> None:
-        """Count one record of a position."""
-        self._pending.setdefault(partition, []).append(offset)
-        self.records += 1
-
-    def counts(self, partition: int, length: int) -> np.ndarray:
-        """Return int64 [length]: how often each offset below `length` occurs."""
-        offsets = np.array(self._pending.get(partition, []), dtype=np.int64)
-        return np.bincount(offsets, minlength=length)
-
-    def partitions(self) -> set[int]:
-        """Return the partitions that occur."""
-        return set(self._pending)
+    def _poll(self, topic: str) -> "dict[TopicPartition, list[Record]]":
+        found: dict[TopicPartition, list[Record]]
+        try:
+            found = self._consumer.poll(timeout_ms=1_000)
+        except KafkaError as exc:
+            raise FraudstreamError(
+                f"topic {topic} cannot be read with kafka-python ({exc}): for records in lz4, snappy or "
+                "zstd install the package of that codec beside fraudstream, then count again"
+            ) from exc
+        return found
 
 
 def count(log: Log, group: str) -> Ledger:
-    """Return the ledger of an environment; `group` is the consumer group of its scorers."""
+    """Return the ledger of an environment; `group` is the consumer group of its scorers.
+
+    The offsets come first and the transactions last: whatever has a result is among them.
+
+    Raises:
+        FraudstreamError: a topic cannot be read to its end.
+    """
     committed = log.committed(group)
-    came_in, results = Tally(), Tally()
+    came_in, results = Arrivals(), Results()
     for record in log.records("scores"):
-        place = _position_decoder.decode(record.value or b"")
-        results.add(place.source_partition, place.source_offset)
-    scored = results.records
+        results.add_score(record)
     for record in log.records("dead-letters"):
-        headers = dict(record.headers)
-        results.add(int(headers["source_partition"]), int(headers["source_offset"]))
+        results.add_dead_letter(record)
     for record in log.records("transactions"):
-        came_in.add(record.partition, record.offset)
-    return balance(came_in, results, scored, committed)
+        came_in.add_record(record)
+    return balance(came_in, results, committed)
 
 
-_position_decoder = msgspec.json.Decoder(Position)
-
-
-def balance(came_in: Tally, results: Tally, scored: int, committed: dict[int, int]) -> Ledger:
-    """Return the ledger of two tallies; `scored` of `results` are scores, `committed` as in `Log`."""
-    waiting = unfounded = 0
-    lost: list[Position] = []
-    duplicates: list[Position] = []
-    lost_count = duplicate_count = 0
-    for partition in sorted(came_in.partitions() | results.partitions()):
-        inputs = came_in.counts(partition, 0)
-        outputs = results.counts(partition, len(inputs))
-        inputs = np.pad(inputs, (0, len(outputs) - len(inputs)))
-        due = np.arange(len(inputs)) < committed.get(partition, 0)
-        missing = np.flatnonzero((inputs > 0) & (outputs == 0) & due)
-        doubled = np.flatnonzero((inputs > 0) & (outputs > 1))
-        waiting += int(((inputs > 0) & (outputs == 0) & ~due).sum())
-        unfounded += int(outputs[inputs == 0].sum())
-        lost_count += len(missing)
-        duplicate_count += int((outputs[doubled] - 1).sum())
-        lost += [Position(partition, int(offset)) for offset in missing[:NAMED]]
-        duplicates += [Position(partition, int(offset)) for offset in doubled[:NAMED]]
+def balance(came_in: Arrivals, results: Results, committed: dict[int, int]) -> Ledger:
+    """Return the ledger of what came in and what came out; `committed` as in `Log`."""
+    sums = _Sums(len(results))
+    for partition in came_in.partitions():
+        arrived = came_in.of(partition)
+        outputs = sums.join(partition, arrived, results)
+        sums.add(partition, arrived.offsets, outputs, committed.get(partition, 0))
+    scored = int((results.kinds() == SCORE).sum())
+    unfounded = np.flatnonzero(~sums.founded)
+    mismatched = np.flatnonzero(sums.founded & ~sums.own)
     return Ledger(
-        transactions=came_in.records,
+        transactions=len(came_in),
         scored=scored,
-        dead_letters=results.records - scored,
-        waiting=waiting,
-        lost=lost_count,
-        duplicates=duplicate_count,
-        unfounded=unfounded,
-        lost_positions=lost[:NAMED],
-        duplicate_positions=duplicates[:NAMED],
+        dead_letters=len(results) - scored,
+        waiting=sums.waiting,
+        lost=sums.lost,
+        duplicates=sums.duplicates,
+        unfounded=len(unfounded),
+        mismatched=len(mismatched),
+        lost_positions=sums.lost_positions[:NAMED],
+        duplicate_positions=sums.duplicate_positions[:NAMED],
+        unfounded_places=[Place(*results.own_place(int(i))) for i in unfounded[:NAMED]],
+        mismatched_places=[Place(*results.own_place(int(i))) for i in mismatched[:NAMED]],
     )
+
+
+class _Sums:
+    """The sums over partitions; `founded`, `own` bool [results]: has a position, is its transaction's."""
+
+    def __init__(self, results: int) -> None:
+        self.founded = np.zeros(results, dtype=bool)
+        self.own = np.zeros(results, dtype=bool)
+        self.waiting = self.lost = self.duplicates = 0
+        self.lost_positions: list[Position] = []
+        self.duplicate_positions: list[Position] = []
+
+    def join(self, partition: int, arrived: Arrived, results: Results) -> Ints:
+        """Look the results of a partition up among its transactions; return int64 [N]: results of each."""
+        partitions, offsets = results.sources()
+        mine = np.flatnonzero(partitions == partition)
+        at = np.searchsorted(arrived.offsets, offsets[mine])
+        at = np.minimum(at, len(arrived.offsets) - 1)
+        exists = arrived.offsets[at] == offsets[mine]
+        mine, at = mine[exists], at[exists]
+        is_score = results.kinds()[mine] == SCORE
+        wanted = np.where(is_score, arrived.names[at], arrived.contents[at])
+        self.founded[mine] = True
+        self.own[mine] = wanted == results.digests()[mine]
+        return np.bincount(at, minlength=len(arrived.offsets))
+
+    def add(self, partition: int, offsets: Ints, outputs: Ints, committed: int) -> None:
+        """Add what is lost, doubled or waiting; `outputs` int64 [N]: results of each of `offsets`."""
+        missing = offsets[outputs == 0]
+        lost = missing[missing < committed]
+        self.waiting += len(missing) - len(lost)
+        self.lost += len(lost)
+        self.duplicates += int((outputs[outputs > 1] - 1).sum())
+        doubled = offsets[outputs > 1]
+        self.lost_positions += [Position(partition, int(o)) for o in lost[:NAMED]]
+        self.duplicate_positions += [Position(partition, int(o)) for o in doubled[:NAMED]]

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -20,7 +21,7 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every setting with its unit in its name. An empty address means: the embedded stack of `state_dir`."""
 
-    environment: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")] = "local"
+    environment: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}\\Z")] = "local"
     state_dir: str = ".fraudstream"
     kafka_bootstrap: str = ""
     redis_url: str = ""
@@ -56,7 +57,11 @@ def load_settings(
         values: dict[str, object] = tomllib.loads(toml_text)
     except tomllib.TOMLDecodeError as exc:
         raise SettingsError(f"fraudstream.toml is not valid TOML: {exc}") from exc
-    known = {field.encode_name for field in msgspec.structs.fields(Settings)}
+    known = set(Settings.__struct_fields__)
+    if strangers := sorted(values.keys() - known):
+        raise SettingsError(
+            f"fraudstream.toml: {', '.join(strangers)} is no setting; known: {', '.join(sorted(known))}"
+        )
     for variable, text in environment.items():
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if variable.startswith(ENVIRONMENT_PREFIX) and name in known:
@@ -77,15 +82,49 @@ def make_settings(values: Mapping[str, object]) -> Settings:
     """Return settings made from `values`, numbers given as text included.
 
     Raises:
-        SettingsError: an unknown name, a wrong type or a value out of range.
+        SettingsError: an unknown name, a wrong type, a value out of range or no address.
     """
     try:
-        return msgspec.convert(dict(values), Settings, strict=False)
+        settings = msgspec.convert(dict(values), Settings, strict=False)
     except msgspec.ValidationError as exc:
         found = re.search(r"`\$\.(\w+)`", str(exc))
         field = found.group(1) if found else "settings"
         reason = re.sub(r" - at `.*`$", "", str(exc))
         raise SettingsError(f"setting {field} = {values.get(field)!r}: {reason}") from exc
+    for server in filter(None, settings.kafka_bootstrap.split(",")):
+        _check_address("kafka_bootstrap", f"kafka://{server.strip()}", ("kafka",))
+    if settings.redis_url and not settings.redis_url.startswith("unix://"):
+        _check_address("redis_url", settings.redis_url, ("redis", "rediss"))
+    if settings.mlflow_url:
+        _check_address("mlflow_url", settings.mlflow_url, ("http", "https"))
+    return settings
+
+
+_FORMS = {
+    "kafka_bootstrap": "host:port,host:port",
+    "redis_url": "redis://host:port/0",
+    "mlflow_url": "http://host:port",
+}
+
+
+def _check_address(field: str, url: str, schemes: tuple[str, ...]) -> None:
+    """Raise SettingsError unless `url` has one of the schemes, a host and no impossible port."""
+    try:
+        parts = urlsplit(url)
+        wrong = ""
+        if parts.scheme not in schemes:
+            wrong = f"it does not begin with {schemes[0]}://"
+        elif not parts.hostname:
+            wrong = "it names no host"
+        elif parts.scheme == "kafka" and parts.path:
+            wrong = "it is no host:port"
+        elif parts.port == 0:
+            wrong = "port 0 is no port of a server"
+    except ValueError as exc:
+        wrong = str(exc)
+    if wrong:
+        shown = re.sub(r"//.*@", "//***@", url).removeprefix("kafka://")
+        raise SettingsError(f"setting {field} = {shown!r}: {wrong}; give it as {_FORMS[field]}")
 
 
 def state_path(settings: Settings) -> Path:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from fraudstream.clients.topic_admin import create_topics
 from fraudstream.core.errors import Refused
+from fraudstream.core.scores import Alert
 from fraudstream.core.settings import Settings, make_settings
 from fraudstream.core.topics import topic_name
 from fraudstream.stack import embedded
@@ -20,7 +23,7 @@ from fraudstream.stack.state import StackPaths
 from producer.generator import make_parameters, source
 from producer.pace import AtRate
 from producer.replay import ReplayPlan, replay_table
-from tests.processes import faster, run, wait_until, worker
+from tests.processes import command, faster, run, wait_until, worker
 from verify.ledger import Log, count
 
 
@@ -164,22 +167,146 @@ def test_a_stopped_worker_ends_within_ten_seconds_also_while_the_broker_hangs(
             os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.xfail(
-    reason="DecodeError, KeyError, OSError and ValueError reach the user", strict=True
-)
-def test_no_command_shows_a_stack_trace_when_a_record_or_a_path_is_broken(topics: Settings) -> None:
-    producer = Producer({"bootstrap.servers": topics.kafka_bootstrap})
-    producer.produce(topic_name(topics.environment, "alerts"), b"no alert")
-    producer.produce(topic_name(topics.environment, "dead-letters"), b"no headers")
+def say(settings: Settings, name: str, *values: bytes | None) -> None:
+    """Write records without headers to a topic, round about its partitions."""
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap})
+    for number, value in enumerate(values):
+        topic = topic_name(settings.environment, name)
+        producer.produce(topic, value, partition=number % settings.partitions)
     assert producer.flush(30) == 0
-    for arguments in (
-        ("alerts", "tail", "--from-beginning", "--no-follow"),
+
+
+def alert(number: int, **fields: object) -> bytes:
+    score = dict.fromkeys(Alert.__struct_fields__, 0)
+    texts = dict.fromkeys(("customer", "terminal", "feature_set", "alert_id"), "x")
+    more = {
+        "v": 1,
+        "transaction_id": f"t{number}",
+        "currency": "EUR",
+        "decision": "alert",
+        "model_version": "1",
+        "features": [],
+        "stale": False,
+        "stages": dict.fromkeys(("waiting", "features", "model", "until_produce"), 0.0),
+        "reasons": ["new terminal"],
+        "suggested_action": "call",
+    }
+    return json.dumps(score | texts | more | fields).encode()
+
+
+def test_broken_alerts_are_named_and_left_out(topics: Settings) -> None:
+    topics = faster(topics, redis_url="", mlflow_url="")  # a consumer of alerts needs neither
+    deep = b'{"v":1,"x":' + b"[" * 30_000 + b"]" * 30_000 + b"}"
+    odd = alert(1, score=None, event_time_ms=10**18)
+    say(topics, "alerts", b"no alert", None, deep, b'{"v":1,"customer":"\xff"}', odd, alert(2))
+    for as_json in ((), ("--json",)):
+        done = run(topics, "alerts", "tail", "--from-beginning", "--no-follow", *as_json)
+        assert done.returncode == 0, done.stderr[-500:]
+        assert "Traceback" not in done.stderr
+        assert len(done.stdout.splitlines()) == 2
+        assert done.stderr.count("left out") == 4
+        assert f"{topic_name(topics.environment, 'alerts')} 1:0 (partition" in done.stderr
+
+
+def test_a_reader_of_alerts_that_leaves_or_is_interrupted_sees_no_trace(topics: Settings) -> None:
+    say(topics, "alerts", *[alert(number) for number in range(5_000)])
+    line = shlex.join(command(topics, "alerts", "tail", "--from-beginning", "--no-follow"))
+    left = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{line} | head -1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (left.returncode, left.stderr) == (0, "")
+    assert len(left.stdout.splitlines()) == 1
+    following = subprocess.Popen(
+        command(topics, "alerts", "tail", "--from-beginning"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert following.stdout is not None
+    following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    _, said = following.communicate(timeout=20)
+    assert (following.returncode, said.strip()) == (130, "stopped")
+
+
+def test_the_ledger_counts_what_is_no_result_of_anything(topics: Settings) -> None:
+    far = {"transaction_id": "t1", "source_partition": 0, "source_offset": 3_000_000_000}
+    say(topics, "scores", json.dumps(far).encode(), b"no score", None)
+    say(topics, "dead-letters", b"no headers")
+    done = run(topics, "ledger")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "unfounded 4 (scores 0:0, " in done.stderr
+    assert "dead-letters 0:0" in done.stderr
+
+
+def test_input_in_a_codec_that_the_ledger_has_not_is_said_in_one_sentence(topics: Settings) -> None:
+    send(topics, good(range(10)), **{"compression.type": "lz4"})
+    done = run(topics, "ledger")
+    if done.returncode == 0:
+        pytest.skip("a package for lz4 is installed")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "lz4" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         ("ledger",),
-        ("ledger", "--json", "/nowhere/report.json"),
-        ("replay", "--rate", "nan", "--limit", "10"),
-    ):
-        done = run(topics, *arguments)
-        assert "Traceback" not in done.stderr, f"{arguments}: {done.stderr[-500:]}"
+        ("demo",),
+        ("replay", "--limit", "10"),
+        ("generate", "--out", "never.parquet", "--days", "1"),
+        ("train",),
+        ("models", "list"),
+        ("models", "show", "1"),
+        ("models", "promote", "1"),
+        ("topics", "create"),
+        ("topics", "show"),
+        ("stack", "up"),
+        ("stack", "status"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(
+    settings: Settings, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    for target in ("/nowhere/report.json", str(tmp_path)):
+        done = run(settings, *arguments, "--json", target)
+        assert done.returncode == 2, done.stderr[-500:]
+        assert done.stderr.startswith(f"error: --json {target}")
+        assert len(done.stderr.splitlines()) == 1
+    assert not Path("never.parquet").exists()
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "-inf", "1e999", "-1"])
+def test_a_rate_that_is_no_pace_is_wrong_usage(settings: Settings, rate: str) -> None:
+    done = run(settings, "replay", "--rate", rate, "--limit", "10")
+    assert done.returncode == 2
+    assert "--rate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"environment = '\xff'", None])
+def test_a_settings_file_that_cannot_be_read_is_named(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "fraudstream.toml"
+    file.mkdir() if content is None else file.write_bytes(content)
+    done = subprocess.run(
+        command(Settings(), "stack", "status"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: fraudstream.toml ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_two_replays_of_one_source_started_together_send_no_row_twice(

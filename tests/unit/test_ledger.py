@@ -1,13 +1,38 @@
-"""The loss ledger finds one lost, one doubled, one unfounded result and names their places."""
+"""The loss ledger finds one lost, one doubled, one unfounded, one exchanged result and names their places."""
 
-from verify.ledger import Position, Tally, balance
+import hashlib
+import json
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from fraudstream.core.topics import MAX_TRANSACTION_BYTES
+from verify.ledger import Ledger, Place, Position
+from verify.ledger import balance as balance_of
+from verify.tally import DEAD_LETTER, SCORE, Arrivals, Results
+
+Places = Sequence[tuple[int, int]]
 
 
-def tally(*positions: tuple[int, int]) -> Tally:
-    made = Tally()
-    for partition, offset in positions:
-        made.add(partition, offset)
+def name(place: tuple[int, int]) -> int:
+    return hash(f"{place[0]}-{place[1]}")
+
+
+def arrivals(places: Places) -> Arrivals:
+    made = Arrivals()
+    for place in places:
+        made.add(*place, name=name(place), content=-name(place))
     return made
+
+
+def balance(came_in: Places, out: Places, scored: int, committed: dict[int, int]) -> Ledger:
+    """The first `scored` of the results are scores, the others dead letters."""
+    results = Results()
+    for i, place in enumerate(out):
+        kind, digest = (SCORE, name(place)) if i < scored else (DEAD_LETTER, -name(place))
+        results.add(kind, (0, i), place, digest)
+    return balance_of(arrivals(came_in), results, committed)
 
 
 def everything(partitions: int, length: int) -> list[tuple[int, int]]:
@@ -16,7 +41,7 @@ def everything(partitions: int, length: int) -> list[tuple[int, int]]:
 
 def test_one_result_for_each_position_is_balanced() -> None:
     places = everything(3, 50)
-    ledger = balance(tally(*places), tally(*reversed(places)), 140, {0: 50, 1: 50, 2: 50})
+    ledger = balance(places, places[::-1], 140, {0: 50, 1: 50, 2: 50})
     assert ledger.balanced
     assert (ledger.transactions, ledger.scored, ledger.dead_letters) == (150, 140, 10)
 
@@ -24,7 +49,7 @@ def test_one_result_for_each_position_is_balanced() -> None:
 def test_one_lost_among_many_is_named() -> None:
     places = everything(2, 1_000)
     results = [place for place in places if place != (1, 777)]
-    ledger = balance(tally(*places), tally(*results), len(results), {0: 1_000, 1: 1_000})
+    ledger = balance(places, results, len(results), {0: 1_000, 1: 1_000})
     assert not ledger.balanced
     assert (ledger.lost, ledger.duplicates) == (1, 0)
     assert ledger.lost_positions == [Position(1, 777)]
@@ -32,25 +57,133 @@ def test_one_lost_among_many_is_named() -> None:
 
 def test_one_doubled_among_many_is_named() -> None:
     places = everything(2, 1_000)
-    ledger = balance(tally(*places), tally(*places, (0, 5), (0, 5)), 2_002, {0: 1_000, 1: 1_000})
+    ledger = balance(places, [*places, (0, 5), (0, 5)], 2_002, {0: 1_000, 1: 1_000})
     assert not ledger.balanced
     assert (ledger.lost, ledger.duplicates) == (0, 2)
     assert ledger.duplicate_positions == [Position(0, 5)]
 
 
 def test_what_is_not_committed_yet_waits_and_is_not_lost() -> None:
-    ledger = balance(tally((0, 0), (0, 1), (0, 2)), tally((0, 0)), 1, {0: 1})
+    ledger = balance([(0, 0), (0, 1), (0, 2)], [(0, 0)], 1, {0: 1})
     assert ledger.balanced
     assert ledger.waiting == 2
 
 
 def test_a_result_of_a_position_that_does_not_exist_is_unfounded() -> None:
-    ledger = balance(tally((0, 0)), tally((0, 0), (0, 9), (4, 0)), 3, {0: 1})
+    ledger = balance([(0, 0)], [(0, 0), (0, 9), (4, 0)], 3, {0: 1})
     assert not ledger.balanced
     assert ledger.unfounded == 2
 
 
 def test_offsets_taken_by_transaction_markers_are_no_loss() -> None:
-    ledger = balance(tally((0, 0), (0, 2), (0, 5)), tally((0, 0), (0, 2), (0, 5)), 3, {0: 6})
+    ledger = balance([(0, 0), (0, 2), (0, 5)], [(0, 0), (0, 2), (0, 5)], 3, {0: 6})
     assert ledger.balanced
     assert ledger.lost == 0
+
+
+class Read(msgspec.Struct):
+    """A record as kafka-python gives it."""
+
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    partition: int = 0
+    offset: int = 0
+
+
+def transaction(number: int) -> bytes:
+    return json.dumps({"v": 1, "transaction_id": f"t{number}", "amount_minor": number}).encode()
+
+
+def score(number: int, *, partition: int = 0, offset: int | None = None) -> bytes:
+    """The score of a transaction, at its place unless told otherwise."""
+    place = {"source_partition": partition, "source_offset": number if offset is None else offset}
+    return json.dumps({"transaction_id": f"t{number}", "score": 0.5} | place).encode()
+
+
+def letter(value: bytes | None, offset: bytes | None, *more: tuple[str, bytes | None]) -> Read:
+    source = [("source_topic", b"transactions"), ("source_partition", b"0")]
+    return Read(value, [*source, ("source_offset", offset), *more])
+
+
+def of_records(
+    came_in: Sequence[bytes | None], scores: Sequence[bytes | None], letters: Sequence[Read] = ()
+) -> Ledger:
+    arrived, results = Arrivals(), Results()
+    for offset, value in enumerate(came_in):
+        arrived.add_record(Read(value, offset=offset))
+    for offset, value in enumerate(scores):
+        results.add_score(Read(value, offset=offset))
+    for offset, read in enumerate(letters):
+        results.add_dead_letter(msgspec.structs.replace(read, offset=offset))
+    return balance_of(arrived, results, {0: len(came_in)})
+
+
+def test_two_scores_that_changed_places_are_mismatched_and_named() -> None:
+    ledger = of_records(
+        [transaction(n) for n in range(5)],
+        [score(0), score(1, offset=2), score(2, offset=1), score(3), score(4)],
+    )
+    assert not ledger.balanced
+    assert (ledger.lost, ledger.duplicates, ledger.mismatched) == (0, 0, 2)
+    assert ledger.mismatched_places == [Place("scores", 0, 1), Place("scores", 0, 2)]
+
+
+def test_a_dead_letter_with_other_bytes_than_its_transaction_is_mismatched() -> None:
+    came_in = [b"broken", None, transaction(2)]
+    right = [letter(b"broken", b"0"), letter(None, b"1"), letter(transaction(2), b"2")]
+    assert of_records(came_in, [], right).balanced
+    wrong = [right[0], letter(b"", b"1"), letter(transaction(1), b"2")]
+    ledger = of_records(came_in, [], wrong)
+    assert (ledger.mismatched, ledger.balanced) == (2, False)
+    assert ledger.mismatched_places == [Place("dead-letters", 0, 1), Place("dead-letters", 0, 2)]
+
+
+def test_the_cut_dead_letter_of_a_huge_record_is_told_by_its_sha256() -> None:
+    huge = b"0" * (MAX_TRANSACTION_BYTES + 1)
+    digest = hashlib.sha256(huge).hexdigest().encode()
+    assert of_records([huge], [], [letter(huge[:9], b"0", ("original_sha256", digest))]).balanced
+    assert of_records([huge], [], [letter(huge[:9], b"0")]).mismatched == 1
+    assert (
+        of_records([huge], [], [letter(huge[:9], b"0", ("original_sha256", b"0"))]).mismatched == 1
+    )
+
+
+def test_a_score_of_a_record_that_has_no_id_is_mismatched() -> None:
+    assert of_records([b"broken"], [score(0)]).mismatched == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"no score",
+        b'{"transaction_id":"\xff","source_partition":0,"source_offset":0}',
+        b'{"transaction_id":"t1","x":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+        score(1, offset=3_000_000_000),
+        score(1, offset=-1),
+        score(1, offset=2**63 - 1),
+        score(1, offset=2**70),
+        score(1, partition=7),
+        score(1, partition=-1),
+    ],
+)
+def test_a_score_of_nothing_that_exists_is_unfounded_and_its_own_place_is_named(
+    value: bytes | None,
+) -> None:
+    ledger = of_records([transaction(0)], [score(0), value])
+    assert not ledger.balanced
+    assert (ledger.unfounded, ledger.lost, ledger.duplicates) == (1, 0, 0)
+    assert ledger.unfounded_places == [Place("scores", 0, 1)]
+
+
+@pytest.mark.parametrize("offset", [None, b"", b"first", b"-1", b"1" * 5_000, b"9" * 18])
+def test_a_dead_letter_without_a_readable_source_is_unfounded(offset: bytes | None) -> None:
+    ledger = of_records([transaction(0)], [score(0)], [letter(b"x", offset)])
+    assert ledger.unfounded_places == [Place("dead-letters", 0, 0)]
+    assert not ledger.balanced
+
+
+def test_headers_of_the_original_do_not_hide_those_of_the_scorer() -> None:
+    hostile = ("source_offset", b"0"), ("source_topic", b"elsewhere")
+    ledger = of_records([transaction(0), b"bad"], [score(0)], [letter(b"bad", b"1", *hostile)])
+    assert ledger.balanced

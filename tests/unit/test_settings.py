@@ -37,13 +37,56 @@ def test_a_wrong_value_names_field_value_and_what_is_allowed(
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("kafka_bootstrap", "broker:99999", "0-65535"),
+        ("kafka_bootstrap", "broker:9092,broker:port", "host:port"),
+        ("kafka_bootstrap", ":9092", "no host"),
+        ("kafka_bootstrap", "http://broker:9092", "no host:port"),
+        ("redis_url", "redis://features:99999/0", "0-65535"),
+        ("redis_url", "features:6379", "redis://host:port/0"),
+        ("redis_url", "redis://:6379", "no host"),
+        ("mlflow_url", "mlflow:5000", "http://host:port"),
+        ("mlflow_url", "http://mlflow:port", "http://host:port"),
+        ("mlflow_url", "http://mlflow:0", "port 0"),
+        ("environment", "prod\n", "regex"),
+    ],
+)
+def test_what_is_no_address_is_answered_with_one_that_is(name: str, value: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=f"setting {name} = ") as caught:
+        make_settings({name: value})
+    assert says in str(caught.value)
+
+
+def test_a_wrong_address_does_not_show_its_password() -> None:
+    with pytest.raises(SettingsError) as caught:
+        make_settings({"redis_url": "redis://me:pass@word@features:99999/0"})
+    assert "word" not in str(caught.value)
+    assert "features" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kafka_bootstrap", "a:9092, b:9092,c"),
+        ("kafka_bootstrap", "[::1]:9092"),
+        ("redis_url", "unix:///run/valkey.sock?db=1"),
+        ("redis_url", "rediss://me:secret@features:6380/2"),
+        ("mlflow_url", "https://mlflow.example/prefix"),
+    ],
+)
+def test_addresses_of_every_usual_form_are_taken(name: str, value: str) -> None:
+    assert getattr(make_settings({name: value}), name) == value
+
+
 def test_an_unknown_variable_is_refused_with_the_known_names() -> None:
     with pytest.raises(SettingsError, match=r"FRAUDSTREAM_PARTITION is no setting.*partitions"):
         load_settings("", {"FRAUDSTREAM_PARTITION": "2"})
 
 
-def test_an_unknown_name_in_the_file_is_refused() -> None:
-    with pytest.raises(SettingsError, match="partition"):
+def test_an_unknown_name_in_the_file_is_refused_with_the_known_names() -> None:
+    with pytest.raises(SettingsError, match=r"toml: partition is no setting; known: .*partitions"):
         load_settings("partition = 2", {})
 
 

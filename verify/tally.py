@@ -1,0 +1,171 @@
+"""What the ledger keeps of each record: where it stands and eight bytes of what it says, in flat arrays.
+
+The eight bytes are Python's own hash, keyed anew in each process, so nobody can prepare a collision.
+"""
+
+import hashlib
+import re
+from array import array
+from collections.abc import Sequence
+from typing import Annotated, Protocol
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from fraudstream.core.topics import MAX_TRANSACTION_BYTES
+
+NOWHERE = -1
+"""Partition and offset of a result that does not say where its transaction stands."""
+SCORE, DEAD_LETTER = 0, 1
+
+Ints = NDArray[np.int64]
+
+
+class Record(Protocol):
+    """The part of a kafka-python record that is read here."""
+
+    partition: int
+    offset: int
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class Arrived(msgspec.Struct, frozen=True):
+    """The transactions of one partition, int64 [N] each: rising offsets, digests of id and of bytes."""
+
+    offsets: Ints
+    names: Ints
+    contents: Ints
+
+
+class Arrivals:
+    """All transactions; 24 bytes each."""
+
+    def __init__(self) -> None:
+        self._columns: dict[int, tuple[array[int], array[int], array[int]]] = {}
+
+    def add(self, partition: int, offset: int, *, name: int, content: int) -> None:
+        """Keep one transaction; within a partition offsets rise."""
+        columns = self._columns.get(partition)
+        if columns is None:
+            columns = self._columns[partition] = (array("q"), array("q"), array("q"))
+        columns[0].append(offset)
+        columns[1].append(name)
+        columns[2].append(content)
+
+    def add_record(self, record: Record) -> None:
+        """Keep one record of `transactions`; one without a readable id matches no score."""
+        name = _name(record.value) if record.value else NOWHERE
+        content = _content(record)
+        self.add(record.partition, record.offset, name=name, content=content)
+
+    def __len__(self) -> int:
+        return sum(len(columns[0]) for columns in self._columns.values())
+
+    def partitions(self) -> list[int]:
+        """Return the partitions that hold transactions, rising."""
+        return sorted(self._columns)
+
+    def of(self, partition: int) -> Arrived:
+        """Return the transactions of one partition."""
+        return Arrived(*(np.frombuffer(column, np.int64) for column in self._columns[partition]))
+
+
+class Results:
+    """All scores and dead letters in the order of their reading: own place, transaction's place, digest."""
+
+    def __init__(self) -> None:
+        self._kinds = array("b")
+        self._own = array("q"), array("q")
+        self._source = array("q"), array("q")
+        self._digests = array("q")
+
+    def add(self, kind: int, own: tuple[int, int], source: tuple[int, int], digest: int) -> None:
+        """Keep one result; `own` and `source` are (partition, offset)."""
+        self._kinds.append(kind)
+        self._own[0].append(own[0])
+        self._own[1].append(own[1])
+        self._source[0].append(source[0])
+        self._source[1].append(source[1])
+        self._digests.append(digest)
+
+    def add_score(self, record: Record) -> None:
+        """Keep one record of `scores`; an unreadable one stands for no transaction."""
+        own = record.partition, record.offset
+        try:
+            score = _scores.decode(record.value or b"")
+        except (ValueError, RecursionError):
+            self.add(SCORE, own, (NOWHERE, NOWHERE), 0)
+            return
+        source = score.source_partition, score.source_offset
+        self.add(SCORE, own, source, hash(score.transaction_id))
+
+    def add_dead_letter(self, record: Record) -> None:
+        """Keep one record of `dead-letters`; one without the headers of its source stands for none.
+
+        The original's headers follow the scorer's own, so the first of a name counts.
+        """
+        headers = dict(reversed(record.headers))
+        source = _number(headers.get("source_partition")), _number(headers.get("source_offset"))
+        if headers.get("source_topic") != b"transactions":
+            source = NOWHERE, NOWHERE
+        own = record.partition, record.offset
+        self.add(DEAD_LETTER, own, source, _content(record))
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def kinds(self) -> NDArray[np.int8]:
+        """Return int8 [N]: `SCORE` or `DEAD_LETTER`."""
+        return np.frombuffer(self._kinds, np.int8)
+
+    def sources(self) -> tuple[Ints, Ints]:
+        """Return partitions and offsets of the transactions, int64 [N] each."""
+        return np.frombuffer(self._source[0], np.int64), np.frombuffer(self._source[1], np.int64)
+
+    def digests(self) -> Ints:
+        """Return int64 [N]: of the transaction's id for a score, of its bytes for a dead letter."""
+        return np.frombuffer(self._digests, np.int64)
+
+    def own_place(self, index: int) -> tuple[str, int, int]:
+        """Return topic (base name), partition and offset of a result itself."""
+        topic = "scores" if self._kinds[index] == SCORE else "dead-letters"
+        return topic, self._own[0][index], self._own[1][index]
+
+
+class _ScoreKey(msgspec.Struct):
+    transaction_id: str
+    source_partition: Annotated[int, Meta(ge=0, le=2**31 - 1)]
+    source_offset: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class _TransactionKey(msgspec.Struct):
+    transaction_id: str
+
+
+_scores = msgspec.json.Decoder(_ScoreKey)
+_transactions = msgspec.json.Decoder(_TransactionKey)
+
+
+def _name(value: bytes) -> int:
+    try:
+        return hash(_transactions.decode(value).transaction_id)
+    except (ValueError, RecursionError):
+        return NOWHERE
+
+
+def _content(record: Record) -> int:
+    """Return the digest of a value; the dead letter of a huge one is cut and carries its SHA-256."""
+    value = record.value
+    if value is not None and len(value) > MAX_TRANSACTION_BYTES:
+        return hash(hashlib.sha256(value).hexdigest().encode())
+    for name, digest in record.headers:
+        if name == "original_sha256":
+            return hash(digest or b"")
+    return NOWHERE if value is None else hash(value)
+
+
+def _number(text: bytes | None) -> int:
+    return int(text) if text and re.fullmatch(rb"[0-9]{1,18}", text) else NOWHERE
