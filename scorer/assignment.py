@@ -95,10 +95,16 @@ class Assignment:
         )
 
     def rewind(self) -> None:
-        """Go back to what is committed, so that an abandoned batch is read again."""
-        for partition, offset in self.committed.items():
-            self._consumer.seek(TopicPartition(self._topic.name, partition, offset))
-            self.positions[partition] = offset
+        """Go on from what the group has committed: a batch that failed may have been, or not.
+
+        Raises:
+            DependencyUnreachable: the broker does not tell.
+        """
+        owned = [TopicPartition(self._topic.name, partition) for partition in self.positions]
+        for tp, low, _ in self._facts(self._consumer, owned) if owned else ():
+            offset = low if tp.offset == OFFSET_INVALID else tp.offset
+            self._consumer.seek(TopicPartition(self._topic.name, tp.partition, offset))
+            self.positions[tp.partition] = self.committed[tp.partition] = offset
 
     def offsets_after(self, last_offsets: dict[int, int]) -> list[TopicPartition]:
         """Return what a transaction commits when these offsets, by partition, are done."""

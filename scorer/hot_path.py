@@ -84,6 +84,7 @@ class HotPath:
         self._model: Model | None = None
         self._swap: Model | None = None
         self._failing_since: float | None = None
+        self._unsettled = False
         self._last_ms: dict[str, float] = {}
         self.status = Status()
 
@@ -128,7 +129,9 @@ class HotPath:
             p.consumer.close()
 
     def step(self) -> None:
-        """Take one batch through all hops."""
+        """Take one batch through all hops; after one that failed, first settle what became of it."""
+        if self._unsettled and not self._settle():
+            return
         messages = self._timed("poll", self._poll)
         batch = self._timed("decode", lambda: self._decode(messages))
         self._take_swap()
@@ -163,7 +166,7 @@ class HotPath:
             return [first, *p.consumer.consume(p.settings.batch_max_records - 1, wait_s)]
         except KafkaException as exc:
             self._fail(exc.args[0])
-            p.assignment.rewind()  # a message taken before the error must not be skipped
+            self._unsettled = True  # a message taken before the error must not be skipped
             return []
 
     def _decode(self, messages: list[Message]) -> Batch:
@@ -335,9 +338,20 @@ class HotPath:
         if now - self._failing_since > PATIENCE_S:
             raise exc
         self.status.aborted += 1
+        self._unsettled = True
         logger.warning("%s; the batch is read again", exc)
-        self._parts.assignment.rewind()
         self._stopping.wait(0.05)
+
+    def _settle(self) -> bool:
+        """Go back to what the group has committed, once it is certain what that is."""
+        try:
+            self._parts.output.restore()
+            self._parts.assignment.rewind()
+        except BatchAborted as exc:
+            self._start_over(exc)
+            return False
+        self._unsettled = False
+        return True
 
     def _fail(self, error: KafkaError) -> None:
         """Turn an error of the consumer into what it means for the worker."""

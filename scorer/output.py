@@ -11,6 +11,8 @@ from scorer.results import Output
 
 logger = logging.getLogger(__name__)
 
+COMMIT_S = 10.0
+"""How long the broker may take for one step of a commit."""
 ABORT_S = 5.0
 """How long the broker may take to abort a transaction or to begin with a new producer."""
 
@@ -57,15 +59,13 @@ class TransactionalOutput:
         """Make `outputs` and `offsets` visible together, if `group_metadata` is still in force.
 
         Raises:
-            BatchAborted: nothing became visible; read the batch again.
+            BatchAborted: it failed; `restore`, then go on from what the group has committed.
         """
-        if not self._ready:
-            self._renew()
         try:
             self._producer.begin_transaction()
             self._produce(outputs)
-            self._producer.send_offsets_to_transaction(offsets, group_metadata)
-            self._producer.commit_transaction()
+            self._producer.send_offsets_to_transaction(offsets, group_metadata, COMMIT_S)
+            self._producer.commit_transaction(COMMIT_S)
         except KafkaException as exc:
             self._give_up(exc.args[0], exc)
 
@@ -100,7 +100,18 @@ class TransactionalOutput:
             logger.warning("the transaction cannot be aborted: %s", exc.args[0].str())
             self._ready = False
 
-    def _renew(self) -> None:
+    def restore(self) -> None:
+        """Make sure that a batch that failed is settled, committed or not, before offsets are asked for.
+
+        A commit whose answer did not come may still be carried out; a new producer with the same
+        transactional id waits for its end and fences the old one.
+
+        Raises:
+            BatchAborted: the broker does not answer yet.
+        """
+        if self._ready:
+            return
+        self._producer.purge()
         self._producer = self._make_producer()
         try:
             self._producer.init_transactions(ABORT_S)

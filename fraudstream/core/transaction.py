@@ -39,7 +39,7 @@ class Transaction(msgspec.Struct, frozen=True):
     event_time_ms: EventTimeMs
     kind: Annotated[str, Meta(min_length=1, max_length=32)]
     amount_minor: Annotated[int, Meta(ge=0, le=10**12)]
-    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
     entities: Entities
     attributes: dict[str, float] = {}
 
@@ -99,6 +99,8 @@ def _decode(decoder: msgspec.json.Decoder[T], value: bytes | None) -> T:
         return decoder.decode(value)
     except RecursionError as exc:
         raise BadRecord("malformed_json", "not valid JSON: nested too deep") from exc
+    except UnicodeDecodeError as exc:
+        raise BadRecord("malformed_json", f"not valid JSON: a string is not UTF-8 ({exc})") from exc
     except msgspec.DecodeError as exc:
         raise _explained(value, exc) from exc
 
@@ -115,7 +117,7 @@ def _explained(value: bytes, exc: msgspec.DecodeError) -> BadRecord:
         return BadRecord("malformed_json", f"not valid JSON: {exc}")
     try:
         version = _versions.decode(value).v
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return BadRecord("invalid_field", str(exc))
     if isinstance(version, int) and version != SCHEMA_VERSION:
         return BadRecord("unknown_version", f"schema version {version}; known: {SCHEMA_VERSION}")

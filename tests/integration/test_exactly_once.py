@@ -64,7 +64,7 @@ def features_by_twin(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     fraudulent = {answer.transaction_id for answer in answers if answer.label == "fraud"}
     twin, told, rows, frauds = Twin(), 0, [], []
     for record in transactions:
-        needed = int(dict(record.headers).get("after_feedback", b"-1"))
+        needed = int(dict(record.headers).get("after_feedback") or b"-1")
         for answer in answers[told : needed + 1]:
             twin.label(answer)
         told = max(told, needed + 1)

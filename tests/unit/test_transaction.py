@@ -78,6 +78,13 @@ def test_feedback_survives_the_round_trip(name: str, t: int, labelled: int, labe
         (b"", "malformed_json", "not valid JSON"),
         (b"{", "malformed_json", "not valid JSON"),
         (b"\xff\xfe", "malformed_json", "not valid JSON"),
+        (changed().replace(b'"t1"', b'"t\xff"'), "malformed_json", "not UTF-8"),
+        (changed(currency="EUR\n"), "invalid_field", "$.currency"),
+        (
+            b'{"v":1,"x":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+            "malformed_json",
+            "nested too deep",
+        ),
         (b"x" * 10_000_000, "too_large", "10000000 bytes"),
         (without("amount_minor"), "invalid_field", "amount_minor"),
         (without("v"), "invalid_field", "`v`"),
