@@ -98,6 +98,9 @@ def _kafka_properties(data: Path, port: int, controller_port: int) -> str:
         "group.initial.rebalance.delay.ms": 0,
         # Default 10 s: that is how long the records of a killed scorer would hold up committed readers.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": 500,
+        # Default 9 s: that is how long a broker that was killed waits for its own former self.
+        "broker.session.timeout.ms": 2_000,
+        "broker.heartbeat.interval.ms": 500,
         # Default 128 MiB of heap, for topics that hold a few thousand keys.
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
     }
