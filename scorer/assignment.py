@@ -137,6 +137,7 @@ class Assignment:
             self.positions[tp.partition] = self.committed[tp.partition] = start
             starts.append(TopicPartition(self._topic.name, tp.partition, start))
         consumer.assign(starts)
+        consumer.resume(starts)
         self.group_metadata = consumer.consumer_group_metadata()
         logger.info("owns partitions %s", numbers)
 

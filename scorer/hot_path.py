@@ -325,9 +325,10 @@ class HotPath:
         error = None if message is None else message.error()
         if error is not None:
             self._fail(error)
+        # Before anything else: a pause outlives the assignment in which it was asked for.
+        p.consumer.resume(owned)
         if generation != p.assignment.generation:
             raise Abandoned("the partitions changed while a server was away")
-        p.consumer.resume(owned)
         if self._stopping.is_set():
             raise Abandoned("asked to stop while a server was away")
 

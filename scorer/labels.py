@@ -6,8 +6,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.clients.kafka import TopicFacts
-from fraudstream.core.errors import BadRecord, DependencyUnreachable
+from fraudstream.core.errors import BadRecord, DependencyUnreachable, Refused
 from fraudstream.core.transaction import Feedback, decode_feedback
+from scorer.assignment import WAYS_OUT
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ class LabelReader:
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                 # Aborted records and markers of transactions take offsets, too.
                 last = max(last, int(message.offset() or 0) - 1)
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+                raise Refused(f"feedback after offset {last} is gone from the log; {WAYS_OUT}")
             elif not error.retriable():
                 raise KafkaException(error)
         if last < self._position:

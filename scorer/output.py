@@ -85,7 +85,7 @@ class TransactionalOutput:
         say that another process has the slot. If one has, it has our place in the group as well, and
         the consumer, a static member, hears of it at its next poll.
         """
-        if error.fatal():
+        if error.fatal() or error.code() in (KafkaError._STATE, KafkaError._FATAL):  # noqa: SLF001
             self._ready = False
         elif error.txn_requires_abort() or error.retriable():
             self._abort()

@@ -55,15 +55,17 @@ def reader(
 ) -> Consumer:
     """Return a consumer of committed records that commits nothing and is assigned by hand.
 
-    With `tell_end` the end of a partition comes as an event: the last offsets may hold no record.
+    With `tell_end` the end of a partition comes as an event, since the last offsets may hold no record,
+    and an offset that is gone is an error.
     """
+    reset = "error" if tell_end else "earliest" if from_beginning else "latest"
     return Consumer(
         _common(settings)
         | {
             "group.id": group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest" if from_beginning else "latest",
+            "auto.offset.reset": reset,
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 50,
             "enable.partition.eof": tell_end,
