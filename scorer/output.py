@@ -18,7 +18,7 @@ ABORT_S = 5.0
 
 
 class BatchAborted(FraudstreamError):
-    """The transaction was aborted: nothing of the batch is visible, it must be read again."""
+    """A batch was not seen to be committed: `restore`, then read on from what the group has committed."""
 
 
 def fenced(error: KafkaError) -> Refused:

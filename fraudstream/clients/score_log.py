@@ -92,7 +92,7 @@ def read_feedback(settings: Settings) -> list[Feedback]:
             try:
                 answers.append(decode_feedback(message.value()))
             except BadRecord:
-                continue  # The scorer has made it a dead letter, with its place and reason.
+                continue  # The scorer leaves it out as well, and has logged its offset and the reason.
     return answers
 
 
