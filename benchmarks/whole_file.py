@@ -28,7 +28,7 @@ from fraudstream.stack.addresses import with_addresses
 from producer.pace import Unpaced
 from producer.replay import ReplayPlan, replay_table
 from producer.sources import read_source
-from verify.children import Children
+from verify.demo.children import Children
 from verify.ledger import Log, count
 
 NAMES = {"scorer": "scorer", "valkey-server": "redis", "kafka.Kafka": "kafka"}

@@ -17,7 +17,7 @@ QUIET = {"ORT_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 COMMANDS = {
     "alerts": "monitoring.commands:alerts",
-    "demo": "verify.demo_command:demo",
+    "demo": "verify.demo.command:demo",
     "generate": "producer.commands:generate",
     "ledger": "verify.commands:ledger",
     "models": "trainer.commands:models",

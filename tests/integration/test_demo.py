@@ -9,7 +9,7 @@ import msgspec
 
 from fraudstream.core.settings import Settings
 from tests.processes import command, run, wait_until
-from verify.demo import Summary
+from verify.demo.story import Summary
 
 
 def own_settings(tmp_path: Path) -> Settings:

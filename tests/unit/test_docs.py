@@ -45,8 +45,8 @@ from tests.documents import (
     shell_lines,
     spans,
 )
-from verify.demo import Summary
-from verify.demo_command import table
+from verify.demo.command import table
+from verify.demo.story import Summary
 
 DOCS = REPOSITORY / "docs"
 README = REPOSITORY / "README.md"

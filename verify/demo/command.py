@@ -12,7 +12,7 @@ from rich.table import Table
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.settings import Settings
-from verify.demo import Options, Summary, demo_settings, run
+from verify.demo.story import Options, Summary, demo_settings, run
 
 
 @click.command()

@@ -17,9 +17,9 @@ from fraudstream.core.settings import Settings, state_path
 from fraudstream.stack import embedded
 from fraudstream.stack.addresses import with_addresses
 from producer.sources import Source, parse_time_ms, read_source
-from verify.children import Children
+from verify.demo.children import Children
+from verify.demo.observer import Observer
 from verify.ledger import Ledger, Log
-from verify.observer import Observer
 
 GENERATED_DAYS = 50
 HANDBOOK_FROM, HANDBOOK_TO = "2018-07-01", "2018-08-12"

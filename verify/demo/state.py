@@ -1,0 +1,95 @@
+"""What the live view shows: one frozen picture of the running system, taken a few times a second."""
+
+import msgspec
+
+
+class VersionChange(msgspec.Struct, frozen=True):
+    """A model version that began to serve: at second `at_s` of the demo, at `event_time_ms` of the stream."""
+
+    version: str
+    at_s: float
+    event_time_ms: int
+
+
+class AlertLine(msgspec.Struct, frozen=True):
+    """One alert: amount in minor units, score 0 to 1; `unusual`: features furthest from the usual."""
+
+    event_time_ms: int
+    amount_minor: int
+    currency: str
+    customer: str
+    terminal: str
+    score: float
+    unusual: tuple[str, ...]
+
+
+class Share(msgspec.Struct, frozen=True):
+    """`hits` of `total` with the 95 % Wilson interval; all shares None while `total` is 0."""
+
+    hits: int
+    total: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Milliseconds from the scores' own ledger, over the newest of them.
+
+    Quantiles of the time from sending to produce, and medians of its four stages.
+    """
+
+    p50: float
+    p99: float
+    waiting: float
+    features: float
+    model: float
+    until_produce: float
+
+
+class Series(msgspec.Struct, frozen=True):
+    """Histories for charts, oldest first; a None is a point without data.
+
+    By second: transactions scored, alerts a minute, p99 latency in ms. By day of event time: recall and
+    precision over what is known of that day by now.
+    """
+
+    rate_per_s: tuple[float, ...] = ()
+    alerts_per_min: tuple[float, ...] = ()
+    p99_ms: tuple[float | None, ...] = ()
+    recall: tuple[float | None, ...] = ()
+    precision: tuple[float | None, ...] = ()
+
+
+class Picture(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the view needs at one moment.
+
+    Counts are records since the environment's beginning. `waiting` (lag) are transactions not committed yet; `difference` is committed transactions without a
+    result plus results beyond the first, over `checked` positions, None before the first check. Recall
+    and precision cover transactions of the last days whose label is known; `matured` of them in all.
+    `promised_recall` is what the serving version reached on its validation rows.
+    """
+
+    scenario: str
+    step: str
+    elapsed_s: float
+    event_time_ms: int | None
+    transactions: int
+    scored: int
+    dead_letters: int
+    waiting: int
+    difference: int | None
+    checked: int
+    rate_per_s: float
+    alerts: int
+    alerts_per_min: float
+    latency: Latency | None
+    versions: tuple[VersionChange, ...]
+    recall: Share
+    precision: Share
+    matured: int
+    promised_recall: float | None
+    series: Series
+    last_alerts: tuple[AlertLine, ...]
+    story: tuple[str, ...]
+    """The newest lines of the story, oldest first."""
