@@ -64,9 +64,10 @@ class Series(msgspec.Struct, frozen=True):
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the view needs at one moment.
 
-    Counts are records since the environment's beginning. `waiting` (lag) are transactions not committed yet; `difference` is committed transactions without a
-    result plus results beyond the first, over `checked` positions, None before the first check. Recall
-    and precision cover transactions of the last days whose label is known; `matured` of them in all.
+    Counts are records since the environment's beginning. `waiting` (lag): not committed yet. `difference`:
+    committed transactions without a result plus results beyond the first, over `checked` positions; None
+    before the first check. Recall and precision cover transactions of the last days whose label is
+    known; `matured` counts all that have one.
     `promised_recall` is what the serving version reached on its validation rows.
     """
 
