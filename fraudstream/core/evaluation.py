@@ -19,6 +19,27 @@ class Interval(msgspec.Struct, frozen=True):
     high: float
 
 
+class Share(msgspec.Struct, frozen=True):
+    """`hits` of `total` with its 95 % Wilson interval; the shares are None while `total` is 0."""
+
+    hits: int
+    total: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def share(hits: int, total: int) -> Share:
+    """Return `hits` of `total` with the 95 % interval of Wilson (1927), as of independent trials."""
+    if total == 0:
+        return Share(hits, total, None, None, None)
+    z2 = 1.959964**2
+    p = hits / total
+    centre = (p + z2 / (2 * total)) / (1 + z2 / total)
+    half = np.sqrt(z2 * (p * (1 - p) / total + z2 / (4 * total**2))) / (1 + z2 / total)
+    return Share(hits, total, p, max(float(centre - half), 0.0), min(float(centre + half), 1.0))
+
+
 def average_precision(labels: Labels, scores: Scores) -> float:
     """Return the average precision, 0 to 1: sum over thresholds of (recall step) * precision.
 

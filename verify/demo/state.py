@@ -2,6 +2,10 @@
 
 import msgspec
 
+from fraudstream.core.evaluation import Share
+
+__all__ = ["AlertLine", "Latency", "Picture", "Series", "Share", "VersionChange"]
+
 
 class VersionChange(msgspec.Struct, frozen=True):
     """A model version that began to serve: at second `at_s` of the demo, at `event_time_ms` of the stream."""
@@ -21,16 +25,6 @@ class AlertLine(msgspec.Struct, frozen=True):
     terminal: str
     score: float
     unusual: tuple[str, ...]
-
-
-class Share(msgspec.Struct, frozen=True):
-    """`hits` of `total` with the 95 % Wilson interval; all shares None while `total` is 0."""
-
-    hits: int
-    total: int
-    value: float | None
-    low: float | None
-    high: float | None
 
 
 class Latency(msgspec.Struct, frozen=True):
