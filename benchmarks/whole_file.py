@@ -63,7 +63,10 @@ def measure(settings: Settings, data: Path, workers: int) -> dict[str, object]:
     web_port = free_port()
     cpu_before = cpu_seconds(settings.state_dir)
     began = monotonic_s()
-    with Children(settings, Path(settings.state_dir) / "logs") as children, Log(settings) as log:
+    with (
+        Children(settings, Path(settings.state_dir) / "logs", bars=True) as children,
+        Log(settings) as log,
+    ):
         for number in range(workers):
             children.start(f"scorer-{number}", "--set", f"web_port={web_port}", "scorer")
         done, total = log.lag(f"{settings.environment}.scorer")

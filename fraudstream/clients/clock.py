@@ -11,3 +11,8 @@ def now_ms() -> int:
 def monotonic_s() -> float:
     """Return a clock in seconds that never goes back, for durations and deadlines."""
     return time.monotonic()
+
+
+def process_cpu_s() -> float:
+    """Return the seconds of CPU that this process has used, all its threads together."""
+    return time.process_time()

@@ -9,7 +9,7 @@ import msgspec
 
 from fraudstream.core.settings import Settings
 from tests.processes import command, run, wait_until
-from verify.demo.story import Summary
+from verify.demo.summary import Summary
 
 
 def own_settings(tmp_path: Path) -> Settings:
@@ -38,6 +38,7 @@ def test_the_demo_replays_trains_scores_and_loses_nothing(tmp_path: Path) -> Non
     assert summary.transactions == summary.scored >= 150_000
     assert summary.live_transactions == 16_000
     assert summary.frauds >= 50
+    assert summary.lift_over_chance is not None
     assert summary.lift_over_chance >= 60
     assert summary.model_versions >= 1
     assert summary.swaps >= 1

@@ -1,5 +1,8 @@
 """Recall and precision from labels as they come: delays, corrections, order of arrival, windows."""
 
+import random
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,43 +98,43 @@ def test_old_days_are_forgotten() -> None:
     assert seen.precision(100).total == 0
 
 
-decisions = st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=1, max_size=30)
-labels = st.lists(
-    st.tuples(
-        st.integers(0, 29), st.integers(1, 60), st.sampled_from(["fraud", "genuine", "unsure"])
-    ),
+numbers = st.integers(0, 29)
+decisions = st.dictionaries(numbers, st.tuples(st.integers(0, 20), st.booleans()), max_size=30)
+labels = st.dictionaries(
+    st.tuples(numbers, st.integers(1, 60)),
+    st.sampled_from(["fraud", "genuine", "unsure"]),
     max_size=40,
-    unique_by=lambda each: each[:2],
 )
 
 
 @given(decisions, labels, st.randoms(use_true_random=False))
 def test_any_order_of_arrival_gives_the_same_figures(
-    decided: list[tuple[int, bool]], given_labels: list[tuple[int, int, Label]], shuffler: object
+    decided: dict[int, tuple[int, bool]],
+    labelled: dict[tuple[int, int], Label],
+    shuffler: random.Random,
 ) -> None:
-    events: list[tuple[str, object]] = [("decide", each) for each in enumerate(decided)]
-    events += [("label", each) for each in given_labels]
+    def decide(seen: LabelledQuality, number: int) -> None:
+        day, alerted = decided[number]
+        seen.decide(f"{number}", at(day), alerted=alerted)
+
+    def label(seen: LabelledQuality, number: int, day: int) -> None:
+        seen.label(answer(f"{number}", day, labelled[number, day]))
+
+    events = [partial(decide, number=number) for number in decided]
+    events += [partial(label, number=number, day=day) for number, day in labelled]
     results = []
     for _ in range(2):
         seen = quality()
-        for kind, event in events:
-            if kind == "decide":
-                number, (day, alerted) = event  # type: ignore[misc]
-                seen.decide(f"{number}", at(day), alerted=alerted)
-            else:
-                number, day, label = event  # type: ignore[misc]
-                seen.label(answer(f"{number}", day, label))
+        for event in events:
+            event(seen)
         results.append((seen.recall(7), seen.precision(7), seen.matured(), seen.by_day()))
-        shuffler.shuffle(events)  # type: ignore[attr-defined]
+        shuffler.shuffle(events)
     assert results[0] == results[1]
 
 
 def test_wilson_s_interval_is_that_of_the_textbook() -> None:
     found = share(10, 50)
     assert found.value == 0.2
-    assert (found.low, found.high) == (
-        pytest.approx(0.1124, abs=1e-4),
-        pytest.approx(0.3304, abs=1e-4),
-    )
+    assert [found.low, found.high] == pytest.approx([0.1124, 0.3304], abs=1e-4)
     assert share(0, 0).value is None
     assert (share(0, 9).low, share(9, 9).high) == (0.0, 1.0)

@@ -21,10 +21,14 @@ class ChildFailed(FraudstreamError):
 
 
 class Children:
-    """Starts `fraudstream` commands for one environment; leaving the block ends them all."""
+    """Starts `fraudstream` commands for one environment; leaving the block ends them all.
 
-    def __init__(self, settings: Settings, logs: Path) -> None:
+    With `bars` the progress bar of a command that is run to its end goes to the terminal.
+    """
+
+    def __init__(self, settings: Settings, logs: Path, *, bars: bool) -> None:
         self._settings = settings
+        self._bars = bars
         self._logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -53,9 +57,8 @@ class Children:
         Raises:
             ChildFailed: it ended with another status than 0, or a background child died meanwhile.
         """
-        watched = sys.stderr.isatty()
         with self._log(name).open("wb") as log:
-            errors = None if watched else log
+            errors = None if self._bars else log
             process = subprocess.Popen(  # noqa: S603 - our own command line
                 self._command(arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=errors
             )
@@ -63,7 +66,7 @@ class Children:
         while self.status(name) is None:
             self.check(but=name)
         if self._running.pop(name).returncode != 0:
-            raise ChildFailed(f"`fraudstream {arguments[0]}` failed: {self._last_lines(name)}")
+            raise self.failure(name, arguments[0])
 
     def status(self, name: str, *, wait_s: float = 0.2) -> int | None:
         """Return the exit status of a child, None if it still runs after `wait_s`."""
@@ -71,6 +74,27 @@ class Children:
             return self._running[name].wait(wait_s)
         except subprocess.TimeoutExpired:
             return None
+
+    def finished(self, name: str) -> int | None:
+        """Return the exit status of a child that has ended, and forget it; None while it runs."""
+        status = self._running[name].poll()
+        if status is not None:
+            del self._running[name]
+        return status
+
+    def failure(self, name: str, arguments: str) -> "ChildFailed":
+        """Return the error of a command that ended badly, with the last lines of its log."""
+        return ChildFailed(f"`fraudstream {arguments}` failed: {self.last_lines(name)}")
+
+    def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
+        """End one child and forget it; one that does not end in time is killed."""
+        process = self._running.pop(name)
+        process.send_signal(how)
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def check(self, *, but: str = "") -> None:
         """Raise if a background child has died.
@@ -80,7 +104,7 @@ class Children:
         """
         for name, process in self._running.items():
             if name != but and process.poll() not in (None, 0):
-                raise ChildFailed(f"{name} ended early: {self._last_lines(name)}")
+                raise ChildFailed(f"{name} ended early: {self.last_lines(name)}")
 
     def end(self) -> None:
         """Ask all to end, wait, and kill what is left."""
@@ -98,7 +122,8 @@ class Children:
 
     def _command(self, arguments: tuple[str, ...]) -> list[str]:
         s = self._settings
-        chosen = (f"environment={s.environment}", f"state_dir={s.state_dir}")
+        names = ("environment", "state_dir", "alerts_per_1000")
+        chosen = [f"{name}={getattr(s, name)}" for name in names]
         overrides = [part for choice in chosen for part in ("--set", choice)]
         dies_with_us = [sys.executable, child.__file__, str(os.getpid())]
         return [*dies_with_us, sys.executable, "-m", "fraudstream.cli", *overrides, *arguments]
@@ -106,6 +131,7 @@ class Children:
     def _log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
 
-    def _last_lines(self, name: str) -> str:
+    def last_lines(self, name: str) -> str:
+        """Return the end of a child's log and where all of it is."""
         lines = self._log(name).read_text(errors="replace").strip().splitlines()
         return f"{' / '.join(lines[-3:]) or 'it said nothing'} (all of it: {self._log(name)})"

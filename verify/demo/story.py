@@ -1,263 +1,219 @@
-"""The main job, told as a story: history -> features -> training -> champion -> live scores and alerts."""
+"""The demo as a story: history -> champion -> live -> a new fraud -> retraining -> swap -> the count."""
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import msgspec
-import numpy as np
 
-from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.clock import monotonic_s, process_cpu_s
 from fraudstream.clients.topic_admin import create_topics
-from fraudstream.core.errors import FraudstreamError, Refused, SettingsError
-from fraudstream.core.evaluation import average_precision
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.evaluation import share
+from fraudstream.core.feature_set import DAY_MS, NINE
 from fraudstream.core.settings import Settings, state_path
-from fraudstream.stack import embedded
-from fraudstream.stack.addresses import with_addresses
-from producer.sources import Source, parse_time_ms, read_source
+from verify.demo.board import WINDOW_DAYS, Board
 from verify.demo.children import Children
+from verify.demo.judgement import Judgement, contract_of, judge
 from verify.demo.observer import Observer
+from verify.demo.outage import Outages, check_own_redis
+from verify.demo.retraining import Retraining
+from verify.demo.scenarios import TRAINING_DAYS
+from verify.demo.stage import Options, Play, Tell, exclusive, prepare, servers
+from verify.demo.summary import Summary
 from verify.ledger import Ledger, Log
 
-GENERATED_DAYS = 50
-HANDBOOK_FROM, HANDBOOK_TO = "2018-07-01", "2018-08-12"
-"""42 days, 402,000 transactions: five weeks of history warm the features up."""
 WAIT_S = 120.0
-
-Tell = Callable[[str], None]
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user chose: `data` None for the generator, `rate` of the live part in transactions/s."""
-
-    data: Path | None
-    seed: int
-    rate: int
-    live: int
-    keep: bool
-
-
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of the demo in numbers; `seconds` includes servers, history and training."""
-
-    transactions: int
-    scored: int
-    dead_letters: int
-    alerts: int
-    lost: int
-    duplicates: int
-    frauds: int
-    average_precision: float
-    lift_over_chance: float
-    model_versions: int
-    swaps: int
-    p50_ms: float
-    p99_ms: float
-    rate_per_s: float
-    seconds: float
-    history_rate_per_s: float
-    live_transactions: int
-
-
-class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """What the observer measured in the live part."""
-
-    transactions: int
-    frauds: int
-    average_precision: float
-    lift_over_chance: float
-    alerts: int
-    model_versions: int
-    p50_ms: float
-    p99_ms: float
-    rate_per_s: float
-
-
-def demo_settings(settings: Settings) -> Settings:
-    """Return the settings of the demo: an environment and a state folder of its own."""
-    folder = state_path(settings) / "demo"
-    return msgspec.structs.replace(settings, environment="demo", state_dir=str(folder))
+REFUSED = 3
 
 
 def run(
-    settings: Settings, options: Options, tell: Tell, hold: Callable[[Summary], None]
+    settings: Settings, options: Options, board: Board, tell: Tell, hold: Callable[[Summary], None]
 ) -> Summary:
     """Run the whole story and return its summary; `hold` is called before the servers go down.
 
     Raises:
         FraudstreamError: a part of it failed; the message says which and where its log is.
     """
-    started = monotonic_s()
     folder = state_path(settings)
-    with exclusive(folder), Children(settings, folder / "logs") as children:
-        source_file = options.data or _generate(children, folder, options, tell)
-        with _servers(settings, options, tell) as running:
-            story = Story(running, children, options, tell)
-            summary = story.tell_all(source_file, started)
-            hold(summary)
+    if options.scenario.outage:
+        check_own_redis(settings)
+    with exclusive(folder), Children(settings, folder / "logs", bars=False) as children:
+        play = prepare(children, folder, options, tell)
+        with servers(settings, keep=options.keep, tell=tell) as running:
+            story = Story(running, children, options, play, board=board, tell=tell)
+            try:
+                summary = story.tell_all()
+                hold(summary)
+            finally:
+                story.end()
     return summary
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder of the demo for this process alone.
-
-    Raises:
-        Refused: another demo runs there. SettingsError: the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "demo.lock").open("a+")
-    except OSError as exc:
-        raise SettingsError(
-            f"state_dir {folder.parent} cannot be written ({exc.strerror}): choose another with "
-            "FRAUDSTREAM_STATE_DIR"
-        ) from exc
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise Refused(
-                f"another demo is running in {folder}: wait for its end or stop it"
-            ) from exc
-        yield
-
-
-def _generate(children: Children, folder: Path, options: Options, tell: Tell) -> Path:
-    target = folder / f"generated-{options.seed}-{GENERATED_DAYS}.parquet"
-    tell(f"generating {GENERATED_DAYS} days of transactions (seed {options.seed})")
-    arguments = ("--seed", str(options.seed), "--days", str(GENERATED_DAYS))
-    children.run("generate", "generate", "--out", str(target), "--force", *arguments)
-    return target
-
-
-@contextmanager
-def _servers(settings: Settings, options: Options, tell: Tell) -> Iterator[Settings]:
-    """Run the embedded stack, empty, for the length of the block; with --keep it stays."""
-    owner = None if options.keep else os.getpid()
-    embedded.down(settings, wipe=True)
-    try:
-        embedded.up(
-            settings, owner_pid=owner, on_progress=lambda part, line: tell(f"{part}: {line}")
-        )
-        yield with_addresses(settings)
-    finally:
-        if not options.keep:
-            embedded.down(settings, wipe=True)
 
 
 class Story:
     """The steps of the demo in their order; each is a command that a user could give."""
 
     def __init__(
-        self, settings: Settings, children: Children, options: Options, tell: Tell
+        self,
+        settings: Settings,
+        children: Children,
+        options: Options,
+        play: Play,
+        *,
+        board: Board,
+        tell: Tell,
     ) -> None:
         self._settings = settings
         self._children = children
         self._options = options
+        self._play = play
+        self._board = board
         self._tell = tell
         self._group = f"{settings.environment}.scorer"
+        self._retraining: Retraining | None = None
+        self._training = False
+        self._outages = Outages(settings, children, board, tell)
+        self._told_versions = 0
 
-    def tell_all(self, source_file: Path, started: float) -> Summary:
+    def tell_all(self) -> Summary:
         """Run every step and return the summary."""
-        source, cut = self._cut(source_file)
-        history = source.stop - source.start - self._options.live
         s = self._settings
         timeout_ms = s.connect_timeout_ms
         create_topics(s.kafka_bootstrap, s.environment, s.partitions, timeout_ms=timeout_ms)
+        self._board.observer = observer = Observer(s, self._board.started_s)
         self._children.start("scorer", "scorer")
-        rate = self._replay_history(source_file, cut, history)
-        self._train()
-        live = self._go_live(source_file, cut, source)
+        history_rate = self._replay_history()
+        self._train_champion()
+        seconds, view_cpu_share = self._go_live(observer)
         ledger = self._count()
-        return Summary(
-            transactions=ledger.transactions,
-            scored=ledger.scored,
-            dead_letters=ledger.dead_letters,
-            alerts=live.alerts,
-            lost=ledger.lost + ledger.waiting,
-            duplicates=ledger.duplicates + ledger.unfounded,
-            frauds=live.frauds,
-            average_precision=live.average_precision,
-            lift_over_chance=live.lift_over_chance,
-            model_versions=live.model_versions,
-            swaps=self._swaps(),
-            p50_ms=live.p50_ms,
-            p99_ms=live.p99_ms,
-            rate_per_s=live.rate_per_s,
-            seconds=round(monotonic_s() - started, 1),
-            history_rate_per_s=rate,
-            live_transactions=live.transactions,
-        )
+        judgement = judge(s, self._play, self._options.scenario, observer.watched)
+        return self._summary(ledger, judgement, observer, (history_rate, seconds, view_cpu_share))
 
-    def _cut(self, source_file: Path) -> tuple[Source, tuple[str, ...]]:
-        """Return the source and the arguments that make `replay` send the same part of it."""
-        source = read_source(source_file)
-        cut: tuple[str, ...] = ()
-        if source.identity.startswith("handbook"):
-            cut = ("--from", HANDBOOK_FROM, "--to", HANDBOOK_TO)
-            bounds = (
-                parse_time_ms(text, field) for field, text in zip(cut[::2], cut[1::2], strict=True)
-            )
-            source = read_source(source_file, *bounds)
-        if source.stop - source.start < 3 * self._options.live:
-            raise SettingsError(
-                f"{source_file} has {source.stop - source.start:,} transactions: the demo needs three "
-                f"times the {self._options.live:,} of its live part; lower --live"
-            )
-        return source, cut
+    def end(self) -> None:
+        """Stop watching."""
+        if self._board.observer is not None:
+            self._board.observer.stop()
 
-    def _replay_history(self, source_file: Path, cut: tuple[str, ...], history: int) -> float:
+    def _begin(self, step: str, line: str) -> None:
+        self._board.step = step
+        self._tell(line)
+
+    def _replay_history(self) -> float:
         """Send the history unpaced, wait until its features are logged; return transactions/s."""
-        self._tell(
-            f"replaying {history:,} past transactions unpaced; no model yet, features are logged"
+        count = self._play.history
+        self._begin(
+            "history",
+            f"replaying {count:,} past transactions unpaced; no model yet, features are logged",
         )
         began = monotonic_s()
-        limit = ("--limit", str(history))
-        self._children.run("history", "replay", str(source_file), *cut, "--unpaced", *limit)
+        limit = ("--limit", str(count))
+        arguments = (str(self._play.file), *self._play.cut, "--unpaced", *limit)
+        self._children.run("history", "replay", *arguments)
         self._await_scored()
-        rate = history / (monotonic_s() - began)
-        self._tell(f"features of {history:,} transactions logged at {rate:,.0f}/s")
+        rate = count / (monotonic_s() - began)
+        self._tell(f"features of {count:,} transactions logged at {rate:,.0f}/s")
         return round(rate, 1)
 
-    def _train(self) -> None:
-        self._tell("training from the logged features and the labels known by now")
-        self._children.run("train", "train", "--promote")
+    def _train_champion(self) -> None:
+        self._begin("training", "training from the logged features and the labels known by now")
+        self._children.run("train", "train", "--promote", "--days", str(TRAINING_DAYS))
+        self._expect(self._champion_promises())
 
-    def _go_live(self, source_file: Path, cut: tuple[str, ...], source: Source) -> Live:
-        """Send the rest at a visible rate and watch what comes out."""
-        o = self._options
+    def _champion_promises(self) -> Retraining:
+        contract = contract_of(self._settings)
+        frauds = contract.window.validation_frauds
+        recall = contract.metrics["alert_recall"]
+        self._board.promised_recall = recall
         self._tell(
-            f"replaying {o.live:,} live transactions at {o.rate}/s; alerts appear as they come"
+            f"the champion found {recall:.0%} of {frauds} frauds that it had not seen before"
         )
-        observer = Observer(self._settings)
-        began = monotonic_s()
-        try:
-            self._children.start("live", "replay", str(source_file), *cut, "--rate", str(o.rate))
+        return Retraining(share(round(recall * frauds), frauds), label_delay_ms=NINE.label_delay_ms)
+
+    def _expect(self, retraining: Retraining) -> None:
+        """Retrain when the recall falls below the promise, in scenarios that are about it."""
+        if self._options.scenario.after_days is not None:
+            self._retraining = retraining
+
+    def _go_live(self, observer: Observer) -> tuple[float, float]:
+        """Send the rest at a visible rate and watch; return its seconds and the view's share of a core."""
+        o, play = self._options, self._play
+        self._begin(
+            "live",
+            f"replaying at most {play.live:,} live transactions at {o.rate}/s: {o.scenario.what}",
+        )
+        observer.paced = True
+        began, cpu_s = monotonic_s(), process_cpu_s()
+        limit = ("--limit", str(play.history + play.live))
+        arguments = (str(play.file), *play.cut, *limit, "--rate", str(o.rate))
+        self._children.start("live", "replay", *arguments)
+        while (status := self._children.finished("live")) is None:
             self._watch(observer)
-            seconds = monotonic_s() - began
-            self._await_seen(observer)
-        finally:
-            observer.stop()
-        return self._judge(observer, source, seconds)
+            if self._has_told_enough(observer):
+                self._children.stop("live")
+                break
+        if status:
+            raise self._children.failure("live", "replay")
+        seconds, cpu_s = monotonic_s() - began, process_cpu_s() - cpu_s
+        self._await_seen(observer)
+        return seconds, cpu_s / seconds
 
     def _watch(self, observer: Observer) -> None:
-        """Tell of alerts, at most one a second, until the live replay has ended."""
-        told = 0
-        next_at = monotonic_s()
-        while self._children.status("live") is None:
-            self._children.check()
-            alert = observer.latest_alert
-            if alert is not None and observer.alerts > told and monotonic_s() >= next_at:
-                told, next_at = observer.alerts, monotonic_s() + 1.0
-                amount = f"{alert.amount_minor / 100:,.2f} {alert.currency}"
-                self._tell(
-                    f"alert {told}: {amount} at terminal {alert.terminal}, score {alert.score:.3f} "
-                    f"({len(observer.seen):,} scored, p50 {observer.quantile_ms(0.5):.0f} ms)"
-                )
+        """One look, a few times a second: what happened, what is due."""
+        observer.wait(0.2)
+        observer.check()
         self._children.check()
+        self._tell_versions(observer)
+        if self._options.scenario.outage:
+            with observer.lock:
+                sent = len(observer.watched.served) / self._play.live
+            self._outages.look(sent)
+        if self._retraining is not None:
+            self._see_to_retraining(observer, self._retraining)
+
+    def _tell_versions(self, observer: Observer) -> None:
+        for change in observer.watched.versions[self._told_versions :]:
+            self._tell(f"version {change.version} serves, from one batch to the next")
+            self._told_versions += 1
+
+    def _see_to_retraining(self, observer: Observer, retraining: Retraining) -> None:
+        with observer.lock:
+            recall, now_ms = observer.quality().recall(WINDOW_DAYS), observer.quality().now_ms
+        if retraining.look(recall, now_ms):
+            self._begin(
+                "recall has fallen",
+                f"recall has fallen to {recall.value:.0%} of {recall.total} frauds known of the last "
+                f"{WINDOW_DAYS} days; waiting for the labels of these days",
+            )
+        if self._training:
+            self._see_training_end(retraining, now_ms)
+        elif retraining.is_due(now_ms):
+            self._begin("retraining", "retraining from what was served, while traffic goes on")
+            arguments = ("train", "--promote", "--days", str(TRAINING_DAYS))
+            self._children.start("retrain", *arguments)
+            self._training = True
+
+    def _see_training_end(self, retraining: Retraining, now_ms: int) -> None:
+        status = self._children.finished("retrain")
+        if status is None:
+            return
+        self._training = False
+        if status == REFUSED:
+            retraining.again(now_ms)
+            self._begin("waiting", f"not promoted: {self._children.last_lines('retrain')}")
+        elif status:
+            raise self._children.failure("retrain", "train")
+        else:
+            self._begin("retrained", "the second version passed its checks and is champion")
+            self._champion_promises()
+
+    def _has_told_enough(self, observer: Observer) -> bool:
+        """Return whether the retrained model has served for the days that the scenario wants."""
+        after = self._options.scenario.after_days
+        with observer.lock:
+            versions, now_ms = observer.watched.versions, observer.watched.event_time_ms or 0
+            return (
+                after is not None
+                and len(versions) > 1
+                and now_ms >= versions[-1].event_time_ms + after * DAY_MS
+            )
 
     def _await_scored(self) -> None:
         with Log(self._settings) as log:
@@ -275,35 +231,60 @@ class Story:
                 done, total = log.lag(self._group)
 
     def _await_seen(self, observer: Observer) -> None:
+        """Wait until all that was sent is scored and read here."""
         self._await_scored()
         deadline = monotonic_s() + 10.0
-        while len(observer.seen) < self._options.live and monotonic_s() < deadline:
-            observer.wait_for_more(0.1)
-
-    def _judge(self, observer: Observer, source: Source, seconds: float) -> Live:
-        """Hold the scores that were really served against the truth of the source."""
-        rows = source.table.slice(source.stop - self._options.live, self._options.live)
-        truth = np.asarray(rows["is_fraud"], dtype=bool)
-        served = [observer.seen.get(name) for name in map(str, rows["transaction_id"].to_pylist())]
-        scores = np.array([0.0 if s is None or s.score is None else s.score for s in served])
-        quality = average_precision(truth, scores)
-        return Live(
-            transactions=sum(s is not None for s in served),
-            frauds=int(truth.sum()),
-            average_precision=round(quality, 4),
-            lift_over_chance=round(quality / float(truth.mean()), 1),
-            alerts=observer.alerts,
-            model_versions=len(observer.versions()),
-            p50_ms=observer.quantile_ms(0.5),
-            p99_ms=observer.quantile_ms(0.99),
-            rate_per_s=round(self._options.live / seconds, 1),
-        )
+        while not observer.has_read_all() and monotonic_s() < deadline:
+            observer.check()
+            observer.wait(0.1)
 
     def _count(self) -> Ledger:
-        self._tell("counting what came in against what came out, by position, with another client")
+        self._begin(
+            "counting",
+            "counting what came in against what came out, by position, with another client",
+        )
         report = state_path(self._settings) / "ledger.json"
         self._children.run("ledger", "ledger", "--json", str(report))
         return msgspec.json.decode(report.read_bytes(), type=Ledger)
+
+    def _summary(
+        self,
+        ledger: Ledger,
+        judged: Judgement,
+        observer: Observer,
+        measured: tuple[float, float, float],
+    ) -> Summary:
+        history_rate, seconds, view_cpu_share = measured
+        w = observer.watched
+        return Summary(
+            scenario=self._options.scenario.name,
+            transactions=ledger.transactions,
+            scored=ledger.scored,
+            dead_letters=ledger.dead_letters,
+            alerts=w.alerts,
+            lost=ledger.lost + ledger.waiting,
+            duplicates=ledger.duplicates + ledger.unfounded,
+            frauds=judged.frauds,
+            average_precision=judged.average_precision,
+            lift_over_chance=judged.lift_over_chance,
+            recall_before=judged.of("before", "recall"),
+            recall_after=judged.of("after", "recall"),
+            precision_before=judged.of("before", "precision"),
+            precision_after=judged.of("after", "precision"),
+            recall_without_retraining=judged.recall_without_retraining,
+            periods=judged.periods,
+            outages=tuple(self._outages.done),
+            model_versions=len(w.versions),
+            swaps=self._swaps(),
+            swap_longest_pause_ms=max(w.pauses_ms, default=None),
+            p50_ms=observer.quantile_ms(0.5),
+            p99_ms=observer.quantile_ms(0.99),
+            rate_per_s=round(len(w.served) / seconds, 1),
+            seconds=round(self._board.elapsed_s, 1),
+            history_rate_per_s=history_rate,
+            live_transactions=len(w.served),
+            view_cpu_share=round(view_cpu_share, 4),
+        )
 
     def _swaps(self) -> int:
         """Return how many swaps stand in the audit topic."""
