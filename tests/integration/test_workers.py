@@ -1,6 +1,7 @@
 """Workers side by side: they share the partitions, take over from the dead, and swap models under way."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 from functools import partial
@@ -136,3 +137,25 @@ def test_a_slot_belongs_to_one_worker_and_is_free_again_after_its_death(
                 lambda: "owns partitions" in three.said(), timeout_s=30, what="took the slot"
             )
             assert three.stop() == 0
+
+
+@pytest.mark.parametrize("partitions", [2])
+def test_a_worker_scores_with_a_champion_without_ever_importing_the_trainer_s_libraries(
+    topics: Settings, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(1)
+    features = random.random((3_000, 9)).astype(np.float32)
+    make_champion(topics, trained(features, features[:, 0] > 0.97))
+    stream = source(STREAM)
+    replay_table(topics, stream, ReplayPlan(pace=Unpaced(), limit=500, client="confluent"))
+    monkeypatch.setenv(
+        "PYTHONPROFILEIMPORTTIME", "1"
+    )  # Python tells each module as it is imported.
+    with worker(topics, tmp_path / "scorer.log") as running:
+        wait_until(lambda: caught_up(topics, log), timeout_s=30, what="scored")
+        assert running.stop() == 0
+        imported = re.findall(r"^import time: .*\| +([\w.]+)$", running.said(), re.MULTILINE)
+    assert {score.model_version for score in decoded(log)} == {"1"}
+    roots = {name.partition(".")[0] for name in imported}
+    assert {"faust", "onnxruntime", "redis"} <= roots
+    assert not roots & {"sklearn", "mlflow", "skl2onnx", "scipy", "pandas", "pyarrow"}

@@ -1,0 +1,118 @@
+"""How long a scorer takes from its start to its first committed batch, with a champion and a backlog.
+
+    .venv/bin/python -m benchmarks.scorer_start --rounds 5
+
+Starts a stack of its own, trains a champion, then starts one worker again and again with transactions
+waiting: after one that ended on SIGTERM, and after one that was killed. The moment of the first commit
+is seen by polling the group's offsets from outside. Beside it the floor: a Python that imports the same
+libraries and ends.
+"""
+
+import argparse
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.topic_admin import create_topics
+from fraudstream.core.settings import Settings
+from fraudstream.stack import embedded
+from fraudstream.stack.addresses import with_addresses
+from producer.generator import make_parameters, source
+from producer.pace import Unpaced
+from producer.replay import ReplayPlan, replay_table
+from producer.sources import Source
+from verify.demo.children import Children
+from verify.demo.progress import Broker
+from verify.ledger import Log
+
+FLOOR = "import faust, confluent_kafka, onnxruntime, redis, msgspec"
+BACKLOG = 2_000
+"""Transactions that wait at each start."""
+HISTORY = 60_000
+
+
+def main() -> None:
+    """Run the benchmark and print its figures as one JSON object."""
+    arguments = argparse.ArgumentParser(description=main.__doc__)
+    arguments.add_argument("--rounds", type=int, default=5)
+    rounds = arguments.parse_args().rounds
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(state_dir=folder, environment="bench", alerts_per_1000=20.0)
+        try:
+            embedded.up(settings)
+            print(json.dumps(measure(with_addresses(settings), rounds), indent=2))
+        finally:
+            embedded.down(settings, wipe=True)
+
+
+def measure(settings: Settings, rounds: int) -> dict[str, object]:
+    """Return seconds from start to first commit: median and worst, by how the worker before ended."""
+    create_topics(
+        settings.kafka_bootstrap, settings.environment, settings.partitions, timeout_ms=20_000
+    )
+    stream = source(make_parameters({"days": 30, "seed": 1}))
+    broker = Broker(settings)
+    figures: dict[str, list[float]] = {"after_sigterm_s": [], "after_sigkill_s": []}
+    with Children(settings, Path(settings.state_dir) / "logs", bars=False) as children:
+        _train(settings, children, stream)
+        position = HISTORY
+        how = "after_sigterm_s"
+        for number in range(2 * rounds):
+            position += BACKLOG
+            _send(settings, stream, position)
+            figures[how].append(_seconds_to_commit(children, broker))
+            ending = signal.SIGKILL if number % 2 == 0 else signal.SIGTERM
+            how = "after_sigkill_s" if number % 2 == 0 else "after_sigterm_s"
+            children.stop("scorer", ending)
+    broker.close()
+    figures["floor_imports_s"] = [_imports() for _ in range(rounds)]
+    return {
+        name: {
+            "median": round(statistics.median(found), 2),
+            "worst": round(max(found), 2),
+            "all": [round(each, 2) for each in found],
+        }
+        for name, found in figures.items()
+    }
+
+
+def _train(settings: Settings, children: Children, stream: Source) -> None:
+    children.start("scorer", "scorer")
+    _send(settings, stream, HISTORY)
+    with Log(settings) as log:
+        done, total = 0, 1
+        while done < total:
+            children.status("scorer", wait_s=0.2)
+            children.check()
+            done, total = log.lag(f"{settings.environment}.scorer")
+    children.run("train", "train", "--promote")
+    children.stop("scorer")
+
+
+def _send(settings: Settings, stream: Source, limit: int) -> None:
+    replay_table(settings, stream, ReplayPlan(pace=Unpaced(), client="confluent", limit=limit))
+
+
+def _seconds_to_commit(children: Children, broker: Broker) -> float:
+    before = sum(broker.progress().committed.values())
+    began = monotonic_s()
+    children.start("scorer", "scorer")
+    while sum(broker.progress().committed.values()) == before:
+        children.status("scorer", wait_s=0.01)
+        children.check()
+    return monotonic_s() - began
+
+
+def _imports() -> float:
+    began = monotonic_s()
+    subprocess.run((sys.executable, "-c", FLOOR), check=True)
+    return monotonic_s() - began
+
+
+if __name__ == "__main__":
+    main()
