@@ -41,6 +41,15 @@ DEFAULTS = Parameters()
     help="Mean number of transactions of a customer on a day.",
 )
 @click.option("--fraud-rate", type=float, default=DEFAULTS.fraud_rate, show_default=True)
+@click.option(
+    "--shells-from-day",
+    type=int,
+    help="From this day on thieves open merchants of their own [default: never].",
+)
+@click.option(
+    "--wave-day", type=int, help="On this day many cards are drained at once [default: never]."
+)
+@click.option("--wave-cards", type=int, default=DEFAULTS.wave_cards, show_default=True)
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 def generate(out: Path, force: bool, json_file: str | None, **values: object) -> None:
@@ -52,6 +61,7 @@ def generate(out: Path, force: bool, json_file: str | None, **values: object) ->
     Examples:
       fraudstream generate --out history.parquet
       fraudstream generate --out small.jsonl --days 14 --customers 300 --terminals 200 --seed 1
+      fraudstream generate --out drift.parquet --shells-from-day 40
       fraudstream generate --out big.parquet --customers 20000 --terminals 15000 --json -
     """
     parameters = make_parameters(values)

@@ -44,7 +44,27 @@ def attacks_of(parameters: Parameters, frauds: float, rng: np.random.Generator) 
     drained.customer[:linked] = tested.customer[:linked]
     drained.start_ms[:linked] += shift
     drained.end_ms[:linked] += shift
-    columns = zip(*(msgspec.structs.astuple(p) for p in (tested, drained, taken)), strict=True)
+    return together([tested, drained, taken])
+
+
+def wave_of(parameters: Parameters, rng: np.random.Generator) -> Attacks:
+    """Return the drainings of `wave_day`: each card within two hours, all of them within eight."""
+    start_ms = (parameters.wave_day or 0) * DAY_MS + 10 * HOUR_MS
+    customer = rng.choice(parameters.customers, parameters.wave_cards, replace=False)
+    start = start_ms + (rng.uniform(0, 6, len(customer)) * HOUR_MS).astype(np.int64)
+    length = (rng.uniform(0.5, 2, len(customer)) * HOUR_MS).astype(np.int64)
+    return Attacks(
+        customer,
+        start,
+        start + length,
+        rng.integers(2, 6, len(customer)),
+        np.full(len(customer), CODE["draining"], dtype=np.uint8),
+    )
+
+
+def together(parts: list[Attacks]) -> Attacks:
+    """Return all attacks of `parts`, one part after the other."""
+    columns = zip(*map(msgspec.structs.astuple, parts), strict=True)
     return Attacks(*map(np.concatenate, columns))
 
 

@@ -16,6 +16,9 @@ VERSION = 1
 MAX_ROWS = 20_000_000
 """The simulation holds all rows in memory, about 150 bytes each."""
 
+_SWITCHED = {"shells_from_day": ("shell_share",), "wave_day": ("wave_cards",)}
+"""What does not count while its switch is None: the stream, and so its digest, is what it was before."""
+
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -38,11 +41,23 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     high_value_share: Share = 0.14
     testing_share: Share = 0.06
     never_reported: Share = 0.1
+    shells_from_day: Annotated[int, Meta(ge=0)] | None = None
+    """From this day on thieves open merchants of their own; honest ones open during the whole stream."""
+    shell_share: Annotated[float, Meta(gt=0, le=5)] = 1.0
+    """Frauds of shells a day, relative to all others."""
+    wave_day: Annotated[int, Meta(ge=0)] | None = None
+    """On this day `wave_cards` cards are drained within hours."""
+    wave_cards: Annotated[int, Meta(ge=1, le=1_000_000)] = 300
 
     @property
     def digest(self) -> str:
         """Return 12 hex digits of SHA-256 over `VERSION` and the canonical JSON of the parameters."""
-        document = msgspec.json.encode((VERSION, self), order="sorted")
+        chosen = msgspec.to_builtins(self)
+        for switch, names in _SWITCHED.items():
+            if chosen[switch] is None:
+                for name in (switch, *names):
+                    del chosen[name]
+        document = msgspec.json.encode((VERSION, chosen), order="sorted")
         return hashlib.sha256(document).hexdigest()[:12]
 
 
@@ -79,8 +94,23 @@ def _check(made: Parameters) -> None:
         raise SettingsError(
             f"customers x days x per_customer_day = {rows:,.0f} transactions: use 500 to {MAX_ROWS:,}"
         )
-    shares = {name: getattr(made, name) for name in made.__struct_fields__ if "_share" in name}
+    _check_events(made)
+    names = ("compromised", "draining", "takeover", "high_value", "testing")
+    shares = {f"{name}_share": getattr(made, f"{name}_share") for name in names}
     if abs(sum(shares.values()) - 1) > 1e-6:
         raise SettingsError(
             f"the shares {shares} add up to {sum(shares.values()):g}: they must give 1"
+        )
+
+
+def _check_events(made: Parameters) -> None:
+    for name in _SWITCHED:
+        day = getattr(made, name)
+        if day is not None and day >= made.days:
+            raise SettingsError(
+                f"{name} = {day}: the stream has days 0 to {made.days - 1}; use one of them"
+            )
+    if made.wave_day is not None and made.wave_cards > made.customers:
+        raise SettingsError(
+            f"wave_cards = {made.wave_cards}: there are {made.customers} customers; use at most that"
         )

@@ -9,19 +9,11 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-BEHAVIOURS = (
-    "",
-    "card_testing",
-    "draining",
-    "takeover",
-    "high_value",
-    "compromised_terminal",
-    "holiday",
-    "big_purchase",
-    "popular_shop",
-    "small_purchases",
-)
-"""Fraud in places 1 to 5, then the honest look-alikes."""
+FRAUDS = ("card_testing", "draining", "takeover", "high_value", "compromised_terminal")
+LOOK_ALIKES = ("holiday", "big_purchase", "popular_shop", "small_purchases")
+NEW_FRAUDS, NEW_LOOK_ALIKES = ("shell_merchant",), ("new_shop",)
+"""Those of the merchants that open during the stream (newcomers.py)."""
+BEHAVIOURS = ("", *FRAUDS, *LOOK_ALIKES, *NEW_FRAUDS, *NEW_LOOK_ALIKES)
 CODE = {name: code for code, name in enumerate(BEHAVIOURS)}
 
 
@@ -44,9 +36,9 @@ class Rows(msgspec.Struct, frozen=True):
 def make_rows(
     customer: Ints, terminal: Ints, time_ms: Ints, amount: Floats, *, behaviour: str
 ) -> Rows:
-    """Return rows of one behaviour; those in places 1 to 5 of `BEHAVIOURS` are fraud with odds 1."""
+    """Return rows of one behaviour; those of thieves are fraud with odds 1."""
     code = CODE[behaviour]
-    is_fraud = 1 <= code <= 5
+    is_fraud = behaviour in FRAUDS + NEW_FRAUDS
     return Rows(
         customer,
         terminal,

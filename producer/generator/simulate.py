@@ -11,7 +11,15 @@ import pyarrow.compute as pc
 
 from fraudstream.core.feature_set import DAY_MS
 from producer.generator.ceiling import true_odds
-from producer.generator.fraud import attack_rows, attacks_of, compromise, tickets
+from producer.generator.fraud import (
+    attack_rows,
+    attacks_of,
+    compromise,
+    tickets,
+    together,
+    wave_of,
+)
+from producer.generator.newcomers import with_newcomers
 from producer.generator.ordinary import HOUR_MS, ordinary
 from producer.generator.parameters import Parameters
 from producer.generator.rows import BEHAVIOURS, Floats, Ints, Rows, chosen, joined
@@ -47,13 +55,13 @@ def generate(parameters: Parameters) -> pa.Table:
 
 def simulate(parameters: Parameters, step: Callable[[str], None] = lambda _: None) -> Simulation:
     """Return the stream of `parameters` and its true odds; `step` hears each of `STEPS` as it ends."""
-    streams = np.random.SeedSequence(parameters.seed).spawn(4)
+    streams = np.random.SeedSequence(parameters.seed).spawn(5)
     rngs = [np.random.Generator(np.random.PCG64(stream)) for stream in streams]
     world = make_world(parameters, rngs[0])
     step("world")
     rows = ordinary(world, parameters, rngs[1])
     step("ordinary")
-    rows, odds = _with_fraud(world, rows, parameters, rng=rngs[2])
+    world, rows, odds = _with_fraud(world, rows, parameters, rng=rngs[2], rng_of_events=rngs[4])
     step("fraud")
     table = _table(world, rows, parameters, rng=rngs[3])
     step("table")
@@ -61,19 +69,35 @@ def simulate(parameters: Parameters, step: Callable[[str], None] = lambda _: Non
 
 
 def _with_fraud(
-    world: World, rows: Rows, parameters: Parameters, *, rng: np.random.Generator
-) -> tuple[Rows, Floats]:
-    """Return honest and fraudulent rows in order of time, and their true odds."""
+    world: World,
+    rows: Rows,
+    parameters: Parameters,
+    *,
+    rng: np.random.Generator,
+    rng_of_events: np.random.Generator,
+) -> tuple[World, Rows, Floats]:
+    """Return the world with new merchants, all rows in order of time, and their true odds.
+
+    What a scenario adds draws from `rng_of_events`, so that without it the stream is what it always was.
+    """
     frauds = parameters.fraud_rate * len(rows.customer)
     budget = parameters.compromised_share * frauds
     compromise(world, rows, parameters, frauds=budget, rng=rng)
     attacks = attacks_of(parameters, frauds, rng)
-    added = attack_rows(world, attacks, rng)
-    single = tickets(world, parameters, parameters.high_value_share * frauds, rng)
-    everything = joined([rows, added, single])
+    parts = [rows, attack_rows(world, attacks, rng)]
+    parts.append(tickets(world, parameters, parameters.high_value_share * frauds, rng))
+    if parameters.wave_day is not None:
+        wave = wave_of(parameters, rng_of_events)
+        parts.append(attack_rows(world, wave, rng_of_events))
+        attacks = together([attacks, wave])
+    if parameters.shells_from_day is not None:
+        a_day = parameters.shell_share * frauds / parameters.days
+        world, new = with_newcomers(world, parameters, a_day, rng_of_events)
+        parts.append(new)
+    everything = joined(parts)
     everything = chosen(everything, everything.time_ms < parameters.days * DAY_MS)
     everything = chosen(everything, np.argsort(everything.time_ms, kind="stable"))
-    return everything, true_odds(world, everything, attacks)
+    return world, everything, true_odds(world, everything, attacks)
 
 
 def _table(

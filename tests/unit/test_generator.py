@@ -26,12 +26,11 @@ from producer.generator import (
     write_table,
 )
 from producer.generator.intervals import latest_interval
-from producer.generator.rows import BEHAVIOURS
+from producer.generator.rows import FRAUDS, LOOK_ALIKES, NEW_FRAUDS, NEW_LOOK_ALIKES
 from producer.generator.simulate import ATTRIBUTES
 from producer.sources import canonical_schema, event_times, in_canonical_order, read_source, records
 
 SMALL: dict[str, object] = {"customers": 200, "terminals": 120, "days": 20}
-FRAUDS, LOOK_ALIKES = BEHAVIOURS[1:6], BEHAVIOURS[6:]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +53,8 @@ def check_invariants(table: pa.Table) -> None:
     fraud = table.filter(pc.field("is_fraud"))
     honest = table.filter(~pc.field("is_fraud"))
     assert honest["labelled_at_ms"].null_count == honest.num_rows
-    assert set(fraud["behaviour"].to_pylist()) <= set(FRAUDS)
-    assert set(honest["behaviour"].to_pylist()) <= {"", *LOOK_ALIKES}
+    assert set(fraud["behaviour"].to_pylist()) <= {*FRAUDS, *NEW_FRAUDS}
+    assert set(honest["behaviour"].to_pylist()) <= {"", *LOOK_ALIKES, *NEW_LOOK_ALIKES}
     reported = fraud.filter(pc.is_valid(fraud["labelled_at_ms"]))
     delay = np.asarray(pc.subtract(reported["labelled_at_ms"], reported["event_time_ms"]))
     assert np.all((delay > 0) & (delay <= 31 * DAY_MS))
@@ -91,7 +90,7 @@ def test_the_fraud_rate_stays_level_over_the_days(table: pa.Table) -> None:
 
 
 def test_every_behaviour_and_every_look_alike_is_present(table: pa.Table) -> None:
-    assert set(table["behaviour"].to_pylist()) == set(BEHAVIOURS)
+    assert set(table["behaviour"].to_pylist()) == {"", *FRAUDS, *LOOK_ALIKES}
 
 
 def test_about_a_tenth_of_fraud_is_never_reported_and_some_takes_weeks(table: pa.Table) -> None:
@@ -259,3 +258,102 @@ def test_the_command_writes_the_file_and_reports_what_is_in_it(tmp_path: Path) -
     assert numbers["frauds"] == pc.sum(source.table["is_fraud"]).as_py()
     assert sum(numbers["frauds_by_behaviour"].values()) == numbers["frauds"]
     assert f"{numbers['transactions']:,} transactions" in result.stdout
+
+
+SMALL_DIGEST = "22acf5987f3c"
+SMALL_AMOUNTS = 30328449
+
+
+def test_a_stream_without_events_is_what_it_was_before_there_were_any() -> None:
+    parameters = make_parameters(SMALL | {"seed": 3})
+    assert parameters.digest == SMALL_DIGEST
+    table = generate(parameters)
+    assert int(pc.sum(table["amount_minor"]).as_py()) == SMALL_AMOUNTS
+    assert (
+        make_parameters(SMALL | {"seed": 3, "shell_share": 2.0, "wave_cards": 9}).digest
+        == SMALL_DIGEST
+    )
+    assert (
+        make_parameters(SMALL | {"seed": 3, "wave_day": 4, "wave_cards": 9}).digest != SMALL_DIGEST
+    )
+    assert make_parameters(SMALL | {"seed": 3, "shells_from_day": 4}).digest != SMALL_DIGEST
+
+
+@pytest.fixture(scope="module")
+def drifting() -> pa.Table:
+    return generate(make_parameters({"days": 40, "shells_from_day": 25}))
+
+
+def of_behaviour(table: pa.Table, name: str) -> pa.Table:
+    return table.filter(pc.field("behaviour") == name)
+
+
+def days_of(table: pa.Table, start: pa.Table) -> np.ndarray:
+    first_ms = event_times(start)[0] // DAY_MS * DAY_MS
+    days: np.ndarray = (event_times(table) - first_ms) / DAY_MS
+    return days
+
+
+def test_shells_come_on_their_day_bill_each_card_once_and_are_gone_within_36_hours(
+    drifting: pa.Table,
+) -> None:
+    check_invariants(drifting)
+    shells = of_behaviour(drifting, "shell_merchant")
+    rest = drifting.filter(pc.field("behaviour") != "shell_merchant")
+    others = rest.filter(rest["is_fraud"])
+    assert days_of(shells, drifting).min() >= 25
+    a_day = shells.num_rows / 15 / (others.num_rows / 40)
+    assert 0.7 < a_day < 1.3
+    cards = shells.group_by(["terminal", "customer"]).aggregate([([], "count_all")])
+    assert pc.max(cards["count_all"]).as_py() == 1
+    lives = shells.group_by("terminal").aggregate(
+        [("event_time_ms", "min"), ("event_time_ms", "max"), ("amount_minor", "count_distinct")]
+    )
+    life = pc.subtract(lives["event_time_ms_max"], lives["event_time_ms_min"])
+    assert pc.max(life).as_py() <= 1.5 * DAY_MS
+    assert pc.max(lives["amount_minor_count_distinct"]).as_py() == 1
+    assert pc.min(shells["amount_minor"]).as_py() >= 495
+    assert pc.max(shells["amount_minor"]).as_py() <= 1495
+    used = set(shells["terminal"].to_pylist())
+    assert not used & set(rest["terminal"].to_pylist()), "terminals of their own"
+
+
+def test_new_shops_open_during_the_whole_stream_and_take_some_of_the_same_prices(
+    drifting: pa.Table,
+) -> None:
+    shops = of_behaviour(drifting, "new_shop")
+    opened = shops.group_by("terminal").aggregate([("event_time_ms", "min")])
+    first_ms = event_times(drifting)[0] // DAY_MS * DAY_MS
+    day = (np.asarray(opened["event_time_ms_min"]) - first_ms) / DAY_MS
+    assert day.min() < 8
+    assert day.max() > 30
+    amounts = np.asarray(shops["amount_minor"])
+    assert ((amounts >= 495) & (amounts <= 1495)).mean() > 0.2
+
+
+def test_the_wave_drains_each_of_its_cards_within_hours_of_one_day() -> None:
+    calm = make_parameters({"days": 20})
+    table = generate(make_parameters({"days": 20, "wave_day": 12, "wave_cards": 150}))
+    check_invariants(table)
+    drained = of_behaviour(table, "draining")
+    days = days_of(drained, table)
+    inside = drained.filter((days >= 12 + 10 / 24) & (days < 12 + 18 / 24))
+    usual = of_behaviour(generate(calm), "draining").num_rows
+    assert drained.num_rows - inside.num_rows <= usual + 5
+    assert 150 <= pc.count_distinct(inside["customer"]).as_py() <= 150 + usual
+    assert 2 * 150 <= inside.num_rows <= 5 * 150 + usual
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"shells_from_day": 20}, "shells_from_day = 20: the stream has days 0 to 19"),
+        ({"wave_day": 99}, "wave_day = 99: the stream has days 0 to 19"),
+        ({"wave_day": -1}, "wave_day = -1"),
+        ({"wave_day": 2, "wave_cards": 201}, "wave_cards = 201: there are 200 customers"),
+        ({"shell_share": 0}, "shell_share = 0"),
+    ],
+)
+def test_events_that_cannot_be_are_refused(values: dict[str, object], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        make_parameters(SMALL | values)
