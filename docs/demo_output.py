@@ -1,6 +1,6 @@
-"""Runs the demo and puts its real output into README.md, between the two marks.
+"""Runs the demo in each scenario and puts its real output into README.md and docs/demo.md, between marks.
 
-Usage: .venv/bin/python docs/demo_output.py (three minutes; better on a machine that does nothing else)
+Usage: .venv/bin/python docs/demo_output.py [SCENARIO ...] (seven minutes for all; on a quiet machine)
 """
 
 import os
@@ -13,20 +13,33 @@ from pathlib import Path
 
 import click
 
-README = Path(__file__).parents[1] / "README.md"
-BEGIN = "<!-- demo output: .venv/bin/python docs/demo_output.py -->"
-END = "<!-- end of demo output -->"
-ALERTS_SHOWN = 4
-ALERT = re.compile(r" +[\d.]+ s  alert \d+:")
+DOCS = Path(__file__).parent
+PAGES = {
+    "drift": DOCS.parent / "README.md",
+    "quiet": DOCS / "demo.md",
+    "attack": DOCS / "demo.md",
+    "outage": DOCS / "demo.md",
+}
+END = "<!-- end of output -->"
+STATUS = re.compile(r" +[\d.]+ s  in [\d,]+")
+STATUS_SHOWN = 3
 
 
 def main() -> None:
-    """Run `fraudstream demo --exit` in a temporary state folder and write what it said."""
-    busy = os.getloadavg()[0]
+    """Run `fraudstream demo --exit` for each scenario asked for and write what it said."""
+    for scenario in sys.argv[1:] or PAGES:
+        busy = os.getloadavg()[0]
+        said = run(scenario)
+        page = PAGES[scenario]
+        page.write_text(replaced(page.read_text(), scenario, block(said, scenario, machine(busy))))
+
+
+def run(scenario: str) -> str:
+    """Return everything that the demo said, on both outputs."""
     with tempfile.TemporaryDirectory() as state:
         command = ("-m", "fraudstream.cli", "--set", f"state_dir={state}", "demo", "--exit")
         done = subprocess.run(  # noqa: S603 - our own command line
-            (sys.executable, *command),
+            (sys.executable, *command, "--scenario", scenario),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -34,39 +47,44 @@ def main() -> None:
         )
     if done.returncode:
         raise click.ClickException(f"the demo ended with {done.returncode}:\n{done.stdout}")
-    if state in done.stdout or str(README.parent) in done.stdout:
+    if state in done.stdout or str(DOCS.parent) in done.stdout:
         raise click.ClickException("the output names folders of this machine: not written")
-    README.write_text(replaced(README.read_text(), block(done.stdout, machine(busy))))
+    return done.stdout
 
 
 def machine(busy: float) -> str:
     """Return in words where the figures come from; `busy` is the load average before the demo."""
     python = ".".join(platform.python_version_tuple()[:2])
     kind = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {python}"
-    return f"`make demo` on {kind}, load average {busy:.1f} before it began:"
+    return f"on {kind}, load average {busy:.1f} before it began:"
 
 
-def block(output: str, where: str) -> str:
-    """Return the output as Markdown; of the alerts only the first few stay."""
+def block(output: str, scenario: str, where: str) -> str:
+    """Return the output as Markdown; of the lines on where things stand only the first few stay."""
     lines = [line.rstrip() for line in output.splitlines()]
-    alerts = [line for line in lines if ALERT.match(line)]
-    left_out = set(alerts[ALERTS_SHOWN:])
+    status = [line for line in lines if STATUS.match(line)]
+    left_out = set(status[STATUS_SHOWN:])
     shown = []
     for line in lines:
         if line not in left_out:
             shown.append(line)
-        elif line == alerts[-1]:
-            shown.append(f"          ... {len(left_out)} more lines of alerts")
-    return "\n".join((where, "", "```text", *shown, "```"))
+        elif line == status[-1]:
+            shown.append(
+                f"          ... {len(left_out)} more lines like this, one every ten seconds"
+            )
+    return "\n".join(
+        (f"`fraudstream demo --scenario {scenario}` {where}", "", "```text", *shown, "```")
+    )
 
 
-def replaced(readme: str, text: str) -> str:
-    """Return the README with `text` between the marks."""
-    before, begin, rest = readme.partition(BEGIN)
+def replaced(page: str, scenario: str, text: str) -> str:
+    """Return the page with `text` between the marks of the scenario."""
+    begin = f"<!-- output of {scenario}: .venv/bin/python docs/demo_output.py {scenario} -->"
+    before, found, rest = page.partition(begin)
     _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise click.ClickException(f"README.md lacks the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+    if not found or not end:
+        raise click.ClickException(f"the page lacks the marks {begin} and {END}")
+    return f"{before}{begin}\n{text}\n{END}{after}"
 
 
 if __name__ == "__main__":

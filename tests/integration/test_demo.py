@@ -11,6 +11,9 @@ from fraudstream.core.settings import Settings
 from tests.processes import command, run, wait_until
 from verify.demo.summary import Summary
 
+HISTORY = 124_560
+"""Transactions of the first 35 days of seed 7."""
+
 
 def own_settings(tmp_path: Path) -> Settings:
     """Return settings without addresses: the demo brings servers of its own."""
@@ -30,21 +33,56 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
-def test_the_demo_replays_trains_scores_and_loses_nothing(tmp_path: Path) -> None:
-    done = run(own_settings(tmp_path), "demo", "--live", "16000", "--json", "-", timeout_s=400)
+def test_the_story_recall_falls_and_a_retrained_model_brings_it_back(tmp_path: Path) -> None:
+    done = run(own_settings(tmp_path), "demo", "--json", "-", timeout_s=500)
     assert done.returncode == 0, done.stderr
     summary = msgspec.json.decode(done.stdout, type=Summary)
     assert (summary.lost, summary.duplicates, summary.dead_letters) == (0, 0, 0)
-    assert summary.transactions == summary.scored >= 150_000
-    assert summary.live_transactions == 16_000
-    assert summary.frauds >= 50
-    assert summary.lift_over_chance is not None
-    assert summary.lift_over_chance >= 60
-    assert summary.model_versions >= 1
-    assert summary.swaps >= 1
-    assert summary.alerts > 0
-    assert "alert" in done.stderr
+    assert summary.transactions == summary.scored >= 200_000
+    assert summary.live_transactions == summary.transactions - HISTORY
+    assert summary.model_versions >= 2
+    assert summary.swaps >= 2
+    assert summary.swap_longest_pause_ms is not None
+    calm, before, after = summary.periods
+    assert [each.name for each in summary.periods] == ["calm", "before", "after"]
+    assert (before.versions, after.versions[0]) == (("1",), "2")
+    values = [calm.recall.value, before.recall.high, after.recall.low]
+    values += [summary.recall_after, summary.recall_without_retraining]
+    assert all(value is not None for value in values)
+    was, fallen, recovered, retrained, alone = (value or 0.0 for value in values)
+    assert summary.recall_before is not None
+    assert summary.recall_before < was
+    assert recovered > fallen, "the intervals lie apart"
+    assert retrained > alone + 0.2, "on the very same transactions"
+    assert summary.frauds == sum(each.frauds for each in summary.periods)
+    for step in ("recall has fallen", "retraining", "version 2 serves"):
+        assert step in done.stderr
     assert not processes_of(tmp_path), "nothing is left running"
+
+
+def test_killed_workers_and_a_killed_redis_on_stage_lose_nothing(tmp_path: Path) -> None:
+    options = ("--scenario", "outage", "--live", "9000", "--rate", "800", "--json", "-")
+    done = run(own_settings(tmp_path), "demo", *options, timeout_s=400)
+    assert done.returncode == 0, done.stderr
+    summary = msgspec.json.decode(done.stdout, type=Summary)
+    assert [outage.killed for outage in summary.outages] == ["worker", "Redis", "worker"]
+    assert all(0 < outage.recovered_s < 20 for outage in summary.outages)
+    assert (summary.lost, summary.duplicates, summary.dead_letters) == (0, 0, 0)
+    assert summary.live_transactions == 9_000
+    assert summary.recall_before is None
+    assert summary.recall_after is None
+
+
+def test_scenarios_and_data_that_do_not_go_together_are_refused_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "own.parquet"
+    file.touch()
+    done = run(own_settings(tmp_path), "demo", "--scenario", "drift", "--data", str(file))
+    assert done.returncode == 2
+    assert "--scenario drift adds fraud to generated data" in done.stderr
+    own_redis = Settings(state_dir=str(tmp_path), redis_url="redis://127.0.0.1:1/0")
+    done = run(own_redis, "demo", "--scenario", "outage")
+    assert done.returncode == 2
+    assert "redis_url names a server of yours" in done.stderr
 
 
 def test_an_interrupted_demo_ends_everything_and_a_second_one_is_refused(tmp_path: Path) -> None:
