@@ -42,6 +42,9 @@ def empty() -> Picture:
 def moving(second: float, *, points: int = 120) -> Picture:
     """Return a picture of the story's end; numbers, charts, alerts and lines move with `second`."""
     now = int(second)
+    fallen = (
+        "recall has fallen to 41% of 96 frauds known of the last 7 days; waiting for the labels"
+    )
     count = 123_456 + 1_100 * now
     days = 30
     recall = tuple(0.88 if d < 8 or d > 18 else 0.35 + 0.02 * (d % 3) for d in range(days - 2))
@@ -80,8 +83,7 @@ def moving(second: float, *, points: int = 120) -> Picture:
             "   0.0 s  generating 75 days of transactions (seed 7)",
             "  14.8 s  replaying 152,345 past transactions unpaced; no model yet, features are logged",
             "  31.0 s  the champion found 87% of 131 frauds that it had not seen before",
-            "  74.3 s  recall has fallen to 41% of 96 frauds known of the last 7 days; waiting for "
-            + "the labels of these days",
+            f"  74.3 s  {fallen} of these days",
             " 108.9 s  retraining from what was served, while traffic goes on",
             f" {121.4 + now:.1f} s  version 2 serves, from one batch to the next",
         ),
