@@ -9,7 +9,7 @@ import msgspec
 from fraudstream.clients.clock import now_ms
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.report_file import json_option, write_json
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.model import ModelVersion, model_name
 from fraudstream.core.settings import Settings
@@ -58,7 +58,8 @@ def train(settings: Settings, /, json_file: str | None, **options: object) -> No
     """Train on the features that were served and the labels known by then; publish to MLflow.
 
     Rows younger than the label delay (7 days of event time) are left out; the later part of the
-    others validates. Ends with 1 if there is too little to learn from.
+    others validates, then all of them teach. --promote promotes only what is not worse than the champion
+    on the same held-out transactions (else exit code 3). Ends with 1 if there is too little to learn from.
 
     \b
     Examples:
@@ -72,6 +73,11 @@ def train(settings: Settings, /, json_file: str | None, **options: object) -> No
     if json_file != "-":
         click.echo(_summary(report))
     _write(json_file, report)
+    if report.gate.champion is not None and chosen.promote and not report.gate.passed:
+        raise Refused(
+            f"version {report.model_version} is published but not promoted: it {report.gate.why}; to make it "
+            f'champion all the same: `fraudstream models promote {report.model_version} --why "..."`'
+        )
 
 
 @click.group()
@@ -203,11 +209,13 @@ def _number(value: float | None) -> str:
 def _summary(report: TrainingReport) -> str:
     metrics = report.metrics
     champion = f"; champion (before: {report.previous or 'none'})" if report.promoted else ""
+    gate = "passed" if report.gate.passed else "not passed"
     return (
         f"version {report.model_version} of {report.model_name}{champion}\n"
         f"average precision {metrics['average_precision']:.3f} (95 % "
         f"{metrics['average_precision_low']:.3f} to {metrics['average_precision_high']:.3f}, chance "
         f"{metrics['chance']:.4f}), AUC {metrics['roc_auc']:.3f}; from {report.threshold:.4f} on an alert: "
         f"{metrics['alerts_per_1000']:.1f} per 1,000, {metrics['alert_precision']:.0%} of them fraud\n"
+        f"gate {gate}: {report.gate.why}\n"
         f"seconds: {', '.join(f'{name} {value}' for name, value in report.seconds.items())}"
     )

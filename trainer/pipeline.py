@@ -1,4 +1,4 @@
-"""The hops of a training in order: collect, build, fit, evaluate, export, publish, promote."""
+"""The hops of a training in order: collect, build, fit, evaluate, gate, refit, export, publish, promote."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +14,19 @@ from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.score_log import ScoreLog, read_feedback, read_scores
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.feature_set import FeatureSet
-from fraudstream.core.model import CHAMPION, Contract, DataWindow, model_name, usual_values
+from fraudstream.core.model import (
+    CHAMPION,
+    Contract,
+    DataWindow,
+    FloatArray,
+    model_name,
+    usual_values,
+)
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
 from trainer.build import Dataset, build, labels_in_force, split
 from trainer.evaluate import evaluate
+from trainer.gate import Gate, pass_gate
 from trainer.promote import Order, Promotion, promote
 
 if TYPE_CHECKING:
@@ -42,7 +50,10 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training did; `seconds` by step, `parity` how far ONNX is from scikit-learn at most."""
+    """What a training did; `seconds` by step, `parity` how far ONNX is from scikit-learn at most.
+
+    `metrics` and `gate` are of the fit on the earlier rows; the published trees learned from all of them.
+    """
 
     model_name: str
     model_version: str
@@ -54,6 +65,7 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     parity: float
     window: DataWindow
     metrics: dict[str, float]
+    gate: Gate
     scores_read: int
     duplicates: int
     other_feature_set: int
@@ -86,6 +98,18 @@ class Collected:
 
 
 @dataclass(frozen=True)
+class Validated:
+    """What the fit on the `earlier` rows was worth on the `later` ones: their scores float32 [N], metrics."""
+
+    earlier: Dataset
+    later: Dataset
+    split_ms: int
+    scores: FloatArray
+    threshold: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Learned:
     """The sealed model file and the largest difference of its scores from scikit-learn's."""
 
@@ -108,14 +132,19 @@ def train(settings: Settings, options: TrainingOptions, say: Say) -> TrainingRep
     registry.alias(model_name(settings.environment), CHAMPION)  # Unreachable? Said before the work.
     with steps.step("collect", "collecting scores and labels from Kafka"):
         collected = collect(settings, options)
-    learned = learn(collected, options, steps=steps, alerts_per_1000=settings.alerts_per_1000)
+    steps.say(_left_out(collected))
+    validated = validate(collected, options, steps=steps, alerts_per_1000=settings.alerts_per_1000)
+    with steps.step("gate", "comparing with the champion on the same transactions"):
+        gate = _gate(registry, settings, options, validated)
+        steps.say(f"    {'passed' if gate.passed else 'not passed'}: {gate.why}")
+    learned = learn(collected, validated, options, steps)
     with steps.step("publish", "publishing to MLflow"):
-        version = _publish(settings, options, learned.exported)
+        version = _publish(settings, options, learned.exported, gate)
     outcome = Promotion(version, None, moved=False)
-    if options.promote:
+    if options.promote and gate.passed:
         with steps.step("promote", f"making version {version} champion"):
             outcome = _promote(settings, options, registry, version)
-    return _report(settings, collected, learned, outcome=outcome, seconds=steps.seconds)
+    return _report(settings, collected, learned, gate=gate, outcome=outcome, seconds=steps.seconds)
 
 
 def collect(settings: Settings, options: TrainingOptions) -> Collected:
@@ -142,20 +171,17 @@ def collect(settings: Settings, options: TrainingOptions) -> Collected:
     return Collected(log, mature, as_of_ms)
 
 
-def learn(
+def validate(
     collected: Collected, options: TrainingOptions, *, steps: Steps, alerts_per_1000: float
-) -> Learned:
-    """Fit on the earlier rows, evaluate on the later ones, export with the contract inside.
+) -> Validated:
+    """Fit on the earlier rows and see what that is worth on the later ones.
 
     Raises:
         FraudstreamError: too few rows or frauds.
-        Refused: ONNX and scikit-learn do not agree.
     """
-    steps.say(_left_out(collected))
     earlier, later, split_ms = split(collected.mature, options.validation_share)
     # Seconds of imports that commands which only read should not pay.
-    with steps.step("import", "loading scikit-learn and ONNX tools"):
-        from trainer.export import check_parity, convert, golden_rows, seal  # noqa: PLC0415
+    with steps.step("import", "loading scikit-learn"):
         from trainer.fit import fit  # noqa: PLC0415
     with steps.step("fit", f"fitting on {len(earlier.labels):,}, {earlier.labels.sum():,} frauds"):
         fitted = fit(earlier.features, earlier.labels, seed=options.seed)
@@ -166,31 +192,64 @@ def learn(
         threshold, metrics = evaluate(
             later, scores, alerts_per_1000=alerts_per_1000, seed=options.seed
         )
+    return Validated(earlier, later, split_ms, scores, threshold, metrics)
+
+
+def learn(
+    collected: Collected, validated: Validated, options: TrainingOptions, steps: Steps
+) -> Learned:
+    """Fit once more, on all mature rows, and export that with the contract inside (ADR 0012).
+
+    Raises:
+        Refused: ONNX and scikit-learn do not agree.
+    """
+    from trainer.export import check_parity, convert, golden_rows, seal  # noqa: PLC0415
+    from trainer.fit import fit  # noqa: PLC0415
+
+    rows = collected.mature
+    with steps.step("refit", f"fitting on all {len(rows.labels):,}, {rows.labels.sum():,} frauds"):
+        fitted = fit(rows.features, rows.labels, seed=options.seed)
     with steps.step("export", "exporting to ONNX, comparing with scikit-learn"):
         converted = convert(fitted)
-        parity = check_parity(converted, fitted, collected.mature.features[-PARITY_ROWS:])
-        usual, spread = usual_values(earlier.features[~earlier.labels])
+        newest = rows.features[-PARITY_ROWS:]
+        parity = check_parity(converted, fitted, newest)
+        usual, spread = usual_values(rows.features[~rows.labels])
+        scores = fitted.probabilities(newest).astype(np.float32)
         contract = Contract(
             feature_set=options.feature_set.hash,
             features=options.feature_set.features,
-            threshold=threshold,
-            golden_inputs=golden_rows(later.features, scores).tolist(),
+            threshold=validated.threshold,
+            golden_inputs=golden_rows(newest, scores).tolist(),
             golden_outputs=[],
             usual=usual.tolist(),
             spread=spread.tolist(),
-            window=_window(earlier, later, split_ms=split_ms, as_of_ms=collected.as_of_ms),
-            metrics=metrics,
+            window=_window(validated, as_of_ms=collected.as_of_ms),
+            metrics=validated.metrics,
             created_at_ms=now_ms(),
         )
         return Learned(seal(converted, contract), parity)
 
 
-def _publish(settings: Settings, options: TrainingOptions, exported: "Exported") -> str:
+def _gate(
+    registry: ModelRegistry, settings: Settings, options: TrainingOptions, validated: Validated
+) -> Gate:
+    return pass_gate(
+        registry,
+        model_name(settings.environment),
+        options.feature_set,
+        validation=validated.later,
+        scores=validated.scores,
+        threshold=validated.threshold,
+    )
+
+
+def _publish(settings: Settings, options: TrainingOptions, exported: "Exported", gate: Gate) -> str:
+    """Publish the file, write both events to the audit topic, return the version."""
     from trainer.publish import publish  # noqa: PLC0415 - imports MLflow
 
     parameters = {"seed": str(options.seed), "days": str(options.days or "all")}
     version = publish(settings, exported, parameters)
-    event = AuditEvent(
+    published = AuditEvent(
         event="publish",
         model_name=model_name(settings.environment),
         model_version=version,
@@ -199,7 +258,11 @@ def _publish(settings: Settings, options: TrainingOptions, exported: "Exported")
         why="train",
         evidence={"sha256": exported.sha256, "metrics": exported.contract.metrics},
     )
-    audit_log.append(settings, event)
+    judged = msgspec.structs.replace(
+        published, event="gate", why=gate.why, evidence=msgspec.to_builtins(gate)
+    )
+    for event in (published, judged):
+        audit_log.append(settings, event)
     return version
 
 
@@ -210,10 +273,11 @@ def _promote(
     return promote(settings, registry, order, feature_set=options.feature_set)
 
 
-def _window(earlier: Dataset, later: Dataset, *, split_ms: int, as_of_ms: int) -> DataWindow:
+def _window(validated: Validated, *, as_of_ms: int) -> DataWindow:
+    earlier, later = validated.earlier, validated.later
     return DataWindow(
         from_ms=int(earlier.event_time_ms[0]),
-        split_ms=split_ms,
+        split_ms=validated.split_ms,
         to_ms=int(later.event_time_ms[-1]),
         as_of_ms=as_of_ms,
         fit_rows=len(earlier.labels),
@@ -238,6 +302,7 @@ def _report(
     collected: Collected,
     learned: Learned,
     *,
+    gate: Gate,
     outcome: Promotion,
     seconds: dict[str, float],
 ) -> TrainingReport:
@@ -253,6 +318,7 @@ def _report(
         parity=learned.parity,
         window=contract.window,
         metrics=contract.metrics,
+        gate=gate,
         scores_read=len(collected.log.transaction_ids),
         duplicates=collected.log.duplicates,
         other_feature_set=collected.log.other_feature_set,

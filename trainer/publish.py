@@ -80,8 +80,8 @@ It ranks transactions for analysts; it is not made to decline cards unseen.
 
 **Data.** {window.fit_rows:,} transactions ({window.fit_frauds:,} frauds) from {_day(window.from_ms)} to
 {_day(window.split_ms)} to learn, {window.validation_rows:,} ({window.validation_frauds:,} frauds) up to
-{_day(window.to_ms)} to validate. Labels as known at {_day(window.as_of_ms)}; a transaction never
-reported counts as genuine.
+{_day(window.to_ms)} to validate; after that, all of them to learn what is published. Labels as known at
+{_day(window.as_of_ms)}; a transaction never reported counts as genuine.
 
 **Quality on the later, unseen part.** Average precision {metrics["average_precision"]:.3f}
 (95 % interval {metrics["average_precision_low"]:.3f} to {metrics["average_precision_high"]:.3f}, chance

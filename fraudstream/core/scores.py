@@ -60,7 +60,7 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Who did what to which model, when, why and on what evidence."""
 
     v: Literal[1] = 1
-    event: Literal["publish", "promote", "swap", "refused"]
+    event: Literal["publish", "gate", "promote", "swap", "refused"]
     model_name: str
     model_version: str
     at_ms: int

@@ -18,6 +18,7 @@ from fraudstream.core.model import CHAMPION, model_name
 from fraudstream.core.settings import Settings
 from tests.integration.served_scores import SPAN_MS, T0, made_score, send, serve, transactional
 from tests.model_samples import rows
+from trainer.build import MIN_FRAUDS
 from trainer.pipeline import TrainingOptions, TrainingReport, collect
 
 COUNT = 12_000
@@ -64,11 +65,50 @@ def test_training_ends_with_a_champion_that_a_scorer_can_load(
     )
     assert model.score(rows(10, seed=1)[0]).shape == (10,)
     events = [event.event for _, event in audit_log.read_events(topics, name)]
-    assert events == ["publish", "promote", "promote"]
+    assert events == ["publish", "gate", "promote", "promote"]
     listed = fraudstream(topics, "models", "list").stdout
     assert "1  champion" in listed
     assert "# Card fraud score" in fraudstream(topics, "models", "show", "champion").stdout
     assert "champion already" in fraudstream(topics, "models", "promote", "1").stdout
+
+
+def test_a_version_that_is_worse_than_the_champion_is_published_but_not_promoted(
+    topics: Settings, tmp_path: Path
+) -> None:
+    serve(topics, COUNT)
+    assert fraudstream(topics, "train", "--promote").returncode == 0
+    forget(topics)
+    report_file = tmp_path / "report.json"
+
+    done = fraudstream(topics, "train", "--promote", "--json", str(report_file))
+
+    assert done.returncode == 3, done.stdout
+    assert "version 2 is published but not promoted: it is worse than version 1" in done.stderr
+    assert "`fraudstream models promote 2 --why" in done.stderr
+    report = msgspec.json.decode(report_file.read_bytes(), type=TrainingReport)
+    assert (report.promoted, report.gate.passed, report.gate.champion) == (False, False, "1")
+    assert "which favours it" in report.gate.why, "the champion knows these transactions"
+    name = model_name(topics.environment)
+    _, last = audit_log.read_events(topics, name)[-1]
+    assert (last.event, last.model_version, last.evidence["passed"]) == ("gate", "2", False)
+    champion = ModelRegistry(topics.mlflow_url, connect_timeout_ms=5_000).alias(name, CHAMPION)
+    assert champion is not None
+    assert champion.version == "1"
+    assert fraudstream(topics, "models", "promote", "2", "--why", "a test").returncode == 0
+
+
+def forget(settings: Settings) -> None:
+    """Take back the labels of the first days, so that what is learned next is next to nothing."""
+    fitted_until_ms = T0 + SPAN_MS // 2 * 8 // 10
+    known = [a for a in read_feedback(settings) if a.event_time_ms < fitted_until_ms]
+    corrections = [
+        msgspec.structs.replace(each, label="genuine", labelled_at_ms=each.labelled_at_ms + 1)
+        for each in known[MIN_FRAUDS:]
+    ]
+    producer = transactional(settings)
+    producer.begin_transaction()
+    send(producer, settings, [], corrections)
+    producer.commit_transaction()
 
 
 def test_scores_of_aborted_transactions_are_not_learned_from(topics: Settings) -> None:
