@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -9,11 +10,16 @@ from rich.console import Console
 
 from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.settings import Settings
+from verify.demo import view
 from verify.demo.board import Board
 from verify.demo.scenarios import SCENARIOS, check_data
+from verify.demo.screen import open_screen
 from verify.demo.stage import Options, demo_settings
-from verify.demo.story import run
+from verify.demo.story import DONE, run
 from verify.demo.summary import Summary, table
+
+PICTURE_SIZE = (110, 36)
+"""Columns and lines of a saved picture."""
 
 
 @click.command()
@@ -44,6 +50,12 @@ from verify.demo.summary import Summary, table
 )
 @click.option("--keep", is_flag=True, help="Leave the servers and their data at the end.")
 @click.option("--plain", is_flag=True, help="Lines instead of the live view, also at a terminal.")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
+    help="Save the last picture of the live view as SVG.",
+)
 @json_option
 @click.pass_obj
 def demo(  # noqa: PLR0913 - one argument an option
@@ -57,6 +69,7 @@ def demo(  # noqa: PLR0913 - one argument an option
     leave: bool,
     keep: bool,
     plain: bool,
+    picture: Path | None,
     json_file: str | None,
 ) -> None:
     """Replay, score, train, alert, retrain, swap: the whole system on real servers, in three minutes.
@@ -83,35 +96,53 @@ def demo(  # noqa: PLR0913 - one argument an option
     chosen = SCENARIOS[scenario or ("quiet" if data else "drift")]
     if data is not None:
         check_data(chosen)
-    console = Console(stderr=True, highlight=False)
-    stays = not leave and sys.stdin.isatty() and console.is_terminal
+    # With --plain rich takes the terminal for none, and lines are what is shown there.
+    console = Console(stderr=True, highlight=False, force_terminal=False if plain else None)
+    stays = not leave and sys.stdin.isatty() and sys.stderr.isatty()
     options = Options(
         scenario=chosen, data=data, seed=seed, rate=rate or chosen.rate, live=live, keep=keep
     )
     board = Board(chosen.name)
 
-    def tell(line: str) -> None:
-        board.lines.append(f"{board.elapsed_s:6.1f} s  {line}")
-        console.print(board.lines[-1], soft_wrap=True, markup=False)
+    with open_screen(console, board.picture, started_s=board.started_s) as screen:
 
-    def hold(summary: Summary) -> None:
-        if json_file:
-            write_json(summary, json_file)
-        if json_file != "-":
-            Console().print(table(summary))
-        if stays:
-            tell("the servers are still up: look around from another terminal, as in")
-            tell(f"  {prefix(settings)} alerts tail --from-beginning")
-            tell("Ctrl-C ends them")
-            signal.pause()
+        def tell(line: str) -> None:
+            board.lines.append(f"{board.elapsed_s:6.1f} s  {line}")
+            screen.tell(line)
 
-    try:
-        run(demo_settings(settings), options, board, tell, hold)
-    except KeyboardInterrupt:
-        if not stays:
-            raise
-    if keep:
-        tell(f"the servers and their data stay; end them with {prefix(settings)} stack down --wipe")
+        def hold(summary: Summary) -> None:
+            screen.leave()
+            if picture is not None:
+                picture.write_text(view.svg(board.picture(), *PICTURE_SIZE))
+            report(summary, json_file)
+            if stays:
+                stay(settings, tell)
+
+        try:
+            run(demo_settings(settings), options, board, tell, hold)
+        except KeyboardInterrupt:
+            if not (stays and board.step == DONE):
+                raise
+        if keep:
+            tell(
+                f"the servers and their data stay; end them with {prefix(settings)} stack down --wipe"
+            )
+
+
+def report(summary: Summary, json_file: str | None) -> None:
+    """Write the summary into a file, and as a table unless standard output has it already."""
+    if json_file:
+        write_json(summary, json_file)
+    if json_file != "-":
+        Console().print(table(summary))
+
+
+def stay(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Wait with the servers up until Ctrl-C."""
+    tell("the servers are still up: look around from another terminal, as in")
+    tell(f"  {prefix(settings)} alerts tail --from-beginning")
+    tell("Ctrl-C ends them")
+    signal.pause()
 
 
 def prefix(settings: Settings) -> str:

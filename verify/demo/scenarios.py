@@ -8,6 +8,9 @@ HISTORY_DAYS = 35
 TRAINING_DAYS = 22
 """Newest mature days to learn from: in its first days the stream has no known terminals yet."""
 
+VALIDATION_SHARE = 0.1
+"""Of a retraining: the two newest days. What is new must be among what is learned from."""
+
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """One scenario. Days count from the stream's first; `rate` in live transactions/s.

@@ -16,13 +16,15 @@ from verify.demo.judgement import Judgement, contract_of, judge
 from verify.demo.observer import Observer
 from verify.demo.outage import Outages, check_own_redis
 from verify.demo.retraining import Retraining
-from verify.demo.scenarios import TRAINING_DAYS
+from verify.demo.scenarios import TRAINING_DAYS, VALIDATION_SHARE
 from verify.demo.stage import Options, Play, Tell, exclusive, prepare, servers
 from verify.demo.summary import Summary
 from verify.ledger import Ledger, Log
 
 WAIT_S = 120.0
 REFUSED = 3
+DONE = "done"
+"""The step of the board when all is told."""
 
 
 def run(
@@ -42,6 +44,7 @@ def run(
             story = Story(running, children, options, play, board=board, tell=tell)
             try:
                 summary = story.tell_all()
+                board.step = DONE
                 hold(summary)
             finally:
                 story.end()
@@ -159,7 +162,7 @@ class Story:
         """One look, a few times a second: what happened, what is due."""
         observer.wait(0.2)
         observer.check()
-        self._children.check()
+        self._children.check(but="retrain")  # Its end, good or bad, is seen below.
         self._tell_versions(observer)
         if self._options.scenario.outage:
             with observer.lock:
@@ -186,8 +189,8 @@ class Story:
             self._see_training_end(retraining, now_ms)
         elif retraining.is_due(now_ms):
             self._begin("retraining", "retraining from what was served, while traffic goes on")
-            arguments = ("train", "--promote", "--days", str(TRAINING_DAYS))
-            self._children.start("retrain", *arguments)
+            days = ("--days", str(TRAINING_DAYS), "--validation-share", str(VALIDATION_SHARE))
+            self._children.start("retrain", "train", "--promote", *days)
             self._training = True
 
     def _see_training_end(self, retraining: Retraining, now_ms: int) -> None:
@@ -197,7 +200,9 @@ class Story:
         self._training = False
         if status == REFUSED:
             retraining.again(now_ms)
-            self._begin("waiting", f"not promoted: {self._children.last_lines('retrain')}")
+            self._begin(
+                "waiting", "version not promoted, no better yet; again in two days of event time"
+            )
         elif status:
             raise self._children.failure("retrain", "train")
         else:
