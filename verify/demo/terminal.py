@@ -80,8 +80,10 @@ class Terminal:
     def end(self, last_words: str) -> None:
         """Give the screen back; then write `last_words` and what was captured. A second call does nothing.
 
+        If the terminal is gone or takes nothing, standard output and error lead nowhere from then on.
+
         Raises:
-            Ended: the terminal is gone; standard output and error lead nowhere then.
+            Ended: the terminal is gone.
         """
         if not self.is_on:
             return
@@ -89,10 +91,14 @@ class Terminal:
         atexit.unregister(self.end)
         said = self._released()
         try:
-            if not self._write(END, LAST_WORDS_S):
+            taken = self._write(END, LAST_WORDS_S)
+            if not taken:
                 _go_on(self._fd)
-                self._write(END, LAST_WORDS_S)
-            self._write((last_words + said).replace("\n", "\r\n"), LAST_WORDS_S)
+                taken = self._write(END, LAST_WORDS_S)
+            if taken:
+                self._write((last_words + said).replace("\n", "\r\n"), LAST_WORDS_S)
+            else:
+                lead_nowhere(terminals=True)
         finally:
             os.close(self._fd)
 
@@ -147,11 +153,14 @@ def is_gone(fd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def lead_nowhere() -> None:
-    """Have standard output and error lead nowhere if nobody reads them, so that no later word fails."""
+def lead_nowhere(*, terminals: bool = False) -> None:
+    """Have standard output and error lead nowhere if nobody reads them, so that no later word fails.
+
+    With `terminals` also those that are terminals: one that takes nothing would hold up the end.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for fd in (1, 2):
-        if is_gone(fd):
+        if is_gone(fd) or (terminals and os.isatty(fd)):
             os.dup2(nowhere, fd)
     os.close(nowhere)
 
@@ -166,6 +175,9 @@ def _opened_anew(fd: int) -> int:
 
 def _go_on(fd: int) -> None:
     """Undo Ctrl-S, or the screen could not be given back."""
-    if os.tcgetpgrp(fd) == os.getpgrp():
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # It would stop a job in the background.
+    try:
         termios.tcflow(fd, termios.TCOOFF)
         termios.tcflow(fd, termios.TCOON)
+    finally:
+        signal.signal(signal.SIGTTOU, before)
