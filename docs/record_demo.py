@@ -19,6 +19,8 @@ import click
 
 DOCS = Path(__file__).parent
 COLUMNS, LINES = 110, 36
+HOME = "\x1b[H"
+PICTURE_S = 2.0
 STEP_S = 0.25
 """What comes within so many seconds is one event of the recording."""
 
@@ -37,8 +39,19 @@ def main() -> None:
         raise click.ClickException("the recording names folders of this machine: not written")
     header = {"version": 2, "width": COLUMNS, "height": LINES, "title": "fraudstream demo"}
     lines = [json.dumps(header)]
-    lines += [json.dumps([round(at_s, 2), "o", text]) for at_s, text in events]
+    lines += [json.dumps([round(at_s, 2), "o", text]) for at_s, text in thinned(events)]
     (DOCS / "demo.cast").write_text("\n".join(lines) + "\n")
+
+
+def thinned(events: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Return the events with one picture in `PICTURE_S` seconds: each is drawn whole, from the top."""
+    kept: list[tuple[float, str]] = []
+    for at_s, text in events:
+        is_picture = text.startswith(HOME) and text.endswith(HOME)
+        follows = kept and kept[-1][1].startswith(HOME) and at_s - kept[-1][0] < PICTURE_S
+        if not (is_picture and follows):
+            kept.append((at_s, text))
+    return kept
 
 
 def recorded(command: tuple[str, ...]) -> tuple[list[tuple[float, str]], int]:

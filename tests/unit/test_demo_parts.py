@@ -12,7 +12,7 @@ from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.settings import make_settings
 from verify.demo.accounts import Accounts, Balance
 from verify.demo.outage import check_own_redis
-from verify.demo.periods import period, share_of, truth_of
+from verify.demo.periods import gain_of, period, share_of, truth_of
 from verify.demo.retraining import Retraining, fallen
 from verify.demo.scenarios import SCENARIOS, check_data
 
@@ -98,6 +98,15 @@ def test_frauds_of_one_incident_count_as_one_in_the_interval() -> None:
     assert single.high - single.low < 0.12
     assert clustered.high - clustered.low > 0.4
     assert share_of(hits, np.zeros(400, bool), np.arange(400)).value is None
+
+
+def test_the_gain_is_paired_by_incident() -> None:
+    alone = np.arange(400) % 2 == 0
+    found = alone | (np.arange(400) % 4 == 1)
+    gain = gain_of(found, alone, np.arange(400))
+    assert (gain.recall_without, gain.gain) == (0.5, 0.25)
+    assert 0.15 < gain.gain_low < 0.25 < gain.gain_high < 0.35
+    assert gain_of(alone, alone, np.arange(400)).gain_high == 0
 
 
 def test_scenarios_that_need_generated_fraud_refuse_a_file() -> None:

@@ -13,7 +13,7 @@ from fraudstream.core.feature_set import DAY_MS, NINE
 from fraudstream.core.model import CHAMPION, Contract, ModelVersion, model_name
 from fraudstream.core.settings import Settings
 from verify.demo.observer import Watched
-from verify.demo.periods import Bools, Period, Truth, period, truth_of
+from verify.demo.periods import Bools, Period, Retrained, Truth, gain_of, period, truth_of
 from verify.demo.scenarios import Scenario
 from verify.demo.stage import Play
 
@@ -25,7 +25,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     average_precision: float | None
     lift_over_chance: float | None
     periods: tuple[Period, ...]
-    recall_without_retraining: float | None
+    retraining: Retrained | None
 
     def of(self, name: str, measure: str) -> float | None:
         """Return the value of `recall` or `precision` in the period `name`, rounded."""
@@ -61,17 +61,12 @@ def judge(settings: Settings, play: Play, scenario: Scenario, watched: Watched) 
     )
     chance = frauds / max(int(made.served.sum()), 1)
     periods = tuple(_periods(play, scenario, truth, made))
-    retrained = made.served & (made.version > 0)
     return Judgement(
         frauds=frauds,
         average_precision=None if precision is None else round(precision, 4),
         lift_over_chance=None if precision is None else round(precision / chance, 1),
         periods=periods,
-        recall_without_retraining=(
-            _recall_of_first(settings, truth, retrained, made.versions[0])
-            if (retrained & truth.fraud).any()
-            else None
-        ),
+        retraining=_retraining(settings, truth, made),
     )
 
 
@@ -120,15 +115,22 @@ def _period(name: str, truth: Truth, chosen: Bools, made: Decisions) -> Period:
     return period(name, truth, chosen, made.alerted, versions)
 
 
-def _recall_of_first(settings: Settings, truth: Truth, chosen: Bools, version: str) -> float:
-    """Return which share of the chosen frauds the first model would have found, by the features served."""
+def _retraining(settings: Settings, truth: Truth, made: Decisions) -> Retrained | None:
+    """Return what the first model would have found of the frauds that a later one decided on.
+
+    By the very features that were served.
+    """
+    frauds = np.flatnonzero(made.served & (made.version > 0) & truth.fraud)
+    if not len(frauds):
+        return None
     registry = _registry(settings)
-    model = _load(registry, registry.version(model_name(settings.environment), version))
+    first = registry.version(model_name(settings.environment), made.versions[0])
+    model = _load(registry, first)
     log = read_scores(settings, NINE)
     row = {name: index for index, name in enumerate(log.transaction_ids)}
-    frauds = [row[truth.ids[i]] for i in np.flatnonzero(chosen & truth.fraud)]
-    found = model.score(log.features[frauds]) >= model.threshold
-    return round(float(found.mean()), 4)
+    features = log.features[[row[truth.ids[i]] for i in frauds]]
+    alone = model.score(features) >= model.threshold
+    return gain_of(made.alerted[frauds], alone, truth.incident[frauds])
 
 
 def _registry(settings: Settings) -> ModelRegistry:

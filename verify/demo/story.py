@@ -276,7 +276,10 @@ class Story:
             recall_after=judged.of("after", "recall"),
             precision_before=judged.of("before", "precision"),
             precision_after=judged.of("after", "precision"),
-            recall_without_retraining=judged.recall_without_retraining,
+            recall_without_retraining=judged.retraining.recall_without
+            if judged.retraining
+            else None,
+            retraining=judged.retraining,
             periods=judged.periods,
             outages=tuple(self._outages.done),
             model_versions=len(w.versions),

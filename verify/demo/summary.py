@@ -4,7 +4,7 @@ import msgspec
 from rich.table import Table
 
 from fraudstream.core.evaluation import Share
-from verify.demo.periods import Period
+from verify.demo.periods import Period, Retrained
 
 
 class Outage(msgspec.Struct, frozen=True):
@@ -20,7 +20,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     `recall_before` and `precision_before`: from the moment the new fraud sets in until the swap;
     `_after`: by the retrained model; None where the scenario has no such period. `recall_without_retraining`:
-    the first model on the transactions that the retrained one decided. `swap_longest_pause_ms`: the longest
+    the first model on the transactions that the retrained one decided; `retraining` has
+    the gain with its interval. `swap_longest_pause_ms`: the longest
     time between the last score of one version and the first of the next in a partition, None without a
     swap under traffic. `view_cpu_share`: of one core, watching and drawing, while traffic was live.
     """
@@ -40,6 +41,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     precision_before: float | None
     precision_after: float | None
     recall_without_retraining: float | None
+    retraining: Retrained | None
     periods: tuple[Period, ...]
     outages: tuple[Outage, ...]
     model_versions: int
