@@ -63,14 +63,14 @@ def noise(screen: Screen, seconds: float) -> None:
     screen.leave()
 
 
-HOWS = {"story": story, "failing": story, "crash": crash, "noise": noise}
+HOWS = {"story": story, "quiet": story, "failing": story, "crash": crash, "noise": noise}
 
 
 def main() -> None:
     """Do as `fraudstream` does with what ends a command."""
     how, seconds = sys.argv[1], float(sys.argv[2])
     pictures = failing_source if how == "failing" else source
-    times = {"refresh_s": 0.1, "status_s": 0.3}
+    times = {"refresh_s": 0.1, "status_s": 600 if how == "quiet" else 0.3}
     try:
         with open_screen(Console(stderr=True), pictures, started_s=STARTED_S, **times) as screen:
             try:

@@ -143,7 +143,7 @@ def train(settings: Settings, options: TrainingOptions, say: Say) -> TrainingRep
     outcome = Promotion(version, None, moved=False)
     if options.promote and gate.passed:
         with steps.step("promote", f"making version {version} champion"):
-            outcome = _promote(settings, options, registry, version)
+            outcome = _promote(settings, options, registry, Judged(version, gate.champion))
     return _report(settings, collected, learned, gate=gate, outcome=outcome, seconds=steps.seconds)
 
 

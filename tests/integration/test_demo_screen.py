@@ -166,6 +166,7 @@ def test_a_signal_ends_the_story_cleanly_and_gives_the_terminal_back(
             os.write(terminal.ours, b"\x03")
         assert terminal.end() == status
         terminal.assert_as_before()
+        assert terminal.after().startswith("fraudstream demo"), "the last picture stays"
         assert CLEANED_UP in terminal.after()
         assert "stopped" in terminal.after()
         assert "Traceback" not in terminal.shown
@@ -206,6 +207,7 @@ def test_a_crash_is_told_on_the_normal_screen() -> None:
     with on_a_terminal("crash", "1") as terminal:
         assert terminal.end(15) == 1
         terminal.assert_as_before()
+        assert terminal.after().startswith("fraudstream demo"), "the last picture stays"
         assert "RuntimeError: a crash in the story" in terminal.after()
 
 
@@ -289,8 +291,9 @@ def test_a_pipe_gets_plain_lines_to_the_end() -> None:
     assert lines[-3] == "a table at the end"
 
 
-def test_a_reader_who_leaves_ends_the_story_cleanly() -> None:
-    with piped("story", "60") as process:
+@pytest.mark.parametrize("how", ["story", "quiet"])
+def test_a_reader_who_leaves_ends_the_story_cleanly(how: str) -> None:
+    with piped(how, "60") as process:
         assert process.stdout is not None
         assert "the story begins" in process.stdout.readline()
         process.stdout.close()

@@ -43,7 +43,9 @@ class Board:
                 step=self.step,
                 elapsed_s=self.elapsed_s,
                 event_time_ms=w.event_time_ms,
-                transactions=sum(w.progress.ends.values()) if w.progress else 0,
+                transactions=max(
+                    sum(w.progress.ends.values()) if w.progress else 0, w.results.total()
+                ),
                 scored=w.results["scores"],
                 dead_letters=w.results["dead-letters"],
                 waiting=w.progress.waiting if w.progress else 0,

@@ -83,7 +83,7 @@ def open_screen(
 
 def _can_show_pictures(console: Console) -> bool:
     fd = _descriptor(console)
-    return console.is_interactive and not console.is_dumb_terminal and fd >= 0 and os.isatty(fd)
+    return console.is_interactive and fd >= 0 and os.isatty(fd)
 
 
 def _descriptor(console: Console) -> int:
