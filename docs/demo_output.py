@@ -56,12 +56,12 @@ def machine(busy: float) -> str:
     """Return in words where the figures come from; `busy` is the load average before the demo."""
     python = ".".join(platform.python_version_tuple()[:2])
     kind = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {python}"
-    return f"on {kind}, load average {busy:.1f} before it began (of the status "
-        "lines, one every ten seconds, a quarter stays):"
+    lines = "of the status lines, one every ten seconds, a quarter stays"
+    return f"on {kind}, load average {busy:.1f} before it began ({lines}):"
 
 
 def block(output: str, scenario: str, where: str) -> str:
-    """Return the output as Markdown; of the lines on where things stand, one every ten seconds, a quarter stays."""
+    """Return the output as Markdown; of the lines on where things stand a quarter stays."""
     lines = [line.rstrip() for line in output.splitlines()]
     status = [line for line in lines if STATUS.match(line)]
     left_out = set(status[STATUS_SHOWN:])

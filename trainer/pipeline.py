@@ -26,7 +26,7 @@ from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
 from trainer.build import Dataset, build, labels_in_force, split
 from trainer.evaluate import evaluate
-from trainer.gate import Gate, pass_gate
+from trainer.gate import Candidate, Gate, judge
 from trainer.promote import Order, Promotion, promote
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def train(settings: Settings, options: TrainingOptions, say: Say) -> TrainingRep
     outcome = Promotion(version, None, moved=False)
     if options.promote and gate.passed:
         with steps.step("promote", f"making version {version} champion"):
-            outcome = _promote(settings, options, registry, Judged(version, gate.champion))
+            outcome = _promote(settings, options, registry, (version, gate))
     return _report(settings, collected, learned, gate=gate, outcome=outcome, seconds=steps.seconds)
 
 
@@ -233,14 +233,10 @@ def learn(
 def _gate(
     registry: ModelRegistry, settings: Settings, options: TrainingOptions, validated: Validated
 ) -> Gate:
-    return pass_gate(
-        registry,
-        model_name(settings.environment),
-        options.feature_set,
-        validation=validated.later,
-        scores=validated.scores,
-        threshold=validated.threshold,
+    candidate = Candidate(
+        validated.later, validated.scores, validated.threshold, settings.alerts_per_1000
     )
+    return judge(candidate, registry, model_name(settings.environment), options.feature_set)
 
 
 def _publish(settings: Settings, options: TrainingOptions, exported: "Exported", gate: Gate) -> str:
@@ -267,9 +263,19 @@ def _publish(settings: Settings, options: TrainingOptions, exported: "Exported",
 
 
 def _promote(
-    settings: Settings, options: TrainingOptions, registry: ModelRegistry, version: str
+    settings: Settings,
+    options: TrainingOptions,
+    registry: ModelRegistry,
+    passed: tuple[str, Gate],
 ) -> Promotion:
-    order = Order(version=version, actor=options.actor, why="train --promote", now_ms=now_ms())
+    version, gate = passed
+    order = Order(
+        version=version,
+        actor=options.actor,
+        why=f"train --promote: {gate.why}",
+        now_ms=now_ms(),
+        judged_against=gate.champion,
+    )
     return promote(settings, registry, order, feature_set=options.feature_set)
 
 
@@ -284,6 +290,7 @@ def _window(validated: Validated, *, as_of_ms: int) -> DataWindow:
         fit_frauds=int(earlier.labels.sum()),
         validation_rows=len(later.labels),
         validation_frauds=int(later.labels.sum()),
+        refit=True,
     )
 
 

@@ -98,10 +98,14 @@ def _worth(p: Period) -> str:
 
 
 def _alone(s: Summary) -> dict[str, str]:
-    if s.recall_without_retraining is None:
+    if s.retraining is None:
         return {}
+    r = s.retraining
     return {
-        "without retraining": f"recall {s.recall_without_retraining:.2f} there by the first model"
+        "without retraining": (
+            f"recall {r.recall_without:.2f} there by the first model: gain {r.gain:+.2f} "
+            f"({r.gain_low:+.2f} to {r.gain_high:+.2f}, paired)"
+        )
     }
 
 
