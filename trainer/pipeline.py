@@ -26,7 +26,7 @@ from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
 from trainer.build import Dataset, build, labels_in_force, split
 from trainer.evaluate import evaluate
-from trainer.gate import Candidate, Gate, judge
+from trainer.gate import Gate, pass_gate
 from trainer.promote import Order, Promotion, promote
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def train(settings: Settings, options: TrainingOptions, say: Say) -> TrainingRep
     outcome = Promotion(version, None, moved=False)
     if options.promote and gate.passed:
         with steps.step("promote", f"making version {version} champion"):
-            outcome = _promote(settings, options, registry, (version, gate))
+            outcome = _promote(settings, options, registry, version)
     return _report(settings, collected, learned, gate=gate, outcome=outcome, seconds=steps.seconds)
 
 
@@ -233,10 +233,14 @@ def learn(
 def _gate(
     registry: ModelRegistry, settings: Settings, options: TrainingOptions, validated: Validated
 ) -> Gate:
-    candidate = Candidate(
-        validated.later, validated.scores, validated.threshold, settings.alerts_per_1000
+    return pass_gate(
+        registry,
+        model_name(settings.environment),
+        options.feature_set,
+        validation=validated.later,
+        scores=validated.scores,
+        threshold=validated.threshold,
     )
-    return judge(candidate, registry, model_name(settings.environment), options.feature_set)
 
 
 def _publish(settings: Settings, options: TrainingOptions, exported: "Exported", gate: Gate) -> str:
@@ -263,19 +267,9 @@ def _publish(settings: Settings, options: TrainingOptions, exported: "Exported",
 
 
 def _promote(
-    settings: Settings,
-    options: TrainingOptions,
-    registry: ModelRegistry,
-    passed: tuple[str, Gate],
+    settings: Settings, options: TrainingOptions, registry: ModelRegistry, version: str
 ) -> Promotion:
-    version, gate = passed
-    order = Order(
-        version=version,
-        actor=options.actor,
-        why=f"train --promote: {gate.why}",
-        now_ms=now_ms(),
-        judged_against=gate.champion,
-    )
+    order = Order(version=version, actor=options.actor, why="train --promote", now_ms=now_ms())
     return promote(settings, registry, order, feature_set=options.feature_set)
 
 
@@ -290,7 +284,6 @@ def _window(validated: Validated, *, as_of_ms: int) -> DataWindow:
         fit_frauds=int(earlier.labels.sum()),
         validation_rows=len(later.labels),
         validation_frauds=int(later.labels.sum()),
-        refit=True,
     )
 
 

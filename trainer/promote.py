@@ -32,16 +32,12 @@ class Promotion(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """Who wants which version as champion, why, and when (UTC milliseconds).
-
-    `judged_against` is the champion (None: there was none) that the version was compared with, if it was.
-    """
+    """Who wants which version as champion, why, and when (UTC milliseconds)."""
 
     version: str
     actor: str
     why: str
     now_ms: int
-    judged_against: str | None | msgspec.UnsetType = msgspec.UNSET
 
 
 def check_promotable(
@@ -75,8 +71,7 @@ def promote(
 
     Raises:
         FraudstreamError: the version does not exist, or the alias does not read back as written.
-        Refused: the version fails a check, another promotion is under way or came first, or the champion
-            is not the one that the version was judged against.
+        Refused: the version fails a check, or another promotion is under way or came first.
         DependencyUnreachable: Kafka or MLflow does not answer.
     """
     name = model_name(settings.environment)
@@ -86,11 +81,6 @@ def promote(
     expected = champion.version if champion else None
     if expected == order.version:
         return Promotion(order.version, None, moved=False)
-    if order.judged_against not in (msgspec.UNSET, expected):
-        raise Refused(
-            f"version {order.version} of {name} was compared with champion {order.judged_against or 'none'}, "
-            f"but {expected or 'none'} is champion by now: train again"
-        )
     intent = audit_log.append(settings, _event(name, order, phase="intent", expected=expected))
     _refuse_if_second(settings, name, order, between=(seen, intent))
     if expected is not None:
