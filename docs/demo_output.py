@@ -64,15 +64,8 @@ def block(output: str, scenario: str, where: str) -> str:
     """Return the output as Markdown; of the lines on where things stand a quarter stays."""
     lines = [line.rstrip() for line in output.splitlines()]
     status = [line for line in lines if STATUS.match(line)]
-    left_out = set(status[STATUS_SHOWN:])
-    shown = []
-    for line in lines:
-        if line not in left_out:
-            shown.append(line)
-        elif line == status[-1]:
-            shown.append(
-                f"          ... {len(left_out)} more lines like this, one every ten seconds"
-            )
+    left_out = set(status) - set(status[1::STATUS_EVERY])
+    shown = [line for line in lines if line not in left_out]
     return "\n".join(
         (f"`fraudstream demo --scenario {scenario}` {where}", "", "```text", *shown, "```")
     )

@@ -9,7 +9,6 @@ import numpy.typing as npt
 Scores = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.bool_]
 Measure = Callable[[Labels, Scores], float]
-_Ranking = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -53,7 +52,9 @@ def average_precision(labels: Labels, scores: Scores) -> float:
     hits, alarms = _cumulated(labels, scores)
     if hits[-1] == 0:
         raise ValueError("average precision needs at least one positive label")
-    return _area(hits, alarms)
+    precision = hits / alarms
+    recall_steps = np.diff(hits, prepend=0) / hits[-1]
+    return float(np.sum(recall_steps * precision))
 
 
 def roc_auc(labels: Labels, scores: Scores) -> float:
@@ -122,40 +123,6 @@ def bootstrap(
     return Interval(measure(labels, scores), float(low), float(high))
 
 
-def paired_bootstrap(
-    labels: Labels,
-    scores: Scores,
-    others: Scores,
-    *,
-    groups: npt.NDArray[np.generic],
-    rounds: int = 200,
-    seed: int = 0,
-) -> Interval:
-    """Return average precision of `scores` minus that of `others` [N], with its 95 % percentile interval.
-
-    Each round draws as many of the `groups` [N] (such as customers) as there are, with replacement, and
-    measures both on their rows: what one group's rows have in common widens the interval, what both
-    scores have in common does not. A round without a positive is left out.
-
-    Raises:
-        ValueError: no positive label.
-    """
-    difference = average_precision(labels, scores) - average_precision(labels, others)
-    _, group = np.unique(groups, return_inverse=True)
-    members = np.bincount(group)
-    rankings = [_ranking(each) for each in (scores, others)]
-    random = np.random.default_rng(seed)
-    differences = []
-    for _ in range(rounds):
-        drawn = random.integers(0, len(members), len(members))
-        weights = np.bincount(drawn, minlength=len(members))[group]
-        if weights[labels].any():
-            first, second = (_weighted(labels, weights, ranking) for ranking in rankings)
-            differences.append(first - second)
-    low, high = np.quantile(differences or [difference], (0.025, 0.975))
-    return Interval(difference, float(low), float(high))
-
-
 def threshold_for_rate(scores: Scores, *, alerts_per_1000: float) -> float:
     """Return the lowest score such that at most `alerts_per_1000` of 1,000 `scores` reach it.
 
@@ -173,29 +140,11 @@ def _cumulated(
     labels: Labels, scores: Scores
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return, per distinct score from the highest down, positives and rows that reach it."""
-    order, last_of_ties = _ranking(scores)
-    hits = np.cumsum(labels[order])[last_of_ties].astype(np.float64)
-    return hits, (last_of_ties + 1).astype(np.float64)
-
-
-def _ranking(scores: Scores) -> _Ranking:
-    """Return the order of the rows from the highest score down, and where in it each score has its end."""
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
-    return order, np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
-
-
-def _area(hits: npt.NDArray[np.float64], alarms: npt.NDArray[np.float64]) -> float:
-    """Return the average precision of cumulated `hits` among `alarms`; where no alarm is, no hit is."""
-    return float(np.sum(np.diff(hits, prepend=0) / hits[-1] * (hits / np.maximum(alarms, 1))))
-
-
-def _weighted(labels: Labels, weights: npt.NDArray[np.integer], ranking: _Ranking) -> float:
-    """Return the average precision where row i counts `weights`[i] times."""
-    order, last_of_ties = ranking
-    weights = weights[order]
-    hits = np.cumsum(weights * labels[order])[last_of_ties].astype(np.float64)
-    return _area(hits, np.cumsum(weights)[last_of_ties].astype(np.float64))
+    last_of_ties = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
+    hits = np.cumsum(labels[order])[last_of_ties].astype(np.float64)
+    return hits, (last_of_ties + 1).astype(np.float64)
 
 
 def _by_card(

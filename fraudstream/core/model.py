@@ -19,11 +19,7 @@ PREVIOUS = "previous"
 
 
 class DataWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """Event times (UTC milliseconds) and numbers of the transactions a model was fitted and validated on.
-
-    The metrics and the threshold are those of a fit on from_ms <= t < split_ms, measured on split_ms <= t
-    <= to_ms. With `refit` the trees in the file were fitted once more, on all of them (ADR 0012).
-    """
+    """Event times (UTC milliseconds) and numbers of the transactions a model was fitted and validated on."""
 
     from_ms: int
     split_ms: int
@@ -33,7 +29,6 @@ class DataWindow(msgspec.Struct, frozen=True, kw_only=True):
     fit_frauds: int
     validation_rows: int
     validation_frauds: int
-    refit: bool = False
 
 
 class Contract(msgspec.Struct, frozen=True, kw_only=True):
