@@ -1,6 +1,7 @@
 """A process of a test: the demo's screen with pictures that move, and a main flow that waits.
 
-Usage: python -m tests.moving_screen HOW [SECONDS]; HOW is one of the names in `HOWS`.
+Usage: python -m tests.moving_screen HOW SECONDS [FILE]; HOW is one of the names in `HOWS`; FILE is
+written when everything was cleaned up.
 """
 
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 from rich.console import Console
 
@@ -46,6 +48,13 @@ def story(screen: Screen, seconds: float) -> None:
     screen.tell("the story is over")
 
 
+def talk(screen: Screen, seconds: float) -> None:
+    """Tell many lines."""
+    for _ in range(int(seconds / 0.02)):
+        screen.tell("and then")
+        wait(0.02)
+
+
 def crash(screen: Screen, seconds: float) -> None:
     """End by an error that nobody expected."""
     del screen
@@ -63,20 +72,31 @@ def noise(screen: Screen, seconds: float) -> None:
     screen.leave()
 
 
-HOWS = {"story": story, "quiet": story, "failing": story, "crash": crash, "noise": noise}
+HOWS = {
+    "story": story,
+    "quiet": story,
+    "talk": talk,
+    "failing": story,
+    "crash": crash,
+    "noise": noise,
+}
 
 
 def main() -> None:
     """Do as `fraudstream` does with what ends a command."""
     how, seconds = sys.argv[1], float(sys.argv[2])
     pictures = failing_source if how == "failing" else source
-    times = {"refresh_s": 0.1, "status_s": 600 if how == "quiet" else 0.3}
+    witness = Path(sys.argv[3] if len(sys.argv) > 3 else os.devnull)
+    times = {"refresh_s": 0.1, "status_s": 0.3}
+    if how == "quiet":
+        times = {"refresh_s": 600.0, "status_s": 600.0}
     try:
         with open_screen(Console(stderr=True), pictures, started_s=STARTED_S, **times) as screen:
             try:
                 HOWS[how](screen, seconds)
             finally:
-                wait(0.3)
+                wait(0.7)
+                witness.write_text(CLEANED_UP)
                 sys.stderr.write(f"{CLEANED_UP}\n")
     except Ended as exc:
         sys.stderr.write(f"stopped: {exc}\n")

@@ -13,6 +13,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -136,6 +137,13 @@ def test_a_story_is_shown_live_and_its_last_picture_stays_with_what_follows() ->
         assert "the story begins" not in terminal.shown, "pictures have the story themselves"
 
 
+def test_the_last_picture_is_of_the_last_moment() -> None:
+    with on_a_terminal("quiet", "1.5") as terminal:
+        assert terminal.end(15) == 0
+        (first,) = terminal.frames()
+        assert first[0] != terminal.after().splitlines()[0]
+
+
 def test_the_view_follows_the_size_of_the_terminal() -> None:
     with on_a_terminal("story", "60") as terminal:
         terminal.read_until(terminal.is_live, "the view")
@@ -184,11 +192,13 @@ def test_signals_that_follow_the_first_do_not_disturb_the_cleaning_up() -> None:
 
 
 @pytest.mark.parametrize("controlling", [True, False])
-def test_a_closed_terminal_ends_the_story_cleanly(*, controlling: bool) -> None:
-    with on_a_terminal("story", "60", controlling=controlling) as terminal:
+def test_a_closed_terminal_ends_the_story_cleanly(*, controlling: bool, tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    with on_a_terminal("story", "60", str(witness), controlling=controlling) as terminal:
         terminal.read_until(terminal.is_live, "the view")
         terminal.hang_up()
         assert terminal.process.wait(ENDS_WITHIN_S) == 129
+    assert witness.read_text() == CLEANED_UP
 
 
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])
@@ -291,13 +301,15 @@ def test_a_pipe_gets_plain_lines_to_the_end() -> None:
     assert lines[-3] == "a table at the end"
 
 
-@pytest.mark.parametrize("how", ["story", "quiet"])
-def test_a_reader_who_leaves_ends_the_story_cleanly(how: str) -> None:
-    with piped(how, "60") as process:
+@pytest.mark.parametrize("how", ["story", "quiet", "talk"])
+def test_a_reader_who_leaves_ends_the_story_cleanly(how: str, tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    with piped(how, "60", str(witness)) as process:
         assert process.stdout is not None
-        assert "the story begins" in process.stdout.readline()
+        assert " s  " in process.stdout.readline()
         process.stdout.close()
         assert process.wait(ENDS_WITHIN_S) == 141
+    assert witness.read_text() == CLEANED_UP
 
 
 def test_sighup_stays_ignored_under_nohup() -> None:

@@ -95,15 +95,14 @@ class Terminal:
             if not taken:
                 _go_on(self._fd)
                 taken = self._write(END, LAST_WORDS_S)
-            if taken:
-                self._write((last_words + said).replace("\n", "\r\n"), LAST_WORDS_S)
-            else:
+            words = (last_words + said).replace("\n", "\r\n")
+            if not (taken and self._write(words, LAST_WORDS_S, for_each_part=True)):
                 lead_nowhere(terminals=True)
         finally:
             os.close(self._fd)
 
-    def _write(self, text: str, seconds: float) -> bool:
-        """Return whether the terminal took all of it in time."""
+    def _write(self, text: str, seconds: float, *, for_each_part: bool = False) -> bool:
+        """Return whether the terminal took all of it in time, be it slowly if `for_each_part`."""
         data = text.encode("utf-8", "replace")
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
@@ -113,6 +112,7 @@ class Terminal:
                 return False
             try:
                 data = data[os.write(self._fd, data) :]
+                deadline = monotonic_s() + seconds if for_each_part else deadline
             except BlockingIOError:
                 continue
             except OSError as exc:
