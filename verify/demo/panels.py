@@ -215,7 +215,7 @@ def _before(p: Picture) -> list[Item]:
 
 def _share(p: Picture, share: Share, what: str, frame: Frame) -> list[Item]:
     if share.value is None or share.low is None or share.high is None:
-        why = f"no mature {what} in these days" if p.matured else "no labels yet"
+        why = f"no {what} with a label" if p.matured else "no labels yet"
         return [item(f"— ({why})")]
     value = bold(f"{share.value * 100:.0f} %")
     interval = f" ({share.low * 100:.0f} to {share.high * 100:.0f})"
