@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 
 from fraudstream.core.errors import FraudstreamError
@@ -37,6 +38,12 @@ def failing_source() -> Picture:
     if time.monotonic() - STARTED_S > 1:
         raise FraudstreamError("the watched server is gone")
     return source()
+
+
+def broken_source() -> Picture:
+    """Return pictures for a second, then one that cannot be shown."""
+    late = time.monotonic() - STARTED_S > 1
+    return msgspec.structs.replace(source(), recall=None) if late else source()
 
 
 def story(screen: Screen, seconds: float) -> None:
@@ -77,6 +84,7 @@ HOWS = {
     "quiet": story,
     "talk": talk,
     "failing": story,
+    "broken": story,
     "crash": crash,
     "noise": noise,
 }
@@ -85,7 +93,7 @@ HOWS = {
 def main() -> None:
     """Do as `fraudstream` does with what ends a command."""
     how, seconds = sys.argv[1], float(sys.argv[2])
-    pictures = failing_source if how == "failing" else source
+    pictures = {"failing": failing_source, "broken": broken_source}.get(how, source)
     witness = Path(sys.argv[3] if len(sys.argv) > 3 else os.devnull)
     times = {"refresh_s": 0.1, "status_s": 0.3}
     if how == "quiet":

@@ -221,6 +221,14 @@ def test_a_crash_is_told_on_the_normal_screen() -> None:
         assert "RuntimeError: a crash in the story" in terminal.after()
 
 
+def test_a_picture_that_cannot_be_shown_is_a_crash_told_on_the_normal_screen() -> None:
+    with on_a_terminal("broken", "60") as terminal:
+        assert terminal.end(15) == 1
+        terminal.assert_as_before()
+        assert "AttributeError" in terminal.after()
+        assert CLEANED_UP in terminal.after()
+
+
 def test_what_others_write_does_not_disturb_the_view_and_is_not_lost() -> None:
     with on_a_terminal("noise", "1") as terminal:
         assert terminal.end(15) == 0

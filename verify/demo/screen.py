@@ -228,12 +228,12 @@ class _Live:
         self._terminal = Terminal(_descriptor(console))
         self._painting = threading.RLock()
         self._picture: Picture | None = None
-        self._before_stop: object = None
+        self._handles_stop = signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL
         self._ticker = _Ticker(self._tick, refresh_s, alarm)
 
     def begin(self) -> None:
-        if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
-            self._before_stop = signal.signal(signal.SIGTSTP, self._stopped)
+        if self._handles_stop:
+            signal.signal(signal.SIGTSTP, self._stopped)
         self._terminal.begin()
         self._ticker.start()
 
@@ -259,11 +259,12 @@ class _Live:
                 self._give_back()
 
     def _tick(self) -> None:
-        self._picture = picture = self._source()
+        picture = self._source()
         with self._painting:
             if self._terminal.is_on:
                 size = self._terminal.size
                 self._terminal.paint(self._drawn(picture, size).split("\n")[:-1], size)
+        self._picture = picture
 
     def _drawn(self, picture: Picture, size: tuple[int, int]) -> str:
         self._console.size = size
@@ -272,11 +273,14 @@ class _Live:
         return drawn.get()
 
     def _give_back(self) -> None:
+        last = ""
         with self._painting:
-            columns, lines = self._terminal.size
-            last = self._drawn(self._picture, (columns, lines - 2)) if self._picture else ""
-            self._terminal.end(last)
-        if self._before_stop is not None:
+            try:
+                columns, lines = self._terminal.size
+                last = self._drawn(self._picture, (columns, lines - 2)) if self._picture else ""
+            finally:
+                self._terminal.end(last)
+        if self._handles_stop:
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
     def _stopped(self, number: int, frame: FrameType | None) -> None:
