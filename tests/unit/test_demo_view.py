@@ -340,3 +340,8 @@ def test_a_wrapped_text_keeps_all_words_that_fit_in_their_order(text: str, width
     assert all(cell_len(line) <= width for line in lines)
     if all(len(word) <= width - 2 for word in text.split()):
         assert " ".join(lines).split() == text.split()
+
+
+def test_columns_stand_for_the_same_seconds_while_the_chart_moves_on() -> None:
+    assert charts.newest([float(i) for i in range(10)], 3, 6, max) == [5.0, 7.0, 9.0]
+    assert charts.newest([float(i) for i in range(11)], 3, 6, max) == [7.0, 9.0, 10.0]
