@@ -217,6 +217,21 @@ def test_the_worst_day_stays_visible_where_columns_hold_several() -> None:
     assert any("days, the worst" in line for line in lines)
 
 
+def test_the_end_of_history_does_not_flatten_the_live_rate() -> None:
+    series = Series(rate_per_s=(9_000.0,) * 50 + (1_100.0,) * 70)
+    lines = drawn(changed(moving(3), series=series), 100, 30)
+    row = next(line for line in lines if line.startswith("rate"))
+    assert row.endswith("0..1,500+/s")
+    assert "███▆▆▆" in row, "what is above the scale is cut off, as the plus says"
+
+
+def test_a_scale_that_has_no_room_does_not_cost_the_line() -> None:
+    series = Series(alerts_per_min=(123_456_789.0,) * 120, rate_per_s=(400_000.0, 90_000.0) * 60)
+    lines = drawn(changed(moving(3), series=series), 80, 24)
+    assert any(line.startswith("alerts    526 in all") for line in lines)
+    assert any(line.startswith("rate") and line.endswith("/s") for line in lines)
+
+
 def test_control_characters_and_wide_letters_of_the_data_do_no_harm() -> None:
     alert = msgspec.structs.replace(moving(3).last_alerts[-1], unusual=("\x1b[2J\x07漢字 9",))
     screen = drawn(changed(moving(3), last_alerts=(alert,), story=("a\nb\x1b]0;x\x07",)), 80, 24)

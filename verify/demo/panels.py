@@ -27,7 +27,7 @@ from verify.demo.state import Picture, Share
 
 NARROW = 70
 """Below so many columns: no charts, no column of labels."""
-LABEL, SCALE = 10, 12
+LABEL, SCALE = 10, 13
 MOST_COLUMNS = 120
 SECONDS = 120
 """Charts by second cover so many, or somewhat more where the columns do not divide them."""
@@ -47,6 +47,15 @@ class Frame(msgspec.Struct, frozen=True):
         return self.width < NARROW
 
 
+class Chart(msgspec.Struct, frozen=True):
+    """Columns, their unit, the top of the scale from 0 (None: a round number that holds all), the lines."""
+
+    columns: list[float | None]
+    unit: str = ""
+    top: float | None = None
+    rows: int = 1
+
+
 class Block(msgspec.Struct, frozen=True):
     """Lines that are shown or left out together; the lowest `rank` is the last to go."""
 
@@ -58,7 +67,7 @@ def frame_of(width: int, height: int) -> Frame:
     """Return how a terminal of this size is divided."""
     if width < NARROW:
         return Frame(width, width, 0, 1)
-    value = 31 if width < 100 else 36
+    value = 31 if width < 100 else 35
     chart = min(width - LABEL - value - SCALE - 2, MOST_COLUMNS)
     rows = 1 + (height >= 28) + (height >= 36) + (height >= 50)
     return Frame(width, value, chart, rows)
@@ -69,33 +78,33 @@ def frame_of(width: int, height: int) -> Frame:
 
 def transactions(p: Picture, frame: Frame) -> list[Block]:
     """Return the title, what came in and went out, its latency, and how many alerts there were."""
+    rate, p99, alerts = _by_second(p, frame)
+    now = [item(bold(f"{p.rate_per_s:,.0f}"), "/s")]
+    counted = [item(bold(f"{p.alerts:,}"), " in all"), item(f"{p.alerts_per_min:,.0f} a minute")]
     seconds = charts.points_shown(frame.chart, SECONDS) if frame.chart else 0
-    series = p.series
-    rate = charts.newest(series.rate_per_s, frame.chart, SECONDS, charts.mean) if seconds else []
-    p99 = charts.newest(series.p99_ms, frame.chart, SECONDS, max) if seconds else []
-    alerts = (
-        charts.newest(series.alerts_per_min, frame.chart, SECONDS, charts.mean) if seconds else []
-    )
-    a_minute = [item(bold(f"{p.alerts:,}"), " in all"), item(f"{p.alerts_per_min:,.0f} a minute")]
     return [
         Block(0, [_title(p, frame.width)]),
         Block(11, [rule("transactions", f"charts: the last {seconds} s", frame.width)]),
         Block(1, _traffic(p, frame)),
         Block(2, [_row("ledger", _ledger(p), frame)]),
-        Block(
-            8,
-            _charted(
-                "rate",
-                [item(bold(f"{p.rate_per_s:,.0f}"), "/s")],
-                columns=rate,
-                unit="/s",
-                frame=frame,
-            ),
-        ),
-        Block(6, _charted("latency", _latency(p), columns=p99, unit=" ms", frame=frame)),
+        Block(8, _charted("rate", now, rate, frame)),
+        Block(6, _charted("latency", _latency(p), p99, frame)),
         Block(12, [_row("stages", _stages(p), frame)]),
-        Block(9, _charted("alerts", a_minute, columns=alerts, unit="/min", frame=frame)),
+        Block(9, _charted("alerts", counted, alerts, frame)),
     ]
+
+
+def _by_second(p: Picture, frame: Frame) -> tuple[Chart, Chart, Chart]:
+    """Return the charts of rate (mean of a column), p99 (its worst) and alerts a minute (mean)."""
+    if not frame.chart:
+        return Chart([]), Chart([]), Chart([])
+    s = p.series
+    rate = charts.newest(s.rate_per_s, frame.chart, SECONDS, charts.mean)
+    p99 = charts.newest(s.p99_ms, frame.chart, SECONDS, max)
+    alerts = charts.newest(s.alerts_per_min, frame.chart, SECONDS, charts.mean)
+    # History comes ten times as fast: its end would flatten the live rate for two minutes.
+    of_now = charts.nice_top(rate[len(rate) // 2 :])
+    return Chart(rate, "/s", of_now), Chart(p99, " ms"), Chart(alerts, "/min")
 
 
 def _title(p: Picture, width: int) -> Line:
@@ -187,8 +196,8 @@ def quality(p: Picture, frame: Frame) -> list[Block]:
         Block(11, [rule("quality", note, frame.width)]),
         Block(4, [_row("model", _serving(p), frame)]),
         Block(13, [_row("before", _before(p), frame)]),
-        Block(3, _charted("recall", frauds, columns=recall, unit="", frame=frame, top=1.0)),
-        Block(5, _charted("precision", alerts, columns=precision, unit="", frame=frame, top=1.0)),
+        Block(3, _charted("recall", frauds, Chart(recall, "", 1.0, frame.rows), frame)),
+        Block(5, _charted("precision", alerts, Chart(precision, "", 1.0, frame.rows), frame)),
         Block(10, [_beside("labels", [labels], drawn=marks, scale="", frame=frame)]),
     ]
 
@@ -269,24 +278,19 @@ def _beside(label: str, items: list[Item], *, drawn: Segment, scale: str, frame:
     values = padded([_label(label), *fitting(items, frame.value)], LABEL + frame.value + 1)
     if not drawn.text:
         return values
-    return [*padded([*values, drawn], LABEL + frame.value + frame.chart + 2), *item(scale)]
+    line = padded([*values, drawn], LABEL + frame.value + frame.chart + 2)
+    return [*line, *fitting([item(scale)], frame.width - cells(line))]
 
 
-def _charted(
-    label: str,
-    items: list[Item],
-    *,
-    columns: list[float | None],
-    unit: str,
-    frame: Frame,
-    top: float | None = None,
-) -> list[Line]:
-    """Return a row with its chart; only charts of a fixed scale (`top`) get more than one line."""
-    rows = frame.rows if top else 1
-    top = top or charts.nice_top(columns)
-    known = any(c is not None for c in columns)
-    drawn = charts.chart(columns, top, rows) if known else [""] * rows
-    scales = [f"0..{top:,g}{unit}"] if rows == 1 else [f"{top:,g}{unit}", *[""] * (rows - 2), "0"]
+def _charted(label: str, items: list[Item], chart: Chart, frame: Frame) -> list[Line]:
+    """Return a row with its chart on as many lines as that has; a `+` says that it was cut off above."""
+    rows, unit = chart.rows, chart.unit
+    known = [c for c in chart.columns if c is not None]
+    top = chart.top or charts.nice_top(chart.columns)
+    drawn = charts.chart(chart.columns, top, rows) if known else [""] * rows
+    over = "+" if known and max(known) > top else ""
+    whole = [f"0..{top:,g}{over}{unit}"]
+    scales = whole if rows == 1 else [f"{top:,g}{over}{unit}", *[""] * (rows - 2), "0"]
     first = [label, *[""] * (rows - 1)]
     values = [items, *[[] for _ in range(rows - 1)]]
     return [
