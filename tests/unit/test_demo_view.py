@@ -360,3 +360,7 @@ def test_a_wrapped_text_keeps_all_words_that_fit_in_their_order(text: str, width
 def test_columns_stand_for_the_same_seconds_while_the_chart_moves_on() -> None:
     assert charts.newest([float(i) for i in range(10)], 3, 6, max) == [5.0, 7.0, 9.0]
     assert charts.newest([float(i) for i in range(11)], 3, 6, max) == [7.0, 9.0, 10.0]
+
+
+def test_a_value_far_above_the_scale_is_a_full_block() -> None:
+    assert charts.chart([1.0, None, 1.1125369292536007e-308], 2e-308) == ["█ ▄"]

@@ -65,7 +65,7 @@ def chart(columns: Points, top: float, rows: int = 1) -> list[str]:
     What is known is at least the lowest block and at most the highest; None is a blank in all lines.
     """
     steps = rows * 8
-    levels = [0 if c is None else max(1, min(steps, round(c / top * steps))) for c in columns]
+    levels = [0 if c is None else max(1, round(min(c / top, 1.0) * steps)) for c in columns]
     return [
         "".join(BLOCKS[max(0, min(8, level - below))] for level in levels)
         for below in range(steps - 8, -1, -8)
