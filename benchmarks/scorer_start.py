@@ -28,7 +28,7 @@ from producer.replay import ReplayPlan, replay_table
 from producer.sources import Source
 from verify.demo.children import Children
 from verify.demo.progress import Broker
-from verify.ledger import Log
+from verify.demo.scored import await_scored
 
 FLOOR = "import faust, confluent_kafka, onnxruntime, redis, msgspec"
 BACKLOG = 2_000
@@ -84,12 +84,7 @@ def measure(settings: Settings, rounds: int) -> dict[str, object]:
 def _train(settings: Settings, children: Children, stream: Source) -> None:
     children.start("scorer", "scorer")
     _send(settings, stream, HISTORY)
-    with Log(settings) as log:
-        done, total = 0, 1
-        while done < total:
-            children.status("scorer", wait_s=0.2)
-            children.check()
-            done, total = log.lag(f"{settings.environment}.scorer")
+    await_scored(settings, children)
     children.run("train", "train", "--promote")
     children.stop("scorer")
 

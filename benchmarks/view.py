@@ -10,7 +10,6 @@ emptying thread, while the screen is on at 2 refreshes a second and nothing else
 
 import argparse
 import fcntl
-import json
 import os
 import pty
 import struct
@@ -19,13 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from fraudstream.clients.report_file import write_json
 from tests.demo_pictures import moving
 from verify.demo import view
 from verify.demo.screen import open_screen
@@ -151,11 +150,7 @@ def main() -> None:
     parser.add_argument("--json", default="-", help="file for the result; - for standard output")
     target = parser.parse_args().json
     result = {"load_average": round(os.getloadavg()[0], 1), "sizes": [measured(s) for s in SIZES]}
-    text = json.dumps(result, indent=2)
-    if target == "-":
-        print(text)
-    else:
-        Path(target).write_text(text + "\n")
+    write_json(result, target)
 
 
 if __name__ == "__main__":

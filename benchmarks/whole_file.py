@@ -29,6 +29,7 @@ from producer.pace import Unpaced
 from producer.replay import ReplayPlan, replay_table
 from producer.sources import read_source
 from verify.demo.children import Children
+from verify.demo.scored import await_scored
 from verify.ledger import Log, count
 
 NAMES = {"scorer": "scorer", "valkey-server": "redis", "kafka.Kafka": "kafka"}
@@ -63,17 +64,10 @@ def measure(settings: Settings, data: Path, workers: int) -> dict[str, object]:
     web_port = free_port()
     cpu_before = cpu_seconds(settings.state_dir)
     began = monotonic_s()
-    with (
-        Children(settings, Path(settings.state_dir) / "logs", bars=True) as children,
-        Log(settings) as log,
-    ):
+    with Children(settings, Path(settings.state_dir) / "logs", bars=True) as children:
         for number in range(workers):
             children.start(f"scorer-{number}", "--set", f"web_port={web_port}", "scorer")
-        done, total = log.lag(f"{settings.environment}.scorer")
-        while done < total:
-            children.status("scorer-0", wait_s=0.5)
-            children.check()
-            done, total = log.lag(f"{settings.environment}.scorer")
+        await_scored(settings, children, worker="scorer-0")
         seconds = monotonic_s() - began
         cpu_after = cpu_seconds(settings.state_dir)
         hops = seconds_by_hop(web_port)

@@ -3,7 +3,7 @@
 import logging
 import threading
 
-from fraudstream.clients.inference import Model, load_model
+from fraudstream.clients.inference import Model, load_version
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError
 from fraudstream.core.feature_set import FeatureSet
@@ -63,13 +63,7 @@ class Champion:
 
     def _load(self, version: ModelVersion, *, refuse: bool) -> Model | None:
         try:
-            return load_model(
-                self._registry.fetch(version),
-                version=version.version,
-                sha256=version.sha256,
-                feature_set=self._feature_set,
-                threshold=version.threshold,
-            )
+            return load_version(self._registry, version, self._feature_set)
         except DependencyUnreachable:
             raise
         except FraudstreamError as exc:

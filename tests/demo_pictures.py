@@ -12,31 +12,7 @@ FIRST_DAY_MS = 1_525_132_800_000
 
 def empty() -> Picture:
     """Return the picture before anything is known."""
-    nothing = share(0, 0)
-    return Picture(
-        scenario="drift",
-        step="starting",
-        elapsed_s=0.4,
-        event_time_ms=None,
-        transactions=0,
-        scored=0,
-        dead_letters=0,
-        waiting=0,
-        difference=None,
-        checked=0,
-        rate_per_s=0.0,
-        alerts=0,
-        alerts_per_min=0.0,
-        latency=None,
-        versions=(),
-        recall=nothing,
-        precision=nothing,
-        matured=0,
-        promised_recall=None,
-        series=Series(),
-        last_alerts=(),
-        story=(),
-    )
+    return Picture(scenario="drift", step="starting", elapsed_s=0.4)
 
 
 def moving(second: float, *, points: int = 120) -> Picture:

@@ -73,7 +73,7 @@ def train(settings: Settings, /, json_file: str | None, **options: object) -> No
     if json_file != "-":
         click.echo(_summary(report))
     _write(json_file, report)
-    if report.gate.champion is not None and chosen.promote and not report.gate.passed:
+    if chosen.promote and not report.gate.passed:
         raise Refused(
             f"version {report.model_version} is published but not promoted: it {report.gate.why}; to make it "
             f'champion all the same: `fraudstream models promote {report.model_version} --why "..."`'

@@ -4,12 +4,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from fraudstream.clients.inference import Model, load_model
+from fraudstream.clients.inference import Model, load_version
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.core.errors import Refused
 from fraudstream.core.evaluation import Share, average_precision, share
 from fraudstream.core.feature_set import FeatureSet
-from fraudstream.core.model import CHAMPION, ModelVersion
+from fraudstream.core.model import CHAMPION
 from trainer.build import MIN_VALIDATION_FRAUDS, Dataset
 
 ROUNDS = 200
@@ -61,7 +61,7 @@ def pass_gate(
     if version is None:
         return Gate(passed=True, why="there is no champion to compare with", champion=None)
     try:
-        champion = _load(registry, version, feature_set)
+        champion = load_version(registry, version, feature_set)
     except Refused as exc:
         return Gate(
             passed=True,
@@ -138,13 +138,3 @@ def _worth(rows: Dataset, alerted: npt.NDArray[np.bool_]) -> tuple[Share, Share]
     """Return recall and precision of the alerts."""
     hits = int((alerted & rows.labels).sum())
     return share(hits, int(rows.labels.sum())), share(hits, int(alerted.sum()))
-
-
-def _load(registry: ModelRegistry, version: ModelVersion, feature_set: FeatureSet) -> Model:
-    return load_model(
-        registry.fetch(version),
-        version=version.version,
-        sha256=version.sha256,
-        feature_set=feature_set,
-        threshold=version.threshold,
-    )

@@ -12,7 +12,7 @@ MLflow's aliases have no compare-and-set; the order of the audit topic's one par
 import msgspec
 
 from fraudstream.clients import audit_log
-from fraudstream.clients.inference import load_model
+from fraudstream.clients.inference import load_version
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.feature_set import FeatureSet
@@ -54,13 +54,7 @@ def check_promotable(
         raise FraudstreamError(
             f"version {version} of {name} does not exist: look with `fraudstream models list`"
         )
-    load_model(
-        registry.fetch(found),
-        version=version,
-        sha256=found.sha256,
-        feature_set=feature_set,
-        threshold=found.threshold,
-    )
+    load_version(registry, found, feature_set)
     return found
 
 

@@ -5,6 +5,7 @@ another order, and the same row gets other bits in another batch (docs/models.md
 """
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
@@ -20,8 +21,12 @@ from fraudstream.core.model import (
     OUTPUT_NAME,
     Contract,
     FloatArray,
+    ModelVersion,
     decode_contract,
 )
+
+if TYPE_CHECKING:
+    from fraudstream.clients.model_registry import ModelRegistry
 
 _ORT_ERRORS = (
     ort_errors.Fail,
@@ -98,6 +103,24 @@ def load_model(
             "publish a sound version with `fraudstream train`"
         ) from exc
     return Model(session, contract, version=version, threshold=chosen)
+
+
+def load_version(
+    registry: "ModelRegistry", version: ModelVersion, feature_set: FeatureSet
+) -> Model:
+    """Return a registered version, fetched and put through all checks, at its registered threshold.
+
+    Raises:
+        DependencyUnreachable: MLflow does not answer.
+        Refused: as `load_model`.
+    """
+    return load_model(
+        registry.fetch(version),
+        version=version.version,
+        sha256=version.sha256,
+        feature_set=feature_set,
+        threshold=version.threshold,
+    )
 
 
 def check_digest(onnx_bytes: bytes, sha256: str) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from fraudstream.clients.topic_log import read_to_end
+from fraudstream.clients.topic_log import as_array, read_to_end
 from fraudstream.core.errors import BadRecord, FraudstreamError
 from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.model import FloatArray
@@ -97,9 +97,9 @@ def read_feedback(settings: Settings) -> list[Feedback]:
 
 
 def _decoded(values: list[bytes]) -> list[_Logged]:
-    """Decode a batch as one JSON array, which is faster than its records one by one."""
+    """Decode a batch at once."""
     try:
-        return _decoder.decode(b"[" + b",".join(values) + b"]")
+        return _decoder.decode(as_array(values))
     except msgspec.DecodeError as exc:
         raise FraudstreamError(
             f"the topic scores holds a record that is no score ({exc}): "

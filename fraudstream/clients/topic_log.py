@@ -1,6 +1,6 @@
 """A topic as a finite log: its committed records from the beginning to the end that it had when asked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -37,6 +37,11 @@ def read_to_end(
         raise unreachable(settings, exc) from exc
     finally:
         consumer.close()
+
+
+def as_array(values: Iterable[bytes]) -> bytes:
+    """Return JSON values as one array, which decodes faster than they do one by one."""
+    return b"[" + b",".join(values) + b"]"
 
 
 def _batches(consumer: Consumer, open_ends: dict[int, int]) -> Iterator[list[Message]]:

@@ -44,7 +44,7 @@ def attacks_of(parameters: Parameters, frauds: float, rng: np.random.Generator) 
     drained.customer[:linked] = tested.customer[:linked]
     drained.start_ms[:linked] += shift
     drained.end_ms[:linked] += shift
-    return together([tested, drained, taken])
+    return joined([tested, drained, taken])
 
 
 def wave_of(parameters: Parameters, rng: np.random.Generator) -> Attacks:
@@ -60,12 +60,6 @@ def wave_of(parameters: Parameters, rng: np.random.Generator) -> Attacks:
         rng.integers(2, 6, len(customer)),
         np.full(len(customer), CODE["draining"], dtype=np.uint8),
     )
-
-
-def together(parts: list[Attacks]) -> Attacks:
-    """Return all attacks of `parts`, one part after the other."""
-    columns = zip(*map(msgspec.structs.astuple, parts), strict=True)
-    return Attacks(*map(np.concatenate, columns))
 
 
 def attack_rows(world: World, attacks: Attacks, rng: np.random.Generator) -> Rows:

@@ -1,6 +1,6 @@
 """Transactions in the making: equally long arrays, in any order until the table is made."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Columns = TypeVar("Columns", bound=msgspec.Struct)
 
 FRAUDS = ("card_testing", "draining", "takeover", "high_value", "compromised_terminal")
 LOOK_ALIKES = ("holiday", "big_purchase", "popular_shop", "small_purchases")
@@ -50,9 +51,10 @@ def make_rows(
     )
 
 
-def joined(parts: list[Rows]) -> Rows:
-    """Return all rows of `parts`, one part after the other."""
-    return Rows(*map(np.concatenate, zip(*map(_columns, parts), strict=True)))
+def joined(parts: list[Columns]) -> Columns:
+    """Return everything in `parts`, structs of equally long arrays, one part after the other."""
+    columns = zip(*map(msgspec.structs.astuple, parts), strict=True)
+    return type(parts[0])(*map(np.concatenate, columns))
 
 
 def chosen(rows: Rows, index: Ints | NDArray[np.bool_]) -> Rows:

@@ -16,7 +16,6 @@ from producer.generator.fraud import (
     attacks_of,
     compromise,
     tickets,
-    together,
     wave_of,
 )
 from producer.generator.newcomers import with_newcomers
@@ -89,7 +88,7 @@ def _with_fraud(
     if parameters.wave_day is not None:
         wave = wave_of(parameters, rng_of_events)
         parts.append(attack_rows(world, wave, rng_of_events))
-        attacks = together([attacks, wave])
+        attacks = joined([attacks, wave])
     if parameters.shells_from_day is not None:
         a_day = parameters.shell_share * frauds / parameters.days
         world, new = with_newcomers(world, parameters, a_day, rng_of_events)

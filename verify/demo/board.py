@@ -3,9 +3,8 @@
 from collections import deque
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.core.evaluation import share
 from verify.demo.observer import Observer
-from verify.demo.state import Picture, Series
+from verify.demo.state import Picture
 
 STORY_LINES = 40
 WINDOW_DAYS = 7
@@ -32,10 +31,15 @@ class Board:
         """Return how everything is now."""
         observer = self.observer
         if observer is None:
-            return self._before_the_topics()
+            return Picture(
+                scenario=self.scenario,
+                step=self.step,
+                elapsed_s=self.elapsed_s,
+                story=tuple(self.lines),
+            )
         latency = observer.latency()
         with observer.lock:
-            w, quality = observer.watched, observer.quality()
+            w, quality = observer.watched, observer.quality
             series = observer.series()
             a_minute = series.alerts_per_min[-1] if series.alerts_per_min else 0.0
             return Picture(
@@ -64,30 +68,3 @@ class Board:
                 last_alerts=tuple(w.last_alerts),
                 story=tuple(self.lines),
             )
-
-    def _before_the_topics(self) -> Picture:
-        nothing = share(0, 0)
-        return Picture(
-            scenario=self.scenario,
-            step=self.step,
-            elapsed_s=self.elapsed_s,
-            event_time_ms=None,
-            transactions=0,
-            scored=0,
-            dead_letters=0,
-            waiting=0,
-            difference=None,
-            checked=0,
-            rate_per_s=0.0,
-            alerts=0,
-            alerts_per_min=0.0,
-            latency=None,
-            versions=(),
-            recall=nothing,
-            precision=nothing,
-            matured=0,
-            promised_recall=None,
-            series=Series(),
-            last_alerts=(),
-            story=tuple(self.lines),
-        )

@@ -31,6 +31,7 @@ class Children:
         self._bars = bars
         self._logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._unwatched: set[str] = set()
 
     def __enter__(self) -> "Children":
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -44,8 +45,13 @@ class Children:
     ) -> None:
         self.end()
 
-    def start(self, name: str, *arguments: str) -> None:
-        """Start a command in the background; what it says goes into its log."""
+    def start(self, name: str, *arguments: str, watched: bool = True) -> None:
+        """Start a command in the background; what it says goes into its log.
+
+        `watched`: `check` raises if it dies. The end of another one, good or bad, is for `finished`.
+        """
+        if not watched:
+            self._unwatched.add(name)
         with self._log(name).open("wb") as log:
             self._running[name] = subprocess.Popen(  # noqa: S603 - our own command line
                 self._command(arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -103,7 +109,8 @@ class Children:
             ChildFailed: names it, with the last lines of its log.
         """
         for name, process in self._running.items():
-            if name != but and process.poll() not in (None, 0):
+            expected = name == but or name in self._unwatched
+            if not expected and process.poll() not in (None, 0):
                 raise ChildFailed(f"{name} ended early: {self.last_lines(name)}")
 
     def end(self) -> None:

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fraudstream.clients.inference import Model, load_model
+from fraudstream.clients.inference import Model, load_version
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.score_log import read_scores
 from fraudstream.core.errors import FraudstreamError
@@ -95,10 +95,10 @@ def _decisions(truth: Truth, watched: Watched) -> Decisions:
 
 def _periods(play: Play, scenario: Scenario, truth: Truth, made: Decisions) -> list[Period]:
     """Return the periods of a scenario: by the day of what happens, and by the version that served."""
-    day_ms = scenario.new_fraud_day if scenario.wave_day is None else scenario.wave_day
-    if day_ms is None:
+    day = scenario.new_fraud_day if scenario.wave_day is None else scenario.wave_day
+    if day is None:
         return [_period("all of it", truth, made.served, made)]
-    onset_ms = play.day_ms(day_ms)
+    onset_ms = play.day_ms(day)
     calm = made.served & (truth.event_time_ms < onset_ms)
     later = made.served & ~calm
     if scenario.wave_day is not None:
@@ -140,10 +140,4 @@ def _registry(settings: Settings) -> ModelRegistry:
 def _load(registry: ModelRegistry, version: ModelVersion | None) -> Model:
     if version is None:
         raise FraudstreamError("the demo's model is gone from MLflow")
-    return load_model(
-        registry.fetch(version),
-        version=version.version,
-        sha256=version.sha256,
-        feature_set=NINE,
-        threshold=version.threshold,
-    )
+    return load_version(registry, version, NINE)

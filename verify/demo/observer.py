@@ -2,7 +2,6 @@
 
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -10,6 +9,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Messag
 
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.kafka import reader
+from fraudstream.clients.topic_log import as_array
 from fraudstream.core.errors import BadRecord, FraudstreamError
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.scores import Decision, Stages
@@ -44,22 +44,9 @@ class Seen(msgspec.Struct, frozen=True, gc=False):
     stages: Stages
 
 
-class Raised(msgspec.Struct, frozen=True):
-    """The part of an alert record that the observer reads."""
-
-    event_time_ms: int
-    amount_minor: int
-    currency: str
-    customer: str
-    terminal: str
-    score: float
-    reasons: tuple[str, ...]
-
-
 class Served(msgspec.Struct, frozen=True, gc=False):
     """What a model decided on one transaction."""
 
-    event_time_ms: int
     score: float
     alerted: bool
     version: str
@@ -95,7 +82,6 @@ class Observer:
     """
 
     def __init__(self, settings: Settings, started_s: float) -> None:
-        self._settings = settings
         self._started_s = started_s
         self._consumer = reader(settings, group=f"{settings.environment}.observer", tell_end=True)
         self._topics = {topic_name(settings.environment, name): name for name in WATCHED}
@@ -108,18 +94,18 @@ class Observer:
             ]
         )
         self._scores = msgspec.json.Decoder(list[Seen])
-        self._alerts = msgspec.json.Decoder(list[Raised])
+        self._alerts = msgspec.json.Decoder(list[AlertLine])
         self._reached: dict[tuple[str, int], int] = {}
         self._last_by_partition: dict[int, tuple[int, str | None]] = {}
-        self._versions: set[str] = set()
         self._accounts = Accounts()
         self._unbalanced: Progress | None = None
         self._broker = Broker(settings)
         self._stopping = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._guarded, daemon=True, name="observer")
-        self._quality = LabelledQuality(label_delay_ms=NINE.label_delay_ms)
         self.lock = threading.Lock()
+        self.quality = LabelledQuality(label_delay_ms=NINE.label_delay_ms)
+        """Recall and precision by what is known now; hold `lock` while asking it."""
         self.watched = Watched()
         self.paced = False
         self._thread.start()
@@ -151,10 +137,6 @@ class Observer:
                 f"watching the demo's topics failed: {self._error}"
             ) from self._error
 
-    def quality(self) -> LabelledQuality:
-        """Return recall and precision by what is known now; hold `lock` while asking it."""
-        return self._quality
-
     def latency(self) -> Latency | None:
         """Return the latency of the newest scores from their own ledger; None before live traffic."""
         with self.lock:
@@ -178,7 +160,7 @@ class Observer:
         window = np.ones(ALERT_RATE_S) * 60 / ALERT_RATE_S
         a_minute = np.convolve(alerts, window)[: len(alerts)] if len(alerts) else alerts
         return Series(
-            tuple(w.rate_per_s), tuple(a_minute.tolist()), tuple(w.p99_ms), *self._quality.by_day()
+            tuple(w.rate_per_s), tuple(a_minute.tolist()), tuple(w.p99_ms), *self.quality.by_day()
         )
 
     def _guarded(self) -> None:
@@ -206,10 +188,9 @@ class Observer:
                 values[name].append(message.value() or b"null")
                 if name == "dead-letters":
                     self._dead_letter(message)
-        for score in self._scores.decode(_array(values["scores"])):
+        for score in self._scores.decode(as_array(values["scores"])):
             self._score(score, read_at_ms)
-        for alert in self._alerts.decode(_array(values["alerts"])):
-            self.watched.last_alerts.append(_line(alert))
+        self.watched.last_alerts.extend(self._alerts.decode(as_array(values["alerts"])))
         for value in values["feedback"]:
             self._label(value)
 
@@ -243,16 +224,16 @@ class Observer:
         w = self.watched
         alerted = score.decision == "alert"
         w.alerts += alerted
-        w.served[score.transaction_id] = Served(score.event_time_ms, chance, alerted, version)
-        self._quality.decide(score.transaction_id, score.event_time_ms, alerted=alerted)
-        if version not in self._versions:
-            self._versions.add(version)
-            at_s = round(monotonic_s() - self._started_s, 1)
-            w.versions.append(VersionChange(version, at_s, score.event_time_ms))
+        w.served[score.transaction_id] = Served(chance, alerted, version)
+        self.quality.decide(score.transaction_id, score.event_time_ms, alerted=alerted)
         produced_ms = score.source_timestamp_ms + score.age_ms
         last_ms, last_version = self._last_by_partition.get(score.source_partition, (0, None))
-        if last_version is not None and last_version != version:
-            w.pauses_ms.append(produced_ms - last_ms)
+        if last_version != version:
+            if last_version is not None:
+                w.pauses_ms.append(produced_ms - last_ms)
+            if all(change.version != version for change in w.versions):
+                at_s = round(monotonic_s() - self._started_s, 1)
+                w.versions.append(VersionChange(version, at_s, score.event_time_ms))
         self._last_by_partition[score.source_partition] = produced_ms, version
 
     def _dead_letter(self, message: Message) -> None:
@@ -263,7 +244,7 @@ class Observer:
 
     def _label(self, value: bytes) -> None:
         try:
-            self._quality.label(decode_feedback(value))
+            self.quality.label(decode_feedback(value))
         except BadRecord:
             return  # The scorer leaves it out as well, and has logged its offset and the reason.
 
@@ -294,20 +275,3 @@ class Observer:
             return  # The broker is away: the last answer stays, and what is shown is the last balance.
         if self._unbalanced is None:
             self._unbalanced = self.watched.progress
-
-
-def _array(values: Sequence[bytes]) -> bytes:
-    """Return JSON values as one array, which decodes faster than one by one."""
-    return b"[" + b",".join(values) + b"]"
-
-
-def _line(alert: Raised) -> AlertLine:
-    return AlertLine(
-        alert.event_time_ms,
-        alert.amount_minor,
-        alert.currency,
-        alert.customer,
-        alert.terminal,
-        alert.score,
-        alert.reasons,
-    )

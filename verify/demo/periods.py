@@ -1,5 +1,7 @@
 """What the served decisions were worth against the truth, period by period of the live stream."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pyarrow as pa
@@ -99,13 +101,9 @@ def share_of(hits: Bools, of: Bools, incident: NDArray[np.int64]) -> Share:
     total = int(of.sum())
     if not total:
         return Share(0, 0, None, None, None)
-    _, cluster = np.unique(incident[of], return_inverse=True)
-    sizes = np.bincount(cluster)
-    found = np.bincount(cluster, weights=hits[of])
-    drawn = np.random.default_rng(0).integers(0, len(sizes), (ROUNDS, len(sizes)))
-    low, high = np.quantile(found[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (0.025, 0.975))
+    low, high = _interval(hits[of], incident[of])
     count = int(hits[of].sum())
-    return Share(count, total, count / total, float(low), float(high))
+    return Share(count, total, count / total, low, high)
 
 
 def gain_of(found: Bools, alone: Bools, incident: NDArray[np.int64]) -> Retrained:
@@ -113,11 +111,17 @@ def gain_of(found: Bools, alone: Bools, incident: NDArray[np.int64]) -> Retraine
 
     Paired: each round of the bootstrap draws incidents once for both.
     """
-    _, cluster = np.unique(incident, return_inverse=True)
-    sizes = np.bincount(cluster)
-    more = np.bincount(cluster, weights=found.astype(np.float64) - alone)
-    drawn = np.random.default_rng(0).integers(0, len(sizes), (ROUNDS, len(sizes)))
-    low, high = np.quantile(more[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (0.025, 0.975))
+    low, high = _interval(found.astype(np.float64) - alone, incident)
     without = float(alone.mean())
     gain = float(found.mean()) - without
-    return Retrained(*(round(each, 4) for each in (without, gain, float(low), float(high))))
+    return Retrained(*(round(each, 4) for each in (without, gain, low, high)))
+
+
+def _interval(values: NDArray[Any], incident: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean of `values` [N], resampling whole incidents [N]."""
+    _, cluster = np.unique(incident, return_inverse=True)
+    sizes = np.bincount(cluster)
+    sums = np.bincount(cluster, weights=values)
+    drawn = np.random.default_rng(0).integers(0, len(sizes), (ROUNDS, len(sizes)))
+    low, high = np.quantile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (0.025, 0.975))
+    return float(low), float(high)

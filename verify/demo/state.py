@@ -2,7 +2,7 @@
 
 import msgspec
 
-from fraudstream.core.evaluation import Share
+from fraudstream.core.evaluation import Share, share
 
 __all__ = ["AlertLine", "Latency", "Picture", "Series", "Share", "VersionChange"]
 
@@ -24,7 +24,7 @@ class AlertLine(msgspec.Struct, frozen=True):
     customer: str
     terminal: str
     score: float
-    unusual: tuple[str, ...]
+    unusual: tuple[str, ...] = msgspec.field(name="reasons")
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -55,36 +55,39 @@ class Series(msgspec.Struct, frozen=True):
     precision: tuple[float | None, ...] = ()
 
 
+NOTHING = share(0, 0)
+
+
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the view needs at one moment.
 
-    Counts are records since the environment's beginning. `waiting` (lag): not committed yet. `difference`:
-    committed transactions without a result plus results beyond the first, over `checked` positions; None
-    before the first check. Recall and precision cover transactions of the last days whose label is
-    known; `matured` counts all that have one.
+    Its defaults are what is known before anything runs. Counts are records since the environment's
+    beginning. `waiting` (lag): not committed yet. `difference`: committed transactions without a result plus
+    results beyond the first, over `checked` positions; None before the first check. Recall and precision
+    cover transactions of the last days whose label is known; `matured` counts all that have one.
     `promised_recall` is what the serving version reached on its validation rows.
     """
 
     scenario: str
     step: str
     elapsed_s: float
-    event_time_ms: int | None
-    transactions: int
-    scored: int
-    dead_letters: int
-    waiting: int
-    difference: int | None
-    checked: int
-    rate_per_s: float
-    alerts: int
-    alerts_per_min: float
-    latency: Latency | None
-    versions: tuple[VersionChange, ...]
-    recall: Share
-    precision: Share
-    matured: int
-    promised_recall: float | None
-    series: Series
-    last_alerts: tuple[AlertLine, ...]
-    story: tuple[str, ...]
+    event_time_ms: int | None = None
+    transactions: int = 0
+    scored: int = 0
+    dead_letters: int = 0
+    waiting: int = 0
+    difference: int | None = None
+    checked: int = 0
+    rate_per_s: float = 0.0
+    alerts: int = 0
+    alerts_per_min: float = 0.0
+    latency: Latency | None = None
+    versions: tuple[VersionChange, ...] = ()
+    recall: Share = NOTHING
+    precision: Share = NOTHING
+    matured: int = 0
+    promised_recall: float | None = None
+    series: Series = Series()
+    last_alerts: tuple[AlertLine, ...] = ()
+    story: tuple[str, ...] = ()
     """The newest lines of the story, oldest first."""

@@ -6,8 +6,7 @@ import msgspec
 
 from fraudstream.clients.clock import monotonic_s, process_cpu_s
 from fraudstream.clients.topic_admin import create_topics
-from fraudstream.core.errors import FraudstreamError
-from fraudstream.core.evaluation import share
+from fraudstream.core.evaluation import Share, share
 from fraudstream.core.feature_set import DAY_MS, NINE
 from fraudstream.core.settings import Settings, state_path
 from verify.demo.board import WINDOW_DAYS, Board
@@ -17,11 +16,11 @@ from verify.demo.observer import Observer
 from verify.demo.outage import Outages, check_own_redis
 from verify.demo.retraining import Retraining
 from verify.demo.scenarios import TRAINING_DAYS, VALIDATION_SHARE
+from verify.demo.scored import await_scored
 from verify.demo.stage import Options, Play, Tell, exclusive, prepare, servers
 from verify.demo.summary import Summary
 from verify.ledger import Ledger, Log
 
-WAIT_S = 120.0
 REFUSED = 3
 DONE = "done"
 """The step of the board when all is told."""
@@ -70,7 +69,6 @@ class Story:
         self._play = play
         self._board = board
         self._tell = tell
-        self._group = f"{settings.environment}.scorer"
         self._retraining: Retraining | None = None
         self._training = False
         self._outages = Outages(settings, children, board, tell)
@@ -110,7 +108,7 @@ class Story:
         limit = ("--limit", str(count))
         arguments = (str(self._play.file), *self._play.cut, "--unpaced", *limit)
         self._children.run("history", "replay", *arguments)
-        self._await_scored()
+        await_scored(self._settings, self._children)
         rate = count / (monotonic_s() - began)
         self._tell(f"features of {count:,} transactions logged at {rate:,.0f}/s")
         return round(rate, 1)
@@ -118,9 +116,12 @@ class Story:
     def _train_champion(self) -> None:
         self._begin("training", "training from the logged features and the labels known by now")
         self._children.run("train", "train", "--promote", "--days", str(TRAINING_DAYS))
-        self._expect(self._champion_promises())
+        promised = self._champion_promises()
+        if self._options.scenario.after_days is not None:
+            self._retraining = Retraining(promised, label_delay_ms=NINE.label_delay_ms)
 
-    def _champion_promises(self) -> Retraining:
+    def _champion_promises(self) -> Share:
+        """Tell, and return, the recall of the champion on the frauds of its validation rows."""
         contract = contract_of(self._settings)
         frauds = contract.window.validation_frauds
         recall = contract.metrics["alert_recall"]
@@ -128,12 +129,7 @@ class Story:
         self._tell(
             f"the champion found {recall:.0%} of {frauds} frauds that it had not seen before"
         )
-        return Retraining(share(round(recall * frauds), frauds), label_delay_ms=NINE.label_delay_ms)
-
-    def _expect(self, retraining: Retraining) -> None:
-        """Retrain when the recall falls below the promise, in scenarios that are about it."""
-        if self._options.scenario.after_days is not None:
-            self._retraining = retraining
+        return share(round(recall * frauds), frauds)
 
     def _go_live(self, observer: Observer) -> tuple[float, float]:
         """Send the rest at a visible rate and watch; return its seconds and the view's share of a core."""
@@ -162,7 +158,7 @@ class Story:
         """One look, a few times a second: what happened, what is due."""
         observer.wait(0.2)
         observer.check()
-        self._children.check(but="retrain")  # Its end, good or bad, is seen below.
+        self._children.check()
         self._tell_versions(observer)
         if self._options.scenario.outage:
             with observer.lock:
@@ -178,7 +174,7 @@ class Story:
 
     def _see_to_retraining(self, observer: Observer, retraining: Retraining) -> None:
         with observer.lock:
-            recall, now_ms = observer.quality().recall(WINDOW_DAYS), observer.quality().now_ms
+            recall, now_ms = observer.quality.recall(WINDOW_DAYS), observer.quality.now_ms
         if retraining.look(recall, now_ms):
             self._begin(
                 "recall has fallen",
@@ -190,7 +186,7 @@ class Story:
         elif retraining.is_due(now_ms):
             self._begin("retraining", "retraining from what was served, while traffic goes on")
             days = ("--days", str(TRAINING_DAYS), "--validation-share", str(VALIDATION_SHARE))
-            self._children.start("retrain", "train", "--promote", *days)
+            self._children.start("retrain", "train", "--promote", *days, watched=False)
             self._training = True
 
     def _see_training_end(self, retraining: Retraining, now_ms: int) -> None:
@@ -220,24 +216,9 @@ class Story:
                 and now_ms >= versions[-1].event_time_ms + after * DAY_MS
             )
 
-    def _await_scored(self) -> None:
-        with Log(self._settings) as log:
-            deadline = monotonic_s() + WAIT_S
-            best = -1
-            done, total = log.lag(self._group)
-            while done < total:
-                self._children.check()
-                if done > best:
-                    best, deadline = done, monotonic_s() + WAIT_S
-                if monotonic_s() > deadline:
-                    raise FraudstreamError(
-                        f"the scorer stands at {done:,} of {total:,} for {WAIT_S:.0f} s"
-                    )
-                done, total = log.lag(self._group)
-
     def _await_seen(self, observer: Observer) -> None:
         """Wait until all that was sent is scored and read here."""
-        self._await_scored()
+        await_scored(self._settings, self._children)
         deadline = monotonic_s() + 10.0
         while not observer.has_read_all() and monotonic_s() < deadline:
             observer.check()
