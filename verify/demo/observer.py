@@ -26,6 +26,7 @@ RECENT = 3_000
 """Latencies shown are those of so many newest scores."""
 ALERTS_SHOWN = 30
 ALERT_RATE_S = 15
+ASK_S = 1.0
 _AWAY = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)  # noqa: SLF001 - librdkafka's own codes
 
 
@@ -53,7 +54,7 @@ class Served(msgspec.Struct, frozen=True, gc=False):
 
 
 class Watched(msgspec.Struct):
-    """Everything counted so far; written by the observer's thread alone, under its lock."""
+    """Everything counted so far; written by the observer's threads alone, under its lock."""
 
     results: Counter[str] = msgspec.field(default_factory=Counter)
     alerts: int = 0
@@ -108,12 +109,16 @@ class Observer:
         """Recall and precision by what is known now; hold `lock` while asking it."""
         self.watched = Watched()
         self.paced = False
+        # Of its own, since an answer may take the broker seconds, and latencies are measured by reading.
+        self._asking = threading.Thread(target=self._ask, daemon=True, name="asker")
         self._thread.start()
+        self._asking.start()
 
     def stop(self) -> None:
-        """End the thread and close the connections."""
+        """End the threads and close the connections."""
         self._stopping.set()
         self._thread.join()
+        self._asking.join()
         self._consumer.close()
         self._broker.close()
 
@@ -249,7 +254,7 @@ class Observer:
             return  # The scorer leaves it out as well, and has logged its offset and the reason.
 
     def _tick(self, last_s: float, last_results: int, last_alerts: int) -> tuple[float, int, int]:
-        """Add a point to the histories; ask the broker where everything stands, and balance it."""
+        """Add a point to the histories, and balance what was asked last."""
         w = self.watched
         now_s, results = monotonic_s(), w.results.total()
         with self.lock:
@@ -269,9 +274,15 @@ class Observer:
         ):
             self.watched.balance = self._accounts.balance(asked.committed)
             self._unbalanced = None
-        try:
-            self.watched.progress = self._broker.progress()
-        except KafkaException:
-            return  # The broker is away: the last answer stays, and what is shown is the last balance.
-        if self._unbalanced is None:
-            self._unbalanced = self.watched.progress
+
+    def _ask(self) -> None:
+        """Ask the broker again and again where everything stands."""
+        while not self._stopping.wait(ASK_S):
+            try:
+                progress = self._broker.progress()
+            except (KafkaException, TimeoutError):
+                continue  # The broker is away: the last answer and the last balance stay.
+            with self.lock:
+                self.watched.progress = progress
+            if self._unbalanced is None:
+                self._unbalanced = progress
