@@ -1,7 +1,8 @@
 """The best score that exists: odds of fraud for one who knows the simulator's hidden state.
 
 Known are which terminals are compromised and with which share, which cards a thief uses now and how he
-pays, and the odds of each single dear purchase; unknown are the coin flips, and whose transaction it is.
+pays, which new merchants are shells, and the odds of each single dear purchase; unknown are the coin
+flips, and whose transaction it is.
 """
 
 import numpy as np
@@ -25,6 +26,8 @@ from producer.generator.world import World, is_online, scales
 _FAR_SHARE = 0.05
 """How often an honest customer pays in another city."""
 _SMALL = (np.log(2.5), 0.6)
+_SETTLED = ("high_value", "big_purchase", "shell_merchant", "new_shop")
+"""Their odds do not depend on what a thief does with the card meanwhile."""
 
 
 def true_odds(world: World, rows: Rows, attacks: Attacks) -> Floats:
@@ -36,8 +39,8 @@ def true_odds(world: World, rows: Rows, attacks: Attacks) -> Floats:
         of_owner=rows.customer,
         at_ms=rows.time_ms,
     )
-    single = np.isin(rows.behaviour, (CODE["high_value"], CODE["big_purchase"]))
-    under = np.flatnonzero((found >= 0) & ~single)
+    settled = np.isin(rows.behaviour, [CODE[name] for name in _SETTLED])
+    under = np.flatnonzero((found >= 0) & ~settled)
     odds = rows.odds.copy()
     odds[under] = _posterior(world, rows, attacks, under, found[under], odds[under])
     return odds

@@ -13,6 +13,8 @@ from fraudstream.core.errors import SettingsError
 
 VERSION = 1
 """Rises when the same parameters no longer give the same stream, so that two never share an identity."""
+EVENTS_VERSION = 2
+"""The same for streams with an event; the others keep their identity."""
 MAX_ROWS = 20_000_000
 """The simulation holds all rows in memory, about 150 bytes each."""
 
@@ -51,13 +53,15 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def digest(self) -> str:
-        """Return 12 hex digits of SHA-256 over `VERSION` and the canonical JSON of the parameters."""
+        """Return 12 hex digits of SHA-256 over the version and the canonical JSON of the parameters."""
         chosen = msgspec.to_builtins(self)
+        events = any(chosen[switch] is not None for switch in _SWITCHED)
         for switch, names in _SWITCHED.items():
             if chosen[switch] is None:
                 for name in (switch, *names):
                     del chosen[name]
-        document = msgspec.json.encode((VERSION, chosen), order="sorted")
+        version = [VERSION, EVENTS_VERSION] if events else VERSION
+        document = msgspec.json.encode((version, chosen), order="sorted")
         return hashlib.sha256(document).hexdigest()[:12]
 
 
