@@ -25,6 +25,7 @@ COMMANDS = {
     "scorer": "scorer.commands:scorer",
     "stack": "fraudstream.stack.commands:stack",
     "topics": "fraudstream.stack.topic_commands:topics",
+    "trace": "monitoring.trace_commands:trace",
     "train": "trainer.commands:train",
 }
 

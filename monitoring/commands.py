@@ -1,18 +1,17 @@
 """`fraudstream alerts tail`: alerts as they are committed."""
 
-import os
-import sys
 from contextlib import closing
-from datetime import UTC, datetime
 from itertools import islice
 
 import click
 import msgspec
 
+from fraudstream.core.printable import printable, printable_json
 from fraudstream.core.scores import Alert
 from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
 from monitoring.alerts import alerts as read_alerts
+from monitoring.output import moment, money, until_reader_leaves
 
 
 @click.group()
@@ -51,29 +50,22 @@ def tail(
         follow=not no_follow,
         on_broken=lambda what: click.echo(what, err=True),
     )
-    with closing(found):
-        try:
-            for alert in islice(found, limit):
-                click.echo(msgspec.json.encode(alert).decode() if as_json else line(alert))
-        except BrokenPipeError:
-            # The reader, as in `| head -1`, has all it wanted; the last flush must find an open file.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with closing(found), until_reader_leaves():
+        for alert in islice(found, limit):
+            click.echo(_json(alert) if as_json else line(alert))
 
 
 def line(alert: Alert) -> str:
     """Return an alert as one line for people."""
     score = "-" if alert.score is None else f"{alert.score:.3f}"
-    amount = f"{alert.amount_minor / 100:,.2f} {alert.currency}"
-    return (
-        f"{_moment(alert.event_time_ms)}  {score}  {amount:>14}  customer {alert.customer}  "
+    amount = money(alert.amount_minor, alert.currency)
+    text = (
+        f"{moment(alert.event_time_ms)}  {score}  {amount:>14}  customer {alert.customer}  "
         f"terminal {alert.terminal}  {'; '.join(alert.reasons)}  "
         f"[{alert.transaction_id}, model {alert.model_version}]"
     )
+    return printable(text)
 
 
-def _moment(event_time_ms: int) -> str:
-    """Return UTC milliseconds for people; a number that is no time stays a number."""
-    try:
-        return datetime.fromtimestamp(event_time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError, OSError):
-        return str(event_time_ms)
+def _json(alert: Alert) -> str:
+    return printable_json(msgspec.json.encode(alert).decode())

@@ -157,6 +157,15 @@ def run(session: ort.InferenceSession, features: FloatArray) -> FloatArray:
     return np.ascontiguousarray(probabilities[:, 1])
 
 
+def read_contract(onnx_bytes: bytes) -> Contract:
+    """Return the contract inside a file, whatever feature set it is of.
+
+    Raises:
+        Refused: onnxruntime cannot load the file, or it carries no sound contract.
+    """
+    return _contract_of(open_session(onnx_bytes))
+
+
 def _contract_of(session: ort.InferenceSession) -> Contract:
     metadata = session.get_modelmeta().custom_metadata_map
     if CONTRACT_KEY not in metadata:

@@ -7,6 +7,7 @@ import click
 import msgspec
 
 from fraudstream.core.errors import SettingsError
+from fraudstream.core.printable import printable_json
 
 
 class ReportFile(click.ParamType):
@@ -48,7 +49,7 @@ def write_json(report: object, target: str) -> None:
     Raises:
         SettingsError: the file cannot be written any more.
     """
-    text = msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
+    text = printable_json(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     if target == "-":
         click.echo(text)
         return
