@@ -154,7 +154,8 @@ class _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._progress.tasks:
+            self._progress.stop()
 
     def show(self, topic: str, done: int, total: int) -> None:
         """Show how far the reading of a topic has come."""

@@ -11,6 +11,9 @@ from fraudstream.core.topics import MAX_TRANSACTION_BYTES, topic_name
 from tests.processes import run, wait_until, worker
 from verify.ledger import Log, count
 
+PARTITION_UA = -1
+"""librdkafka's word for: by the key."""
+
 GOOD: dict[str, object] = {
     "v": 1,
     "transaction_id": "t1",
@@ -48,7 +51,14 @@ BAD: dict[str, tuple[bytes | None, str, str]] = {
 }
 
 
-def send(settings: Settings, values: list[bytes | None]) -> None:
+def send(
+    settings: Settings,
+    values: list[bytes | None],
+    *,
+    key: bytes | None = b"c1",
+    partition: int = PARTITION_UA,
+) -> None:
+    """Send values to `transactions`, to the partition of their key unless one is named."""
     producer = Producer(
         {
             "bootstrap.servers": settings.kafka_bootstrap,
@@ -59,7 +69,7 @@ def send(settings: Settings, values: list[bytes | None]) -> None:
     )
     topic = topic_name(settings.environment, "transactions")
     for value in values:
-        producer.produce(topic, value, key=b"c1", headers={"source": b"test"})
+        producer.produce(topic, value, key, partition, headers={"source": b"test"})
     assert producer.flush(30) == 0
 
 
