@@ -36,6 +36,7 @@ def test_no_id_is_taken_for_another(name: str, other: str) -> None:
 def test_of_an_ordinary_id_every_character_is_searched_for() -> None:
     assert needle_of(ID) == ID.encode()
     assert needle_of("Zürich-0042") == b"rich-0042"
+    assert needle_of("a/bc") == b"bc"
     assert needle_of("交易") == b""
 
 
@@ -67,6 +68,7 @@ def test_in_bytes_that_are_no_json_the_quoted_id_is_found() -> None:
         ("0:0", (0, 0)),
         ("1908e380-000041741", None),
         ("19083801-000041741", None),
+        ("35121", None),
         ("03-1", None),
         ("3-", None),
         ("3:1\n", None),
