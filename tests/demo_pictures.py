@@ -74,6 +74,7 @@ def _alert(number: int) -> AlertLine:
         customer=f"c{number}",
         terminal=f"t{number % 97}",
         score=0.9 + number % 100 / 1_000,
+        alert_id=f"{number % 8}-{number}",
         unusual=(
             f"amount_ratio {4 + number % 9}.2 (usual 0.93)",
             "terminal_fraud_run 6 (usual 0)",

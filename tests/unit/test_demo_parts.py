@@ -10,7 +10,9 @@ from fraudstream.core.errors import SettingsError
 from fraudstream.core.evaluation import share
 from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.settings import make_settings
+from tests.demo_pictures import moving
 from verify.demo.accounts import Accounts, Balance
+from verify.demo.command import worth_a_look
 from verify.demo.outage import check_own_redis
 from verify.demo.periods import gain_of, period, share_of, truth_of
 from verify.demo.retraining import Retraining, fallen
@@ -121,3 +123,10 @@ def test_the_outage_does_not_kill_a_redis_of_the_user() -> None:
     check_own_redis(make_settings({}))
     with pytest.raises(SettingsError, match="redis_url names a server of yours"):
         check_own_redis(make_settings({"redis_url": "redis://127.0.0.1:6379/0"}))
+
+
+def test_at_the_end_the_newest_alert_is_what_to_trace() -> None:
+    alerts = moving(3).last_alerts
+    assert worth_a_look(alerts)[-1] == f"trace {alerts[-1].alert_id}"
+    assert alerts[-1].event_time_ms > alerts[0].event_time_ms
+    assert worth_a_look([]) == ["alerts tail --from-beginning"]

@@ -74,7 +74,15 @@ pictures = st.builds(
     series=st.builds(Series, points, points, points, shares, shares),
     last_alerts=st.lists(
         st.builds(
-            AlertLine, times, numbers, texts, texts, texts, st.floats(0, 1), st.tuples(texts, texts)
+            AlertLine,
+            times,
+            numbers,
+            texts,
+            texts,
+            texts,
+            st.floats(0, 1),
+            texts,
+            st.tuples(texts, texts),
         ),
         max_size=4,
     ).map(tuple),

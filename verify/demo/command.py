@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -15,6 +15,7 @@ from verify.demo.board import Board
 from verify.demo.scenarios import SCENARIOS, check_data
 from verify.demo.screen import open_screen
 from verify.demo.stage import Options, demo_settings
+from verify.demo.state import AlertLine
 from verify.demo.story import DONE, run
 from verify.demo.summary import Summary, table
 
@@ -116,7 +117,7 @@ def demo(  # noqa: PLR0913 - one argument an option
                 picture.write_text(view.svg(board.picture(), *PICTURE_SIZE))
             report(summary, json_file)
             if stays:
-                stay(settings, tell)
+                stay(settings, board.picture().last_alerts, tell)
 
         try:
             run(demo_settings(settings), options, board, tell, hold)
@@ -137,12 +138,19 @@ def report(summary: Summary, json_file: str | None) -> None:
         Console().print(table(summary))
 
 
-def stay(settings: Settings, tell: Callable[[str], None]) -> None:
-    """Wait with the servers up until Ctrl-C."""
+def stay(settings: Settings, alerts: Sequence[AlertLine], tell: Callable[[str], None]) -> None:
+    """Wait with the servers up until Ctrl-C; tell what to look around with."""
     tell("the servers are still up: look around from another terminal, as in")
-    tell(f"  {prefix(settings)} alerts tail --from-beginning")
+    for words in worth_a_look(alerts):
+        tell(f"  {prefix(settings)} {words}")
     tell("Ctrl-C ends them")
     signal.pause()
+
+
+def worth_a_look(alerts: Sequence[AlertLine]) -> list[str]:
+    """Return commands for looking around; `alerts` in their order: the newest is traced, if there is one."""
+    traced = [f"trace {alert.alert_id}" for alert in alerts[-1:]]
+    return ["alerts tail --from-beginning", *traced]
 
 
 def prefix(settings: Settings) -> str:

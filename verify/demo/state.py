@@ -24,6 +24,7 @@ class AlertLine(msgspec.Struct, frozen=True):
     customer: str
     terminal: str
     score: float
+    alert_id: str
     unusual: tuple[str, ...] = msgspec.field(name="reasons")
 
 
