@@ -30,10 +30,29 @@ class Unknown(FraudstreamError):
     """A transaction stands nowhere in the topics; says what was searched and what to do next."""
 
 
+class Identifier(click.ParamType):
+    """An id as it may stand in a record: some text that UTF-8 can write."""
+
+    name = "id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the id as given."""
+        if not value:
+            self.fail("an id has at least one character", param, ctx)
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{printable(value)} is not UTF-8", param, ctx)
+        return value
+
+
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="TRANSACTION_ID...")
+@click.argument("names", nargs=-1, required=True, type=Identifier(), metavar="TRANSACTION_ID...")
 @click.option(
-    "--customer", metavar="ID", help="Look in the partition of this customer alone: faster."
+    "--customer",
+    type=Identifier(),
+    metavar="ID",
+    help="Look in the partition of this customer alone: faster.",
 )
 @click.option(
     "--ids", "ids_only", is_flag=True, help="Take names like 3-5121 for ids, not for positions."

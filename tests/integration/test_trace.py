@@ -1,6 +1,5 @@
 """`fraudstream trace` on real servers: what was sent, scored, refused, answered, and what still waits."""
 
-import json
 import shlex
 import subprocess
 import uuid
@@ -17,6 +16,7 @@ from fraudstream.core.settings import Settings, make_settings
 from fraudstream.core.transaction import decode_transaction
 from fraudstream.stack import embedded
 from monitoring.trace_report import Occurrence, Trace, TraceReport
+from monitoring.trace_search import MOST_OCCURRENCES
 from tests.integration.served_scores import fraud_label, made_score, transactional
 from tests.integration.served_scores import send as send_results
 from tests.integration.test_bad_records import all_done, good, send, wrong
@@ -34,6 +34,8 @@ OTHER_KEY = next(
     key for key in (b"k%d" % i for i in range(100)) if partition_of(key, PARTITIONS) == OTHER
 )
 CLEAR = b"\x1b[2J"
+TURNED = "\u202e\x9b31m"
+"""Turns the writing, and colours without an escape character: JSON lets both stand as they are."""
 BROKEN = b'{"transaction_id": "broken", "kind": "' + CLEAR
 
 
@@ -77,12 +79,13 @@ def swapped(settings: Settings, running: Worker) -> bool:
 def send_every_kind(settings: Settings) -> None:
     """Send what the tests ask for: offsets 1 to 7 of c1's partition, and two in another."""
     lacking = wrong(transaction_id="lacking", currency=None)
-    escaped = wrong(transaction_id="zürich-7")
+    escaped = wrong(transaction_id="zürich-7", kind=TURNED)
     assert b"\\u00fc" in escaped
     values = [good("twice"), lacking, BROKEN, None, good("twice"), good("twice-1"), escaped]
     send(settings, values)
     send(settings, [good("twice")], key=OTHER_KEY)
     send(settings, [good("keyless")], key=None, partition=OTHER)
+    send(settings, [good("often")] * (MOST_OCCURRENCES + 2), key=OTHER_KEY)
 
 
 def make_champion(settings: Settings) -> None:
@@ -172,6 +175,12 @@ def test_a_transaction_sent_several_times_shows_each_with_its_score_and_alert(
     assert (first.score.record.duplicate_of, again.score.record.duplicate_of) == (None, 1)
 
 
+def test_of_an_id_sent_very_often_the_rest_is_counted(traced: Settings) -> None:
+    trace = trace_of(traced, "often")
+    assert (len(trace.occurrences), trace.more) == (MOST_OCCURRENCES, 2)
+    assert {each.state for each in trace.occurrences} == {"scored"}
+
+
 def test_its_labels_and_the_life_of_its_model_stand_beside_it(traced: Settings) -> None:
     trace = trace_of(traced, "twice")
     assert [(each.label, each.in_force, each.offset) for each in trace.labels] == [
@@ -227,9 +236,6 @@ def test_the_bytes_of_a_dead_letter_do_nothing_to_the_terminal(traced: Settings)
     assert status == 0
     assert r'"kind": "\x1b[2J' in " ".join(shown.split())
     assert CLEAR.decode() not in shown
-    done = run(traced, "trace", "broken", "--json", "-")
-    assert all(line.isprintable() for line in done.stdout.split("\n"))
-    assert json.loads(done.stdout)["traces"][0]["occurrences"][0]["input"]["transaction"] is None
 
 
 def test_a_record_without_a_value_is_found_by_its_position(traced: Settings) -> None:
@@ -255,6 +261,16 @@ def test_the_result_of_a_record_without_a_key_is_found_wherever_it_stands(traced
 
 def test_an_id_that_its_writer_escaped_is_found(traced: Settings) -> None:
     assert only(trace_of(traced, "zürich-7")).state == "scored"
+
+
+def test_json_holds_the_text_of_a_record_without_its_control_characters(traced: Settings) -> None:
+    done = run(traced, "trace", "zürich-7", "--json", "-")
+    assert all(line.isprintable() for line in done.stdout.split("\n"))
+    (trace,) = msgspec.json.decode(done.stdout, type=TraceReport).traces
+    paid = only(trace).input.transaction
+    assert paid is not None
+    assert paid.kind == TURNED
+    assert r"\u202e\x9b31m" in page_of(traced, "zürich-7")
 
 
 def test_one_that_is_not_scored_yet_says_where_the_group_stands(traced: Settings) -> None:
@@ -315,7 +331,15 @@ def test_without_topics_it_says_how_to_make_them(settings: Settings) -> None:
 
 def test_nothing_asked_for_is_wrong_usage(settings: Settings) -> None:
     assert run(settings, "trace").returncode == 2
-    assert run(settings, "trace", "x", "--json", "/no/such/folder/x").returncode == 2
+    for wrong_usage in (
+        ("x", "--json", "/no/such/folder/x"),
+        ("",),
+        ("\udcff",),
+        ("x", "--customer", "\udcff"),
+    ):
+        done = run(settings, "trace", *wrong_usage)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_reader_who_leaves_ends_it_without_a_stack_trace(traced: Settings) -> None:
