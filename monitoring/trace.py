@@ -259,6 +259,7 @@ def _labels(evidence: Evidence, occurrences: Sequence[Occurrence]) -> list[Given
         GivenLabel(
             offset=record.offset,
             label=answer.label,
+            event_time_ms=answer.event_time_ms,
             labelled_at_ms=answer.labelled_at_ms,
             source=answer.source,
             analyst=answer.analyst,

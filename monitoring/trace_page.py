@@ -6,9 +6,11 @@ Every text of a record goes through `printable`, and through `Text`, which knows
 from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.printable import printable
 from fraudstream.core.transaction import Transaction
 from monitoring.output import moment, money
@@ -227,7 +229,9 @@ def _labels(trace: Trace) -> Iterable[RenderableType]:
 
 def _label(given: GivenLabel) -> Row:
     words = [given.label + (" (in force)" if given.in_force else "")]
+    days = (given.labelled_at_ms - given.event_time_ms) / DAY_MS
     words.append(f"labelled {moment(given.labelled_at_ms, timespec='milliseconds')} UTC")
+    words.append(f"{days:.1f} days after the event")
     words += [f"source {given.source}"] if given.source else []
     words += [f"analyst {given.analyst}"] if given.analyst else []
     if given.after_score is not None:
@@ -275,8 +279,8 @@ def _grid(rows: Iterable[Row]) -> Table:
     return table
 
 
-def _note(text: str) -> Text:
-    return _text(f"  {text}", NOTE)
+def _note(text: str) -> Padding:
+    return Padding.indent(_text(text, NOTE), 2)
 
 
 def _text(text: str, style: str = "") -> Text:

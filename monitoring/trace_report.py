@@ -119,6 +119,7 @@ class GivenLabel(msgspec.Struct, frozen=True, kw_only=True):
 
     offset: int
     label: Label
+    event_time_ms: int
     labelled_at_ms: int
     source: str
     analyst: str
