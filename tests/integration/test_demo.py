@@ -11,7 +11,7 @@ from fraudstream.core.settings import Settings
 from tests.processes import command, run, wait_until
 from verify.demo.summary import Summary
 
-HISTORY = 124_560
+HISTORY = 124_428
 """Transactions of the first 35 days of seed 7."""
 
 
