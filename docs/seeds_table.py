@@ -21,7 +21,7 @@ LIVE = (
     "precision calm / before / after",
     "alerts in 1,000",
     "longest pause",
-    "seconds (load before)",
+    "seconds",
     "holds",
 )
 OFFLINE = (
@@ -60,7 +60,7 @@ def live(row: dict[str, Any]) -> tuple[str, ...]:
         " / ".join(f"{row[f'precision_{name}'][0]:.2f}" for name in names),
         " / ".join(f"{row['alerts_per_1000'][name]:.0f}" for name in names),
         f"{row['swap_longest_pause_ms']} ms",
-        f"{row['seconds']:.0f} ({row['load_average_before']:.0f})",
+        f"{row['seconds']:.0f}",
         "yes" if row["holds"] else "no",
     )
 
