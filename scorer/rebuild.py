@@ -9,11 +9,12 @@ from typing import cast
 import msgspec
 
 from fraudstream.clients.clock import monotonic_s, now_ms
+from fraudstream.clients.feature_snapshot import fill, newest_fitting
 from fraudstream.clients.feature_store import FeatureStore, Slice
 from fraudstream.clients.kafka import TopicFacts
 from fraudstream.clients.topic_log import TopicReader
 from fraudstream.core.errors import Refused
-from fraudstream.core.settings import Settings
+from fraudstream.core.settings import Settings, snapshot_folder
 from scorer.batch import Message, decode
 from scorer.labels import decode_labels
 from scorer.status import Status
@@ -66,6 +67,7 @@ class Rebuild:
         """
         self._begun_s = self._told_s = monotonic_s()
         with TopicReader(self._settings) as reader:
+            self._begin_with_snapshot(reader, self._missing(committed()), beat)
             while lacking := self._missing(committed()):
                 self._check_log(reader, self._transactions, lacking)
                 self._status.rebuild_total += sum(end - begin for begin, end in lacking.values())
@@ -76,6 +78,23 @@ class Rebuild:
             self._status.rebuild_done,
             monotonic_s() - self._begun_s,
         )
+
+    def _begin_with_snapshot(
+        self, reader: TopicReader, lacking: Ranges, beat: Callable[[], None]
+    ) -> None:
+        """Fill an empty state, or one that ends before the log begins, from the newest snapshot that fits."""
+        bounds = reader.bounds(self._transactions.name)
+        if not any(begin <= bounds[partition][0] for partition, (begin, _) in lacking.items()):
+            return
+        topics = {"transactions": self._transactions.topic_id, "feedback": self._feedback.topic_id}
+        found = newest_fitting(snapshot_folder(self._settings), self._store.state, topics)
+        if found is None:
+            return
+        path, header = found
+        marks = header.marks["transactions"]
+        if all(marks.get(partition, -1) >= begin - 1 for partition, (begin, _) in lacking.items()):
+            keys = fill(self._store.state, path, beat, proven=True)
+            logger.info("the rebuild begins with snapshot %s: %d keys", path, keys)
 
     def _missing(self, committed: Mapping[int, int]) -> Ranges:
         marks = self._store.marks(self._transactions.topic_id, list(committed))

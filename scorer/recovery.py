@@ -17,7 +17,7 @@ from scorer.waiting import Waiting
 logger = logging.getLogger(__name__)
 
 RENEW_S = 1.0
-MOST_BACK_OFF_S = 1.0
+MOST_BACK_OFF_S = 0.25
 
 
 class LeaseLost(StateInDoubt):
@@ -118,6 +118,7 @@ class Recovery:
         """Rebuild as the holder of the lease; the state stays `rebuilding` if that is cut short."""
         state = self._store.state
         self._status.state = "rebuilding"
+        logger.info("this worker rebuilds the features (turn %s)", lease.token)
         try:
             self._rebuild.run(self._assignment.committed_everywhere, self._beat(lease))
         except StateInDoubt as exc:

