@@ -40,6 +40,9 @@ T = TypeVar("T")
 PROBE_RECORDS = 1_000
 """More dead letters than half of so many first records mean a wrong deployment, not bad data."""
 
+CONFIRM_S = 1.0
+"""How often a worker without records asks whether the features are still the same."""
+
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What the hot path is made of; built once by `scorer.app`."""
@@ -66,6 +69,7 @@ class HotPath:
         self._swap: Model | None = None
         self._failing_since: float | None = None
         self._unsettled = False
+        self._confirmed_s = 0.0
         self._last_ms: dict[str, float] = {}
         self.status = Status()
         self._waiting = Waiting(
@@ -131,7 +135,7 @@ class HotPath:
             if not self._parts.assignment.proven:
                 self._prove()
             if batch.size == 0:
-                self._patiently(self._parts.labels.apply_available)
+                self._patiently(self._idle)
                 return
             applied = self._timed("features", lambda: self._features(batch))
             probabilities = self._timed("score", lambda: self._score(applied.features))
@@ -139,6 +143,13 @@ class HotPath:
             self._timed("commit", lambda: self._commit(batch, outputs))
         except (Abandoned, BatchAborted) as exc:
             self._start_over(exc)
+
+    def _idle(self) -> None:
+        """Without records: apply labels, and notice within a second that the features are others."""
+        self._parts.labels.apply_available()
+        if monotonic_s() - self._confirmed_s > CONFIRM_S:
+            self._parts.store.confirm()
+            self._confirmed_s = monotonic_s()
 
     def _poll(self) -> list[Message]:
         """Wait for a first message, then gather what comes within the batch's time and size."""

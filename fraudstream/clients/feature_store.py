@@ -108,6 +108,15 @@ class FeatureStore:
         self._seen_seq = max(self._seen_seq, int(applied.apply_seq.max(initial=0)))
         return applied
 
+    def confirm(self) -> None:
+        """Ask whether the state is still the one that was adopted.
+
+        Raises:
+            StateInDoubt: it is not, or may lack something.
+            DependencyUnreachable: the server does not answer.
+        """
+        self._call("apply", "", apply_blob(self.state.text, "", []))
+
     def apply_labels(
         self,
         topic_id: str,
