@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import msgspec
 
@@ -19,7 +20,13 @@ from fraudstream.clients.feature_state import (
     new_incarnation,
     pattern_of,
 )
-from fraudstream.clients.snapshot_file import Header, SnapshotWriter, check_file, read_records
+from fraudstream.clients.snapshot_file import (
+    Header,
+    check_file,
+    packed_record,
+    read_records,
+    write_file,
+)
 from fraudstream.core.errors import FraudstreamError, Refused
 
 SUFFIX = ".features"
@@ -56,23 +63,19 @@ def take_snapshot(state: FeatureState, target: Path, *, environment: str, now_ms
     """
     temporary = target.with_name(target.name + f".{os.getpid()}.part")
     try:
-        with _lease(state) as lease:
-            begun_s = monotonic_s()
-            keys, marks = _copy(state, temporary, lease, (environment, now_ms))
-            if not state.move("ready"):
-                raise FraudstreamError(
-                    "the feature state was moved on while it was copied: nothing is kept, take another "
-                    "snapshot"
-                )
-            pause_s = monotonic_s() - begun_s
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        with TemporaryFile(dir=target.parent) as records:
+            with _lease(state) as lease:
+                begun_s = monotonic_s()
+                keys, header = _copy(state, records, lease, (environment, now_ms))
+                pause_s = monotonic_s() - begun_s
+            records.seek(0)
+            write_file(temporary, header, records)  # compressed when scoring goes on again
         temporary.replace(target)
     except OSError as exc:
         raise FraudstreamError(f"snapshot {target} cannot be written: {exc.strerror}") from exc
     finally:
         temporary.unlink(missing_ok=True)
-    return Taken(str(target), keys, target.stat().st_size, round(pause_s, 3), marks)
+    return Taken(str(target), keys, target.stat().st_size, round(pause_s, 3), header.marks)
 
 
 def restore_snapshot(state: FeatureState, path: Path, topics: Mapping[str, str]) -> Restored:
@@ -184,8 +187,14 @@ def snapshot_name(now_ms: int) -> str:
 
 
 def _copy(
-    state: FeatureState, target: Path, lease: Lease, about: tuple[str, int]
-) -> tuple[int, dict[str, dict[int, int]]]:
+    state: FeatureState, records: IO[bytes], lease: Lease, about: tuple[str, int]
+) -> tuple[int, Header]:
+    """Halt scoring, copy, and let it go on; return the number of keys, and what they are.
+
+    Raises:
+        Refused: there is nothing to copy, or somebody else works on it.
+        FraudstreamError: somebody else took it over meanwhile.
+    """
     meta = state.look()
     if meta is None:
         raise Refused("there is no feature state to copy yet: start a scorer")
@@ -193,19 +202,21 @@ def _copy(
         raise Refused("the features are being rebuilt: take the snapshot when that is done")
     if not state.move("snapshot", holder=lease.token):
         raise Refused("somebody else works on the feature state just now: try again")
+    keys, unmoved = 0, False
     try:
         header = _header_of(state, *about)
         beat = _renewing(lease)
-        with target.open("wb") as file:
-            writer = SnapshotWriter(file, header)
-            for key, value in _pairs(state):
-                writer.add(key, value)
-                beat()
-            writer.end()
-    except BaseException:
-        state.move("ready")
-        raise
-    return writer.keys, header.marks
+        for key, value in _pairs(state):
+            records.write(packed_record(key, value))
+            keys += 1
+            beat()
+    finally:
+        unmoved = state.move("ready")
+    if not unmoved:
+        raise FraudstreamError(
+            "the feature state was moved on while it was copied: nothing is kept, take another snapshot"
+        )
+    return keys, header
 
 
 def _header_of(state: FeatureState, environment: str, now_ms: int) -> Header:

@@ -10,11 +10,12 @@ A key may come twice, with the same value.
 """
 
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import msgspec
 
@@ -39,30 +40,32 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     marks: dict[str, dict[int, int]]
 
 
-class SnapshotWriter:
-    """Writes a snapshot record by record; it is whole only after `end`."""
+def packed_record(key: bytes, value: bytes) -> bytes:
+    """Return one record as it stands in the file before compression."""
+    return _LENGTHS.pack(len(key), len(value)) + key + value
 
-    def __init__(self, file: BinaryIO, header: Header) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-        self._zlib = zlib.compressobj(_LEVEL)
-        self.keys = 0
+
+def write_file(path: Path, header: Header, records: IO[bytes]) -> None:
+    """Write a snapshot from a file of packed records; it is on the disk when this returns.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    digest, deflate = hashlib.sha256(), zlib.compressobj(_LEVEL)
+    with path.open("wb") as file:
+
+        def write(data: bytes) -> None:
+            digest.update(data)
+            file.write(data)
+
         packed = msgspec.msgpack.encode(header)
-        self._write(_MAGIC + len(packed).to_bytes(4, "big") + packed)
-
-    def add(self, key: bytes, value: bytes) -> None:
-        """Add one key of the state and its value."""
-        self.keys += 1
-        self._write(self._zlib.compress(_LENGTHS.pack(len(key), len(value)) + key + value))
-
-    def end(self) -> None:
-        """Write what is left and the digest."""
-        self._write(self._zlib.flush())
-        self._file.write(self._hash.digest())
-
-    def _write(self, data: bytes) -> None:
-        self._hash.update(data)
-        self._file.write(data)
+        write(_MAGIC + len(packed).to_bytes(4, "big") + packed)
+        while piece := records.read(_PIECE_BYTES):
+            write(deflate.compress(piece))
+        write(deflate.flush())
+        file.write(digest.digest())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def check_file(path: Path) -> Header:
