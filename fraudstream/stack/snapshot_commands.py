@@ -67,7 +67,7 @@ def snapshot(settings: Settings, file: Path | None, keep: int, json_file: str | 
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @json_option
 @click.pass_obj
 def restore(settings: Settings, file: Path, json_file: str | None) -> None:
