@@ -1,5 +1,6 @@
 """Redis loses what it had, under load: noticed, rebuilt by one worker, and no score differs for it."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,9 +15,10 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.feature_library import build_library
 from fraudstream.clients.feature_server import FeatureServer
-from fraudstream.clients.feature_state import FeatureState
+from fraudstream.clients.feature_state import FeatureState, Lease
 from fraudstream.clients.feature_store import FeatureStore, Slice
 from fraudstream.clients.kafka import topic_facts
 from fraudstream.core.feature_set import NINE
@@ -33,6 +35,8 @@ from fraudstream.core.twin import Twin
 from producer.generator import make_parameters, source
 from producer.pace import AtRate, Unpaced
 from producer.replay import ReplayPlan, replay_table
+from tests.integration.test_workers import free_port
+from tests.integration.test_workers import view as web_view
 from tests.own_server import Server
 from tests.processes import Worker, command, faster, wait_until
 from tests.processes import run as run_command
@@ -373,3 +377,59 @@ def test_when_the_snapshotter_is_killed_scoring_goes_on(run: Run) -> None:
     folder = snapshot_folder(run.settings)
     assert not list(folder.glob("*.features")), "half a snapshot is none"
     check(run)
+
+
+def fill_the_server(run: Run) -> None:
+    """Take the server's memory away until a worker has noticed; give it back."""
+    run.server.client.config_set("maxmemory", 1)
+    wait_until(lambda: "refuses to write for now" in run.said(), timeout_s=30, what="noticed")
+    assert any(view(run, "/healthz") == (503, {"state": "waiting"}) for _ in range(500))
+    run.server.client.config_set("maxmemory", 0)
+
+
+def test_a_full_server_is_waited_for_and_nothing_is_lost(run: Run) -> None:
+    run.settings = faster(run.settings, web_port=free_port())
+    score_under(run, fill_the_server, workers=1)
+    check(run)
+
+
+def test_a_rebuild_shows_its_progress_and_ends_with_the_worker_that_is_stopped(run: Run) -> None:
+    run.settings = faster(run.settings, web_port=free_port())
+    first = run.start()
+    send_some(run, 12_000)
+    assert view(run, "/healthz") == (200, {"state": "running"})
+    run.server.client.flushall()
+
+    def in_progress() -> bool:
+        status, health = view(run, "/healthz")
+        return status == 503 and 0 < health.get("done", 0) < health["of"]  # type: ignore[operator]
+
+    wait_until(in_progress, timeout_s=30, what="progress at /healthz")
+    begun_s = monotonic_s()
+    assert first.stop() == 0
+    assert monotonic_s() - begun_s < 5
+    assert_unfinished(run)
+    lease = Lease.take(_state(run))
+    assert lease is not None, "who stops gives the lease back"
+    run.workers.clear()
+    run.start()
+    wait_until(
+        lambda: view(run, "/healthz") == (503, {"state": "rebuilding"}),
+        timeout_s=30,
+        what="waiting for who has the lease",
+    )
+    with lease:
+        pass
+    send_some(run, TOTAL)
+    assert "fraudstream_scorer_rebuilds_total 1" in metrics(run)
+    check(run)
+
+
+def view(run: Run, path: str) -> tuple[int, dict[str, object]]:
+    """Return status and JSON of a web view of the worker in slot 0; 0 while it does not answer."""
+    status, text = web_view(run.settings.web_port, path)
+    return status, json.loads(text) if status else {}
+
+
+def metrics(run: Run) -> str:
+    return web_view(run.settings.web_port, "/metrics")[1]
