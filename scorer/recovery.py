@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from fraudstream.clients.clock import monotonic_s, now_ms
+from fraudstream.clients.clock import now_ms
 from fraudstream.clients.feature_state import Lease, first_seq
 from fraudstream.clients.feature_store import FeatureStore, StateInDoubt
 from fraudstream.clients.kafka import TopicFacts
@@ -16,7 +16,6 @@ from scorer.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
-RENEW_S = 1.0
 MOST_BACK_OFF_S = 0.25
 
 
@@ -43,6 +42,8 @@ class Recovery:
         self._waiting = waiting
         self._status = status
         self._rebuild = Rebuild(settings, store, topics, status)
+        self._waited = False
+        """Whether records were passed over since the last proof, also in a call that a server cut short."""
 
     def prove(self) -> bool:
         """Return once the state is ready and holds what the group has committed; whether that took waiting.
@@ -53,11 +54,10 @@ class Recovery:
             DependencyUnreachable: a server does not answer; call again.
         """
         self._check_owned()
-        waited = False
         back_off_s = 0.02
         try:
             while not self._is_proven():
-                waited = True
+                self._waited = True
                 if self._take_turn():
                     back_off_s = 0.02
                 else:
@@ -67,8 +67,9 @@ class Recovery:
                     back_off_s = min(back_off_s * 2, MOST_BACK_OFF_S)
         finally:
             self._status.rebuild_done = self._status.rebuild_total = 0
-            if waited:
+            if self._waited:
                 self._waiting.go_on()
+        waited, self._waited = self._waited, False
         return waited
 
     def _check_owned(self) -> None:
@@ -131,16 +132,11 @@ class Recovery:
 
     def _beat(self, lease: Lease) -> Callable[[], None]:
         """Return what the rebuild calls again and again: keeps membership and lease, ends it on SIGTERM."""
-        renewed_s = monotonic_s()
 
         def beat() -> None:
-            nonlocal renewed_s
             self._waiting.keep(0.0)
-            if monotonic_s() - renewed_s < RENEW_S:
-                return
-            if not lease.renew():
+            if not lease.keep():
                 raise LeaseLost("the lease ran out")
-            renewed_s = monotonic_s()
 
         return beat
 

@@ -30,7 +30,6 @@ from fraudstream.clients.snapshot_file import (
 from fraudstream.core.errors import FraudstreamError, Refused
 
 SUFFIX = ".features"
-_RENEW_S = 1.0
 _KEYS_AT_ONCE = 1_000
 _BYTES_AT_ONCE = 1 << 20
 
@@ -100,7 +99,7 @@ def restore_snapshot(state: FeatureState, path: Path, topics: Mapping[str, str])
         begun = state.move("rebuilding", holder=lease.token) if present else state.put(empty)
         if not begun:
             raise Refused("somebody else works on the feature state just now: try again")
-        keys = fill(state, path, _renewing(lease))
+        keys = fill(state, path, lease.keep)
         state.forget_others()
     return Restored(str(path), keys, header.marks)
 
@@ -136,7 +135,9 @@ def check_fit(path: Path, state: FeatureState, topics: Mapping[str, str]) -> Hea
     return header
 
 
-def fill(state: FeatureState, path: Path, beat: Callable[[], None], *, proven: bool = False) -> int:
+def fill(
+    state: FeatureState, path: Path, beat: Callable[[], object], *, proven: bool = False
+) -> int:
     """Fill the key space of a new incarnation from a snapshot, then go over to it; return its keys.
 
     The caller holds the lease and has begun its turn; should it have lost it, nothing is changed.
@@ -205,11 +206,10 @@ def _copy(
     keys, unmoved = 0, False
     try:
         header = _header_of(state, *about)
-        beat = _renewing(lease)
         for key, value in _pairs(state):
             records.write(packed_record(key, value))
             keys += 1
-            beat()
+            lease.keep()
     finally:
         unmoved = state.move("ready")
     if not unmoved:
@@ -280,16 +280,3 @@ def _lease(state: FeatureState) -> Iterator[Lease]:
         )
     with lease:
         yield lease
-
-
-def _renewing(lease: Lease) -> Callable[[], None]:
-    """Return what keeps the lease if it is called often."""
-    renewed_s = monotonic_s()
-
-    def beat() -> None:
-        nonlocal renewed_s
-        if monotonic_s() - renewed_s > _RENEW_S:
-            lease.renew()
-            renewed_s = monotonic_s()
-
-    return beat

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
+from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.feature_server import FeatureServer
 from fraudstream.core.errors import DependencyUnreachable, Refused
 from fraudstream.core.feature_set import FeatureSet
@@ -24,6 +25,7 @@ from fraudstream.core.feature_set import FeatureSet
 STATE_VERSION = 2
 LEASE_MS = 6_000
 """A holder that has not been heard of for so long has lost its turn."""
+_RENEW_S = 1.0
 _SEQ_PER_MS = 1_024
 _BUCKET = 0
 
@@ -226,6 +228,7 @@ class Lease:
     def __init__(self, state: FeatureState, token: str) -> None:
         self._server = state.server
         self._key = lease_key(state)
+        self._renewed_s = monotonic_s()
         self.token = token
 
     @classmethod
@@ -246,7 +249,16 @@ class Lease:
         Raises:
             DependencyUnreachable: the server does not answer.
         """
+        self._renewed_s = monotonic_s()
         return bool(self._server.call("lease", (self._key,), self.token, LEASE_MS))
+
+    def keep(self) -> bool:
+        """Renew the lease if it is time to; called as often as one likes. False as `renew`.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+        """
+        return monotonic_s() - self._renewed_s < _RENEW_S or self.renew()
 
     def __enter__(self) -> Self:
         return self
