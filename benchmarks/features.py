@@ -208,7 +208,7 @@ def nine_features(url: str, client: Redis) -> dict[str, object]:
         parts.append(meters[0].read(MEASURED // PARTS))
     server_us, client_us = (round(float(np.mean(column)), 2) for column in zip(*parts, strict=True))
 
-    prefix = "{bench:b0}:v1:"
+    prefix = store.state.prefix
     sizes = {
         kind: float(
             np.mean([client.memory_usage(f"{prefix}{kind}:{i}") for i in range(0, CUSTOMERS, 10)])

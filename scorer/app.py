@@ -145,10 +145,11 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
             feature_set=NINE,
             consumer=consumer,
             store=store,
-            topic_id=transactions.topic_id,
+            transactions=transactions,
+            feedback=facts[names["feedback"]],
             labels=LabelReader(feedback, store, facts[names["feedback"]]),
             champion=champion,
-            assignment=Assignment(consumer, store, transactions),
+            assignment=Assignment(consumer, transactions),
             output=TransactionalOutput(make_producer, settings.environment),
         )
     )
@@ -206,8 +207,8 @@ def _web_port(settings: Settings, slot: int) -> int:
 def _add_views(app: faust.App, hot_path: HotPath) -> None:
     @app.page("/healthz")
     async def healthz(view: View, request: Request) -> Response:
-        state = hot_path.status.state
-        return view.json({"state": state}, status=200 if state == "running" else 503)
+        status = hot_path.status
+        return view.json(status.health(), status=200 if status.state == "running" else 503)
 
     @app.page("/model")
     async def model(view: View, request: Request) -> Response:
@@ -226,8 +227,14 @@ def _add_views(app: faust.App, hot_path: HotPath) -> None:
             "aborted": s.aborted,
             "redelivered": s.redelivered,
             "swaps": s.swaps,
+            "rebuilds": s.rebuilds,
         }
         lines = [f"fraudstream_scorer_{name}_total {value}" for name, value in counters.items()]
+        lines += [
+            f'fraudstream_scorer_state{{state="{s.state}"}} 1',
+            f"fraudstream_scorer_rebuild_records {s.rebuild_done}",
+            f"fraudstream_scorer_rebuild_records_wanted {s.rebuild_total}",
+        ]
         lines += [
             f'fraudstream_scorer_seconds_total{{hop="{hop}"}} {seconds:.6f}'
             for hop, seconds in list(s.seconds.items())

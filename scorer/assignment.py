@@ -1,18 +1,15 @@
-"""Which partitions a worker owns and where each goes on: committed offset and feature mark must agree."""
+"""Which partitions a worker owns and where each goes on: committed offset, log and features must fit."""
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import msgspec
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 
 from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.errors import DependencyUnreachable, Refused
-
-if TYPE_CHECKING:
-    from fraudstream.clients.feature_store import FeatureStore
-    from fraudstream.clients.kafka import TopicFacts
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +37,13 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     high: int
 
 
-def start_offset(bounds: Bounds) -> int:
-    """Return the offset at which scoring of a partition goes on.
+def check_bounds(bounds: Bounds) -> None:
+    """Refuse to go on where group, features and log do not fit.
+
+    Features that end before what is committed are no such case: they are rebuilt (scorer/recovery.py).
 
     Raises:
-        Refused: group, features and log do not fit; names what differs and the two safe ways out.
+        Refused: names what differs and the two safe ways out.
     """
     b = bounds
     if b.committed < 0 and b.mark - b.low >= MOST_UNCOMMITTED:
@@ -53,8 +52,6 @@ def start_offset(bounds: Bounds) -> int:
         problem = f"log begins at offset {b.low}" if b.low > b.mark + 1 else ""
     elif not b.low <= b.committed <= b.high:
         problem = f"group would go on at {b.committed}, but the log has {b.low} to {b.high}"
-    elif b.mark < b.committed - 1:
-        problem = f"results are committed to {b.committed - 1}, features only to {b.mark}"
     else:
         problem = ""
     if not problem and b.mark >= b.high:
@@ -63,15 +60,13 @@ def start_offset(bounds: Bounds) -> int:
         )
     if problem:
         raise Refused(f"partition {b.partition}: {problem}; {WAYS_OUT}")
-    return max(b.committed, b.low)
 
 
 class Assignment:
     """The partitions of one worker: `positions` (next offset to read) and `committed` (next by the group)."""
 
-    def __init__(self, consumer: Consumer, store: "FeatureStore", topic: "TopicFacts") -> None:
+    def __init__(self, consumer: Consumer, topic: TopicFacts) -> None:
         self._consumer = consumer
-        self._store = store
         self._topic = topic
         self.positions: dict[int, int] = {}
         self.committed: dict[int, int] = {}
@@ -84,6 +79,8 @@ class Assignment:
         """
         self.generation = 0
         """Grows with each change of ownership: a batch of an older generation must be dropped."""
+        self.proven = False
+        """Whether the features are known to hold what is committed; asked anew at each assignment."""
 
     def subscribe(self) -> None:
         """Join the group; the callbacks run inside the worker's own calls of poll and consume."""
@@ -118,28 +115,48 @@ class Assignment:
         for partition, last in last_offsets.items():
             self.positions[partition] = self.committed[partition] = last + 1
 
+    def check(self, marks: Mapping[int, int]) -> None:
+        """Refuse to read on where the group's place does not fit the log or the marks, asked for before.
+
+        Raises:
+            Refused: names what differs and the two safe ways out.
+            DependencyUnreachable: the broker does not tell.
+        """
+        owned = [TopicPartition(self._topic.name, partition) for partition in self.positions]
+        for tp, low, high in self._facts(self._consumer, owned) if owned else ():
+            mark = marks[tp.partition]
+            place = -1 if tp.offset == OFFSET_INVALID else tp.offset
+            check_bounds(
+                Bounds(partition=tp.partition, committed=place, mark=mark, low=low, high=high)
+            )
+
+    def committed_everywhere(self) -> dict[int, int]:
+        """Return the group's next offset of every partition of the topic, -1 for none.
+
+        Raises:
+            DependencyUnreachable: the broker does not tell, or waits for a transaction to end.
+        """
+        every = [TopicPartition(self._topic.name, p) for p in range(self._topic.partitions)]
+        try:
+            found = _committed(self._consumer, every)
+        except KafkaException as exc:
+            raise DependencyUnreachable(
+                f"Kafka does not tell what is committed: {exc.args[0].str()}"
+            ) from exc
+        return {tp.partition: -1 if tp.offset == OFFSET_INVALID else tp.offset for tp in found}
+
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.generation += 1
-        numbers = sorted(tp.partition for tp in partitions)
-        marks = self._store.marks(self._topic.topic_id, numbers)
+        self.proven = False
         starts = []
-        for tp, low, high in self._facts(consumer, partitions):
-            committed = -1 if tp.offset == OFFSET_INVALID else tp.offset
-            start = start_offset(
-                Bounds(
-                    partition=tp.partition,
-                    committed=committed,
-                    mark=marks[tp.partition],
-                    low=low,
-                    high=high,
-                )
-            )
+        for tp, low, _ in self._facts(consumer, partitions):
+            start = low if tp.offset == OFFSET_INVALID else tp.offset
             self.positions[tp.partition] = self.committed[tp.partition] = start
             starts.append(TopicPartition(self._topic.name, tp.partition, start))
         consumer.assign(starts)
         consumer.resume(starts)
         self.group_metadata = consumer.consumer_group_metadata()
-        logger.info("owns partitions %s", numbers)
+        logger.info("owns partitions %s", sorted(tp.partition for tp in partitions))
 
     def _facts(
         self, consumer: Consumer, partitions: list[TopicPartition]
@@ -167,11 +184,8 @@ class Assignment:
     def _ask(
         self, consumer: Consumer, partitions: list[TopicPartition]
     ) -> list[tuple[TopicPartition, int, int]]:
-        committed = consumer.committed(partitions, timeout=ASK_S)
-        errors = [tp.error for tp in committed if tp.error is not None]
-        if errors:
-            raise KafkaException(errors[0])
-        return [(tp, *consumer.get_watermark_offsets(tp, timeout=ASK_S)) for tp in committed]
+        places = _committed(consumer, partitions)
+        return [(tp, *consumer.get_watermark_offsets(tp, timeout=ASK_S)) for tp in places]
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.generation += 1
@@ -180,3 +194,11 @@ class Assignment:
             self.committed.pop(tp.partition, None)
         consumer.unassign()
         logger.info("gave up partitions %s", sorted(tp.partition for tp in partitions))
+
+
+def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    places = consumer.committed(partitions, timeout=ASK_S)
+    for tp in places:
+        if tp.error is not None:
+            raise KafkaException(tp.error)
+    return places

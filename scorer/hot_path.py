@@ -7,58 +7,41 @@ from typing import TypeVar, cast
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import Message as KafkaMessage
 
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.feature_store import (
     Applied,
-    Behind,
     FeatureStore,
     ReplyGone,
     Slice,
-    StateReplaced,
+    StateInDoubt,
 )
 from fraudstream.clients.inference import Model
-from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
+from fraudstream.clients.kafka import TopicFacts
+from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
-from scorer.assignment import WAYS_OUT, Assignment
+from scorer.assignment import Assignment
 from scorer.batch import Batch, Message, decode
 from scorer.champion import Champion
 from scorer.labels import LabelReader
-from scorer.output import BatchAborted, TransactionalOutput, fenced
+from scorer.output import BatchAborted, TransactionalOutput
+from scorer.recovery import Recovery
 from scorer.results import Output, Timing, outputs_of, scores_of, swap_output
+from scorer.status import Status
+from scorer.waiting import PATIENCE_S, Abandoned, Waiting, raise_for
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PROBE_RECORDS = 1_000
 """More dead letters than half of so many first records mean a wrong deployment, not bad data."""
-PATIENCE_S = 120.0
-"""How long a server that does not answer is waited for before the worker gives up."""
 
-
-class Abandoned(FraudstreamError):
-    """The batch in hand is not this worker's any more, or it is asked to stop: nothing was emitted."""
-
-
-class Status(msgspec.Struct):
-    """What the worker tells of itself; written by the hot path, read by the web views."""
-
-    state: str = "starting"
-    model_version: str | None = None
-    records: int = 0
-    scored: int = 0
-    alerts: int = 0
-    dead_letters: int = 0
-    batches: int = 0
-    swaps: int = 0
-    aborted: int = 0
-    redelivered: int = 0
-    seconds: dict[str, float] = {}
-    """Time spent in each hop since the start."""
+CONFIRM_S = 1.0
+"""How often a worker without records asks whether the features are still the same."""
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +51,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     feature_set: FeatureSet
     consumer: Consumer
     store: FeatureStore
-    topic_id: str
+    transactions: TopicFacts
+    feedback: TopicFacts
     labels: LabelReader
     champion: Champion
     assignment: Assignment
@@ -85,8 +69,20 @@ class HotPath:
         self._swap: Model | None = None
         self._failing_since: float | None = None
         self._unsettled = False
+        self._confirmed_s = 0.0
         self._last_ms: dict[str, float] = {}
         self.status = Status()
+        self._waiting = Waiting(
+            parts.consumer, parts.assignment, status=self.status, stopping=self._stopping
+        )
+        self._recovery = Recovery(
+            settings=parts.settings,
+            store=parts.store,
+            topics=(parts.transactions, parts.feedback),
+            assignment=parts.assignment,
+            waiting=self._waiting,
+            status=self.status,
+        )
 
     @property
     def champion(self) -> Champion:
@@ -136,8 +132,10 @@ class HotPath:
         batch = self._timed("decode", lambda: self._decode(messages))
         self._take_swap()
         try:
+            if not self._parts.assignment.proven:
+                self._prove()
             if batch.size == 0:
-                self._patiently(self._parts.labels.apply_available)
+                self._patiently(self._idle)
                 return
             applied = self._timed("features", lambda: self._features(batch))
             probabilities = self._timed("score", lambda: self._score(applied.features))
@@ -146,12 +144,19 @@ class HotPath:
         except (Abandoned, BatchAborted) as exc:
             self._start_over(exc)
 
+    def _idle(self) -> None:
+        """Without records: apply labels, and notice within a second that the features are others."""
+        self._parts.labels.apply_available()
+        if monotonic_s() - self._confirmed_s > CONFIRM_S:
+            self._parts.store.confirm()
+            self._confirmed_s = monotonic_s()
+
     def _poll(self) -> list[Message]:
         """Wait for a first message, then gather what comes within the batch's time and size."""
         messages = self._poll_consumer()
         errors = [error for message in messages if (error := message.error()) is not None]
         for error in errors:
-            self._fail(error)
+            raise_for(error)
         if errors:
             messages = [message for message in messages if message.error() is None]
         return cast("list[Message]", messages)
@@ -165,7 +170,7 @@ class HotPath:
             wait_s = p.settings.batch_max_wait_ms / 1000
             return [first, *p.consumer.consume(p.settings.batch_max_records - 1, wait_s)]
         except KafkaException as exc:
-            self._fail(exc.args[0])
+            raise_for(exc.args[0])
             self._unsettled = True  # a message taken before the error must not be skipped
             return []
 
@@ -200,7 +205,7 @@ class HotPath:
         def call() -> Applied:
             p.labels.apply_available()
             p.labels.apply_until(batch.after_feedback, timeout_s=1.0)
-            return p.store.apply(p.topic_id, slices)
+            return p.store.apply(p.transactions.topic_id, slices)
 
         return self._patiently(call)
 
@@ -286,51 +291,35 @@ class HotPath:
         return result
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        """Repeat `call` while a server is away: partitions paused, membership kept, back-off bounded.
+        """Call the feature store, patiently while a server is away.
 
         Raises:
-            Abandoned: the worker stops, or its partitions changed meanwhile.
-            Refused: the feature store is not what it was.
-            DependencyUnreachable: the server was away for longer than `PATIENCE_S`.
+            Abandoned: the batch must be read again, maybe by another worker or after the features are proven.
+            DependencyUnreachable: the server was away for too long.
         """
-        deadline = monotonic_s() + PATIENCE_S
-        back_off_s = 0.05
-        while True:
-            try:
-                result = call()
-            except (Behind, StateReplaced) as exc:
-                raise Refused(f"the features lost what they had: {exc}; {WAYS_OUT}") from exc
-            except ReplyGone as exc:
-                raise Abandoned(f"another worker has gone on from here: {exc}") from exc
-            except DependencyUnreachable as exc:
-                if monotonic_s() > deadline:
-                    raise
-                if self.status.state != "waiting":
-                    logger.warning("%s; partitions are paused", exc)
-                self.status.state = "waiting"
-                self._pause(back_off_s)
-                back_off_s = min(back_off_s * 2, 1.0)
-            else:
-                if self._parts.assignment.positions:
-                    self.status.state = "running"
-                return result
+        try:
+            return self._waiting.patiently(call)
+        except StateInDoubt as exc:
+            self._parts.assignment.proven = False
+            raise Abandoned(f"nothing is scored: {exc}") from exc
+        except ReplyGone as exc:
+            raise Abandoned(f"another worker has gone on from here: {exc}") from exc
 
-    def _pause(self, seconds: float) -> None:
+    def _prove(self) -> None:
+        """See that the features hold what is committed; where they do not, have them rebuilt.
+
+        Raises:
+            Abandoned: that took its time, or the worker stops: read on from what is committed now.
+            Refused: they cannot be rebuilt, or group, features and log do not fit.
+            DependencyUnreachable: a server was away for too long.
+        """
         p = self._parts
-        generation = p.assignment.generation
-        owned = p.consumer.assignment()
-        p.consumer.pause(owned)
-        self._stopping.wait(seconds)
-        message = p.consumer.poll(0.0)
-        error = None if message is None else message.error()
-        if error is not None:
-            self._fail(error)
-        # Before anything else: a pause outlives the assignment in which it was asked for.
-        p.consumer.resume(owned)
-        if generation != p.assignment.generation:
-            raise Abandoned("the partitions changed while a server was away")
-        if self._stopping.is_set():
-            raise Abandoned("asked to stop while a server was away")
+        waited = self._waiting.patiently(self._recovery.prove)
+        self._waiting.patiently(p.labels.go_back)
+        p.assignment.proven = True
+        if waited:
+            self._failing_since = None
+            raise Abandoned("the features are whole again")
 
     def _start_over(self, exc: FraudstreamError) -> None:
         """Go back to what is committed; a batch that keeps failing ends the worker."""
@@ -353,13 +342,3 @@ class HotPath:
             return False
         self._unsettled = False
         return True
-
-    def _fail(self, error: KafkaError) -> None:
-        """Turn an error of the consumer into what it means for the worker."""
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
-            raise Refused(f"an offset to read is gone from the log ({error.str()}); {WAYS_OUT}")
-        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
-            raise fenced(error)
-        if not error.retriable() and error.code() != KafkaError._TRANSPORT:  # noqa: SLF001
-            raise KafkaException(error)
-        logger.warning("Kafka: %s", error.str())

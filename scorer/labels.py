@@ -1,16 +1,31 @@
 """Third hop: every worker reads the one feedback partition; the mark in Redis decides who applies."""
 
 import logging
+from collections.abc import Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from fraudstream.clients.feature_store import FeatureStore
+from fraudstream.clients.feature_store import FeatureStore, StateInDoubt
 from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.errors import BadRecord, DependencyUnreachable, Refused
 from fraudstream.core.transaction import Feedback, decode_feedback
 from scorer.assignment import WAYS_OUT
 
 logger = logging.getLogger(__name__)
+
+
+def decode_labels(messages: Sequence[Message]) -> tuple[list[int], list[Feedback]]:
+    """Return offsets and labels of the records that can be decoded; the others are left out and named."""
+    offsets: list[int] = []
+    labels: list[Feedback] = []
+    for message in messages:
+        offset = int(message.offset() or 0)
+        try:
+            labels.append(decode_feedback(message.value()))
+            offsets.append(offset)
+        except BadRecord as exc:
+            logger.warning("feedback at offset %d is left out: %s", offset, exc)
+    return offsets, labels
 
 
 class LabelReader:
@@ -20,8 +35,19 @@ class LabelReader:
         self._consumer = consumer
         self._store = store
         self._topic = topic
-        self._position = store.marks(topic.topic_id, [0])[0] + 1
-        consumer.assign([TopicPartition(topic.name, 0, self._position)])
+        self._position = -1
+        self.go_back()
+
+    def go_back(self) -> None:
+        """Go on after the newest label that the features have, which may be one from before.
+
+        Raises:
+            DependencyUnreachable: the feature store does not answer.
+        """
+        position = self._store.marks(self._topic.topic_id, [0])[0] + 1
+        if position != self._position:
+            self._position = position
+            self._consumer.assign([TopicPartition(self._topic.name, 0, position)])
 
     def end_offset(self) -> int:
         """Return the offset after the newest feedback record, as the broker has it now."""
@@ -57,14 +83,13 @@ class LabelReader:
         first = self._consumer.poll(timeout_s)
         if first is None:
             return False
-        offsets: list[int] = []
-        labels: list[Feedback] = []
+        records: list[Message] = []
         last = self._position - 1
         for message in (first, *self._consumer.consume(499, 0.0)):
             error = message.error()
             if error is None:
                 last = int(message.offset() or 0)
-                self._decode(message.value(), last, offsets, labels)
+                records.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
                 # Aborted records and markers of transactions take offsets, too.
                 last = max(last, int(message.offset() or 0) - 1)
@@ -74,17 +99,8 @@ class LabelReader:
                 raise KafkaException(error)
         if last < self._position:
             return False
-        self._apply(offsets, labels, last)
+        self._apply(*decode_labels(records), last)
         return True
-
-    def _decode(
-        self, value: bytes | None, offset: int, offsets: list[int], labels: list[Feedback]
-    ) -> None:
-        try:
-            labels.append(decode_feedback(value))
-            offsets.append(offset)
-        except BadRecord as exc:
-            logger.warning("feedback at offset %d is left out: %s", offset, exc)
 
     def _apply(self, offsets: list[int], labels: list[Feedback], last: int) -> None:
         try:
@@ -95,7 +111,7 @@ class LabelReader:
                 offsets=offsets,
                 labels=labels,
             )
-        except DependencyUnreachable:
+        except (DependencyUnreachable, StateInDoubt):
             # What was fetched and not applied must come again.
             self._consumer.seek(TopicPartition(self._topic.name, 0, self._position))
             raise

@@ -9,6 +9,7 @@
 
 local REPLY_BYTES = 64
 local MOST_ARGUMENTS = 4000 -- of one command: Lua's stack holds 8,000 values
+local proven = {} -- prefixes that were proven to be whole since this server process began; forgotten with it
 
 local function get_all(keys)
   local values = {}
@@ -34,8 +35,9 @@ local function offset_text(value)
   return format('%.0f', value)
 end
 
--- Reads meta, the sequence, marks and replies of the sections; says what is wrong, or nil.
-local function open(keys, meta, topic, sections)
+-- Reads meta, the sequence, marks and replies of the sections; says what is wrong, or nil. `seen`: the last apply_seq
+-- that the caller was told.
+local function open(keys, meta, topic, sections, seen)
   local tag = keys[1]
   local wanted = { keys[2], tag .. 'seq' }
   for _, section in ipairs(sections) do
@@ -45,6 +47,14 @@ local function open(keys, meta, topic, sections)
     wanted[#wanted + 1] = section.reply_key
   end
   local values = get_all(wanted)
+  local seq = tonumber(values[tag .. 'seq'] or '0')
+  if values[keys[2]] ~= meta then
+    return nil, 'REPLACED the state is another than at connect'
+  elseif not proven[tag] then
+    return nil, 'UNPROVEN the server began anew'
+  elseif seq < tonumber(seen or '0') then
+    return nil, 'ROLLED_BACK ' .. offset_text(seq)
+  end
   for _, section in ipairs(sections) do
     section.mark = tonumber(values[section.mark_key] or '-1')
     section.replies = values[section.reply_key] or ''
@@ -52,10 +62,7 @@ local function open(keys, meta, topic, sections)
       return nil, format('BEHIND %s %s', offset_text(section[1]), offset_text(section.mark))
     end
   end
-  if values[keys[2]] ~= meta then
-    return nil, 'REPLACED the state is another than at connect'
-  end
-  return tonumber(values[tag .. 'seq'] or '0')
+  return seq
 end
 
 -- Position in `replies` (records of REPLY_BYTES, rising offsets) of the first record with an offset > limit.
@@ -142,7 +149,7 @@ local function compute(section, state, dirty, seq)
   return seq, replies
 end
 
--- FCALL apply_<library> 2 PREFIX META BLOB: see FeatureStore.apply. Returns the replies in order and, for each
+-- FCALL apply_<library> 2 PREFIX META BLOB SEEN: see FeatureStore.apply. Returns the replies in order and, for each
 -- section, how many of them are repeated.
 local function apply(keys, args)
   if not pack then
@@ -150,7 +157,7 @@ local function apply(keys, args)
   end
   local tag = keys[1]
   local meta, topic, sections = unpack_list(cmsgpack.unpack(args[1]))
-  local seq, wrong = open(keys, meta, topic, sections)
+  local seq, wrong = open(keys, meta, topic, sections, args[2])
   if not seq then
     return redis.error_reply(wrong)
   end
@@ -192,14 +199,14 @@ local function apply(keys, args)
   return { concat(answers), unpack_list(repeated) }
 end
 
--- FCALL label_<library> 2 PREFIX META BLOB: see FeatureStore.apply_labels. Returns how many labels were new.
+-- FCALL label_<library> 2 PREFIX META BLOB SEEN: see FeatureStore.apply_labels. Returns how many labels were new.
 local function label(keys, args)
   if not pack then
     bind()
   end
   local tag = keys[1]
   local meta, topic, section = unpack_list(cmsgpack.unpack(args[1]))
-  local seq, wrong = open(keys, meta, topic, { section })
+  local seq, wrong = open(keys, meta, topic, { section }, args[2])
   if not seq then
     return redis.error_reply(wrong)
   end
@@ -241,5 +248,93 @@ local function label(keys, args)
   return #offsets - known
 end
 
+-- FCALL fold_<library> 2 PREFIX META BLOB: applies what the group has committed before, for a rebuild; nobody waits for
+-- replies, so none are kept and no places are given out. Returns how many transactions were new.
+local function fold(keys, args)
+  if not pack then
+    bind()
+  end
+  local tag = keys[1]
+  local meta, topic, sections = unpack_list(cmsgpack.unpack(args[1]))
+  local seq, wrong = open(keys, meta, topic, sections)
+  if not seq then
+    return redis.error_reply(wrong)
+  end
+  local new = 0
+  for _, section in ipairs(sections) do
+    local offsets = section[5]
+    section.known = 0
+    while section.known < #offsets and offsets[section.known + 1] <= section.mark do
+      section.known = section.known + 1
+    end
+    new = new + #offsets - section.known
+  end
+  local state, entities = load_entities(tag, sections)
+  local dirty, writes = {}, {}
+  for _, section in ipairs(sections) do
+    compute(section, state, dirty, seq)
+    if section[3] > section.mark then
+      writes[#writes + 1] = section.mark_key
+      writes[#writes + 1] = offset_text(section[3])
+      writes[#writes + 1] = section.reply_key
+      writes[#writes + 1] = ''
+    end
+  end
+  for _, key in ipairs(entities) do
+    if dirty[key] then
+      writes[#writes + 1] = key
+      writes[#writes + 1] = state[key]
+    end
+  end
+  set_all(writes)
+  return new
+end
+
+-- FCALL change_<library> 2 PREFIX META EXPECTED NEW PROVEN LEAST: makes META of EXPECTED ('': none) to NEW, if it still is
+-- EXPECTED. PROVEN 1: the state at PREFIX is whole, calls may come; the next apply_seq is above LEAST. Returns 0 or 1.
+local function change(keys, args)
+  if not pack then
+    bind()
+  end
+  local tag, expected, new, least = keys[1], args[1], args[2], tonumber(args[4])
+  if (call('GET', keys[2]) or '') ~= expected then
+    return 0
+  end
+  local writes = {}
+  if new ~= expected then
+    writes = { keys[2], new }
+  end
+  if (new ~= expected or not proven[tag]) and least > tonumber(call('GET', tag .. 'seq') or '0') then
+    writes[#writes + 1] = tag .. 'seq'
+    writes[#writes + 1] = offset_text(least)
+  end
+  set_all(writes)
+  proven[tag] = proven[tag] or args[3] == '1'
+  return 1
+end
+
+-- FCALL lease_<library> 1 KEY TOKEN MS: keeps a lease that is still TOKEN's for MS longer, 0 ends it. Returns 0 or 1.
+local function lease(keys, args)
+  if redis.call('GET', keys[1]) ~= args[1] then
+    return 0
+  end
+  if args[2] == '0' then
+    return redis.call('DEL', keys[1])
+  end
+  return redis.call('PEXPIRE', keys[1], args[2])
+end
+
+-- FCALL forget_<library> 1 META EXPECTED KEY: deletes a key of a former state, if META still is EXPECTED. Returns 0 or 1.
+local function forget(keys, args)
+  if redis.call('GET', keys[1]) ~= args[1] then
+    return 0
+  end
+  return redis.call('UNLINK', args[2])
+end
+
 redis.register_function('apply_' .. LIBRARY, apply)
 redis.register_function('label_' .. LIBRARY, label)
+redis.register_function('fold_' .. LIBRARY, fold)
+redis.register_function('change_' .. LIBRARY, change)
+redis.register_function('lease_' .. LIBRARY, lease)
+redis.register_function('forget_' .. LIBRARY, forget)

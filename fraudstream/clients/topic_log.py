@@ -108,6 +108,9 @@ class TopicReader:
         asked = [TopicPartition(topic, partition) for partition in partitions]
         with self._translated():
             found = self._consumer.committed(asked, timeout=self._timeout_s)
+            for place in found:
+                if place.error is not None:
+                    raise KafkaException(place.error)
         return {place.partition: max(place.offset, 0) for place in found}
 
     @contextmanager

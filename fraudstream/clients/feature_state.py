@@ -1,0 +1,291 @@
+"""What the feature state is and who may change it: one record, moved by compare-and-set, and a lease.
+
+The record (key `meta`) goes with every call; the server refuses a call that brings another. So each move,
+whoever makes it, stops every other worker at its next call:
+
+    none -> ready                  begun by the first worker
+    ready -> rebuilding            somebody found that it lacks what the group has committed
+    rebuilding -> rebuilding       the holder of the lease begins its turn; the one before can write no more
+    rebuilding -> ready            it holds all that is committed
+    ready -> snapshot -> ready     it is being copied: scoring waits
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import msgspec
+
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.feature_server import FeatureServer
+from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.feature_set import FeatureSet
+
+STATE_VERSION = 2
+LEASE_MS = 6_000
+"""A holder that has not been heard of for so long has lost its turn."""
+_RENEW_S = 1.0
+_SEQ_PER_MS = 1_024
+_BUCKET = 0
+
+Phase = Literal["ready", "rebuilding", "snapshot"]
+
+
+def first_seq(now_ms: int) -> int:
+    """Return the apply_seq after which counting begins anew: above all that were given out before now.
+
+    That holds for servers that apply less than 1,024,000 transactions a second, and stays below 2^53,
+    where a double and JSON in JavaScript are exact, until the year 2248.
+    """
+    return now_ms * _SEQ_PER_MS
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """What the state is; `revision` grows with each move, `holder` is the token of who works on it."""
+
+    state_version: int
+    feature_set: str
+    incarnation: str
+    state: Phase = "ready"
+    revision: int = 0
+    holder: str = ""
+
+
+class FeatureState:
+    """The state of one environment: its record, its marks and the topics that it is a fold of."""
+
+    def __init__(self, server: FeatureServer, environment: str, feature_set: FeatureSet) -> None:
+        self.server = server
+        self.feature_set = feature_set
+        self.tag = f"{{{environment}:b{_BUCKET}}}"
+        self.meta = Meta(STATE_VERSION, feature_set.hash, "")
+        self.text = ""
+        """The record as it stands on the server, "" for none."""
+        self._topics: dict[str, str] = {}
+
+    @property
+    def meta_key(self) -> str:
+        """Return the key of the record."""
+        return f"{self.tag}:meta"
+
+    @property
+    def prefix(self) -> str:
+        """Return what all other keys of this incarnation begin with."""
+        return self.prefix_of(self.meta.incarnation)
+
+    def prefix_of(self, incarnation: str) -> str:
+        """Return what the keys of an incarnation begin with."""
+        return f"{self.tag}:v{STATE_VERSION}:{incarnation}:"
+
+    def look(self) -> Meta | None:
+        """Read the record as it is now; None if there is no state.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+            Refused: the state is of another version or of another feature set.
+        """
+        with self.server.translated():
+            raw: Any = self.server.client.get(self.meta_key)
+        if raw is None:
+            self.text = ""
+            return None
+        try:
+            meta = msgspec.json.decode(raw, type=Meta)
+        except msgspec.DecodeError as exc:
+            raise Refused(
+                f"key {self.meta_key} at {self.server.address} is no feature state: {exc}"
+            ) from exc
+        self._check(meta)
+        self.meta, self.text = meta, raw.decode()
+        return meta
+
+    def adopt(self) -> Meta:
+        """Read the record, or begin a new state where there is none, and tie it to the topics.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+            Refused: the state is of another version, feature set or topic.
+        """
+        while (meta := self.look()) is None:
+            self.put(Meta(STATE_VERSION, self.feature_set.hash, new_incarnation()), proven=True)
+        self.bind(self._topics)
+        return meta
+
+    def bind(self, topics: Mapping[str, str]) -> None:
+        """Tie the state to the topics that it is a fold of: ids by name, `{"transactions": "..."}`.
+
+        Raises:
+            Refused: the state was folded from another topic of that name.
+            DependencyUnreachable: the server does not answer.
+        """
+        self._topics = dict(topics)
+        for name, topic_id in topics.items():
+            key = f"{self.prefix}topic:{name}"
+            with self.server.translated():
+                self.server.client.set(key, topic_id, nx=True)
+                bound: Any = self.server.client.get(key)
+            if bound is not None and bound.decode() != topic_id:
+                raise Refused(
+                    f"topic {name} was made anew (id {topic_id}): the features at {self.server.address} "
+                    f"are those of the one before it (id {bound.decode()})"
+                )
+
+    def marks(self, topic_id: str, partitions: Sequence[int]) -> dict[int, int]:
+        """Return the last applied offset of each partition, -1 for none.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+        """
+        if not partitions:
+            return {}
+        keys = [f"{self.prefix}m:{topic_id}:{partition}" for partition in partitions]
+        with self.server.translated():
+            values: Any = self.server.client.mget(keys)
+        return {
+            partition: -1 if value is None else int(value)
+            for partition, value in zip(partitions, values, strict=True)
+        }
+
+    def move(
+        self, to: Phase, *, holder: str = "", proven: bool = False, least_seq: int = 0
+    ) -> bool:
+        """Move the state from what was last read; False if somebody else has moved it since.
+
+        `proven`: it is whole, or `holder` makes it so; without it a server that began anew takes no calls.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+        """
+        changed = msgspec.structs.replace(
+            self.meta, state=to, holder=holder, revision=self.meta.revision + 1
+        )
+        return self.put(changed, proven=proven, least_seq=least_seq)
+
+    def vouch(self, now_ms: int) -> bool:
+        """Say that the state, as last read, holds all that is committed; False if it was moved since.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+        """
+        return self.put(self.meta, proven=True, least_seq=first_seq(now_ms))
+
+    def put(self, meta: Meta, *, proven: bool = False, least_seq: int = 0) -> bool:
+        """Make `meta` the record if it still is as last read; see `move`.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+        """
+        text = self.text if meta == self.meta and self.text else msgspec.json.encode(meta).decode()
+        keys = (self.prefix_of(meta.incarnation), self.meta_key)
+        arguments = (self.text, text, int(proven), least_seq)
+        if not self.server.call("change", keys, *arguments):
+            return False
+        self.meta, self.text = meta, text
+        return True
+
+    def forget_others(self) -> int:
+        """Delete the keys of other incarnations while the state is as last read; return their number.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+        """
+        client = self.server.client
+        present = self.prefix.encode()
+        gone = 0
+        with self.server.translated():
+            for key in client.scan_iter(pattern_of(f"{self.tag}:v"), count=1_000):
+                if not key.startswith(present):
+                    gone += int(self.server.call("forget", (self.meta_key,), self.text, key))  # type: ignore[call-overload]
+        return gone
+
+    def _check(self, meta: Meta) -> None:
+        """Refuse a state that is not this program's.
+
+        Raises:
+            Refused: it is of another version or of another feature set.
+        """
+        how = (
+            "set FRAUDSTREAM_ENVIRONMENT to a new name, whose state is filled from the log, or delete "
+            f"the keys {self.tag}*"
+        )
+        if meta.state_version > STATE_VERSION:
+            raise Refused(
+                f"the feature state at {self.server.address} is of version {meta.state_version}, this "
+                f"program knows up to {STATE_VERSION}: update fraudstream, or {how}"
+            )
+        if meta.feature_set != self.feature_set.hash or meta.state_version < STATE_VERSION:
+            raise Refused(
+                f"the feature state at {self.server.address} is of feature set {meta.feature_set} "
+                f"(version {meta.state_version}), this program computes {self.feature_set.hash} "
+                f"(version {STATE_VERSION}): {how}"
+            )
+
+
+class Lease:
+    """The right to work on a state, for a limited time; its end is left to the server's clock."""
+
+    def __init__(self, state: FeatureState, token: str) -> None:
+        self._server = state.server
+        self._key = lease_key(state)
+        self._renewed_s = monotonic_s()
+        self.token = token
+
+    @classmethod
+    def take(cls, state: FeatureState) -> Self | None:
+        """Take the lease; None while somebody else has it.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+        """
+        token = secrets.token_hex(8)
+        with state.server.translated():
+            taken = state.server.client.set(lease_key(state), token, nx=True, px=LEASE_MS)
+        return cls(state, token) if taken else None
+
+    def renew(self) -> bool:
+        """Keep the lease for `LEASE_MS` from now; False if it ran out and is another's, or nobody's.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+        """
+        self._renewed_s = monotonic_s()
+        return bool(self._server.call("lease", (self._key,), self.token, LEASE_MS))
+
+    def keep(self) -> bool:
+        """Renew the lease if it is time to; called as often as one likes. False as `renew`.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+        """
+        return monotonic_s() - self._renewed_s < _RENEW_S or self.renew()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """End the lease; a server that is away ends it by itself."""
+        try:
+            self._server.call("lease", (self._key,), self.token, 0)
+        except DependencyUnreachable:
+            return
+
+
+def lease_key(state: FeatureState) -> str:
+    """Return the key of the lease, the only one with an expiry."""
+    return f"{state.tag}:lease"
+
+
+def new_incarnation() -> str:
+    """Return a name that no state of the environment has had."""
+    return secrets.token_hex(4)
+
+
+def pattern_of(prefix: str) -> str:
+    """Return the pattern of all keys that begin with `prefix`."""
+    return "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in prefix) + "*"

@@ -1,0 +1,151 @@
+"""Before scoring: do the features hold what is committed? If not, one worker rebuilds, the others wait."""
+
+import logging
+from collections.abc import Callable
+
+from fraudstream.clients.clock import now_ms
+from fraudstream.clients.feature_state import Lease, first_seq
+from fraudstream.clients.feature_store import FeatureStore, StateInDoubt
+from fraudstream.clients.kafka import TopicFacts
+from fraudstream.core.errors import Refused
+from fraudstream.core.settings import Settings
+from scorer.assignment import WAYS_OUT, Assignment
+from scorer.rebuild import Rebuild
+from scorer.status import Status
+from scorer.waiting import Waiting
+
+logger = logging.getLogger(__name__)
+
+MOST_BACK_OFF_S = 0.25
+
+
+class LeaseLost(StateInDoubt):
+    """This worker was silent for so long that another may have the lease."""
+
+
+class Recovery:
+    """Proves the state, or waits until it is rebuilt, by this worker or by another one."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: FeatureStore,
+        topics: tuple[TopicFacts, TopicFacts],
+        assignment: Assignment,
+        waiting: Waiting,
+        status: Status,
+    ) -> None:
+        self._store = store
+        self._transactions = topics[0]
+        self._assignment = assignment
+        self._waiting = waiting
+        self._status = status
+        self._rebuild = Rebuild(settings, store, topics, status)
+        self._waited = False
+        """Whether records were passed over since the last proof, also in a call that a server cut short."""
+
+    def prove(self) -> bool:
+        """Return once the state is ready and holds what the group has committed; whether that took waiting.
+
+        Raises:
+            Abandoned: the worker stops.
+            Refused: the state cannot be rebuilt, or group, features and log do not fit.
+            DependencyUnreachable: a server does not answer; call again.
+        """
+        self._check_owned()
+        back_off_s = 0.02
+        try:
+            while not self._is_proven():
+                self._waited = True
+                if self._take_turn():
+                    back_off_s = 0.02
+                else:
+                    copied = self._store.state.meta.state == "snapshot"
+                    self._status.state = "snapshot" if copied else "rebuilding"
+                    self._waiting.keep(back_off_s)
+                    back_off_s = min(back_off_s * 2, MOST_BACK_OFF_S)
+        finally:
+            self._status.rebuild_done = self._status.rebuild_total = 0
+            if self._waited:
+                self._waiting.go_on()
+        waited, self._waited = self._waited, False
+        return waited
+
+    def _check_owned(self) -> None:
+        """Refuse what no rebuild can mend.
+
+        Raises:
+            Refused: the group's place does not fit the log, or the topic was made anew.
+        """
+        try:
+            self._store.adopt()
+        except Refused as exc:
+            raise Refused(f"{exc}; {WAYS_OUT}") from exc
+        self._assignment.check(self._marks())
+
+    def _is_proven(self) -> bool:
+        """Vouch for a state that is ready and lacks nothing; begin the rebuild of one that does."""
+        meta = self._store.adopt()
+        if meta.state != "ready":
+            return False
+        lacking = self._lacking()
+        if not lacking:
+            return self._store.state.vouch(now_ms())
+        partition, (mark, committed) = next(iter(lacking.items()))
+        if self._store.state.move("rebuilding"):
+            logger.warning(
+                "the features lost what they had: partition %d is committed to %d, they end at %d; "
+                "scoring stops until they are rebuilt",
+                *(partition, committed - 1, mark),
+            )
+        return False
+
+    def _take_turn(self) -> bool:
+        """Work on a state that is not ready, if nobody else does."""
+        state = self._store.state
+        meta = state.meta
+        if meta.state == "ready" or (lease := Lease.take(state)) is None:
+            return meta.state == "ready"
+        with lease:
+            if meta.state == "snapshot":
+                logger.warning("who copied the features is gone: scoring goes on")
+                state.move("ready")  # nothing was changed, so nothing is proven by it either
+            elif state.move("rebuilding", holder=lease.token, proven=True):
+                self._roll_forward(lease)
+        return True
+
+    def _roll_forward(self, lease: Lease) -> None:
+        """Rebuild as the holder of the lease; the state stays `rebuilding` if that is cut short."""
+        state = self._store.state
+        self._status.state = "rebuilding"
+        logger.info("this worker rebuilds the features (turn %s)", lease.token)
+        try:
+            self._rebuild.run(self._assignment.committed_everywhere, self._beat(lease))
+        except StateInDoubt as exc:
+            logger.warning("the rebuild begins again: %s", exc)
+            return
+        if state.move("ready", proven=True, least_seq=first_seq(now_ms())):
+            self._status.rebuilds += 1
+            gone = state.forget_others()
+            logger.info("the features are whole again; %d keys of former states deleted", gone)
+
+    def _beat(self, lease: Lease) -> Callable[[], None]:
+        """Return what the rebuild calls again and again: keeps membership and lease, ends it on SIGTERM."""
+
+        def beat() -> None:
+            self._waiting.keep(0.0)
+            if not lease.keep():
+                raise LeaseLost("the lease ran out")
+
+        return beat
+
+    def _lacking(self) -> dict[int, tuple[int, int]]:
+        """Return mark and committed offset of each partition whose features end before what is committed."""
+        committed = self._assignment.committed_everywhere()
+        marks = self._marks()
+        return {p: (marks[p], next_) for p, next_ in committed.items() if marks[p] < next_ - 1}
+
+    def _marks(self) -> dict[int, int]:
+        topic = self._transactions
+        return self._store.marks(topic.topic_id, range(topic.partitions))

@@ -1,0 +1,35 @@
+"""What a worker tells of itself; written by the hot path, read by the web views."""
+
+from typing import Literal
+
+import msgspec
+
+State = Literal["starting", "running", "waiting", "rebuilding", "snapshot", "stopped"]
+
+
+class Status(msgspec.Struct):
+    """Counters since the start of this worker, and what it is at."""
+
+    state: State = "starting"
+    model_version: str | None = None
+    records: int = 0
+    scored: int = 0
+    alerts: int = 0
+    dead_letters: int = 0
+    batches: int = 0
+    swaps: int = 0
+    aborted: int = 0
+    redelivered: int = 0
+    rebuilds: int = 0
+    """Rebuilds of the features that this worker has carried to their end."""
+    rebuild_done: int = 0
+    rebuild_total: int = 0
+    """Records of the present rebuild, if this worker carries it out: 0 of 0 otherwise."""
+    seconds: dict[str, float] = {}
+    """Time spent in each hop since the start."""
+
+    def health(self) -> dict[str, object]:
+        """Return what /healthz says."""
+        if not self.rebuild_total:
+            return {"state": self.state}
+        return {"state": self.state, "done": self.rebuild_done, "of": self.rebuild_total}

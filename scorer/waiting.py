@@ -1,0 +1,121 @@
+"""Back-pressure: while a server or the features are waited for, partitions are paused, membership kept."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
+from scorer.assignment import WAYS_OUT, Assignment
+from scorer.output import fenced
+from scorer.status import Status
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PATIENCE_S = 120.0
+"""How long a server that does not answer is waited for before the worker gives up."""
+
+
+class Abandoned(FraudstreamError):
+    """The batch in hand is not this worker's any more, or it is asked to stop: nothing was emitted."""
+
+
+class Waiting:
+    """How one worker waits; `stopping` ends every wait."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        assignment: Assignment,
+        *,
+        status: Status,
+        stopping: threading.Event,
+    ) -> None:
+        self._consumer = consumer
+        self._assignment = assignment
+        self._status = status
+        self._stopping = stopping
+        self._heard_s = 0.0
+
+    def patiently(self, call: Callable[[], T]) -> T:
+        """Repeat `call` while a server is away, with a bounded back-off.
+
+        Raises:
+            Abandoned: the worker stops, or its partitions changed meanwhile.
+            DependencyUnreachable: the server was away for longer than `PATIENCE_S`.
+        """
+        self._heard_s = monotonic_s()
+        back_off_s = 0.05
+        while True:
+            try:
+                result = call()
+            except DependencyUnreachable as exc:
+                if monotonic_s() > self._heard_s + PATIENCE_S:
+                    raise
+                if self._status.state != "waiting":
+                    logger.warning("%s; partitions are paused", exc)
+                self._status.state = "waiting"
+                self._pause(back_off_s)
+                back_off_s = min(back_off_s * 2, 1.0)
+            else:
+                if self._assignment.positions:
+                    self._status.state = "running"
+                return result
+
+    def keep(self, seconds: float) -> None:
+        """Wait for the feature state while the servers answer, whatever becomes of the partitions.
+
+        They are paused, and those that come meanwhile, until `go_on`; then the worker must go back to
+        what is committed.
+
+        Raises:
+            Abandoned: the worker stops.
+        """
+        self._heard_s = monotonic_s()
+        self._consumer.pause(self._consumer.assignment())
+        self._stopping.wait(seconds)
+        self._poll()
+        if self._stopping.is_set():
+            raise Abandoned("asked to stop while the features were waited for")
+
+    def go_on(self) -> None:
+        """End the pause that `keep` began."""
+        self._consumer.resume(self._consumer.assignment())
+
+    def _pause(self, seconds: float) -> None:
+        generation = self._assignment.generation
+        owned = self._consumer.assignment()
+        self._consumer.pause(owned)
+        self._stopping.wait(seconds)
+        self._poll()
+        # Before anything else: a pause outlives the assignment in which it was asked for.
+        self._consumer.resume(owned)
+        if generation != self._assignment.generation:
+            raise Abandoned("the partitions changed while a server was away")
+        if self._stopping.is_set():
+            raise Abandoned("asked to stop while a server was away")
+
+    def _poll(self) -> None:
+        message = self._consumer.poll(0.0)
+        error = None if message is None else message.error()
+        if error is not None:
+            raise_for(error)
+
+
+def raise_for(error: KafkaError) -> None:
+    """Raise what an error of the consumer means for the worker; what passes by itself is only logged.
+
+    Raises:
+        Refused: an offset is gone, or another process has the slot.
+    """
+    if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
+        raise Refused(f"an offset to read is gone from the log ({error.str()}); {WAYS_OUT}")
+    if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
+        raise fenced(error)
+    if not error.retriable() and error.code() != KafkaError._TRANSPORT:  # noqa: SLF001
+        raise KafkaException(error)
+    logger.warning("Kafka: %s", error.str())

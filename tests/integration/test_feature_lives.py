@@ -1,0 +1,237 @@
+"""Any order of scoring, crashes, stale workers, rollback, flush, snapshots and rebuilds: the same features.
+
+A model of the scorers without Kafka: a list is the log, each worker is a connection. What is scored is
+committed in the same step; a worker that is told that the state is in doubt proves or rebuilds it, and may
+die while it does.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from fraudstream.clients.feature_snapshot import fill, take_snapshot
+from fraudstream.clients.feature_state import Lease
+from fraudstream.clients.feature_store import FeatureStore, ReplyGone, StateInDoubt
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.feature_set import NINE
+from fraudstream.core.transaction import Feedback
+from fraudstream.core.twin import Twin
+from tests.feature_streams import Log, Stream, send_labels
+from tests.own_server import Server
+
+TOPIC = "transactions-id"
+WORKERS = st.integers(0, 1)
+PARTITIONS = st.integers(0, 1)
+SOME = st.integers(1, 40)
+
+
+class Lives(RuleBasedStateMachine):
+    server: Server
+
+    @initialize(seed=st.integers(0, 2**32))
+    def begin(self, seed: int) -> None:
+        self.server.client.flushall()
+        self.stream, self.log = Stream(seed, customers=6, terminals=3, days=0.3), Log(2)
+        self.labels: list[Feedback] = []
+        self.committed = [0, 0]
+        self.scores: dict[int, tuple[int, int, tuple[float, ...], int]] = {}
+        self.copy: dict[bytes, bytes] = {}
+        self.snapshot: Path | None = None
+        self.now_ms = 1_800_000_000_000
+        self.workers = [self.connect(), self.connect()]
+        self.stale: list[tuple[FeatureStore, bytes]] = []
+
+    def connect(self) -> FeatureStore:
+        return FeatureStore.connect(
+            self.server.url, "lives", NINE, connect_timeout_ms=5_000, request_timeout_ms=5_000
+        )
+
+    def teardown(self) -> None:
+        if hasattr(self, "workers"):
+            self.score_all()
+            self.compare()
+            for store in (*self.workers, *(store for store, _ in self.stale)):
+                store.close()
+
+    @rule(n=SOME)
+    def send(self, n: int) -> None:
+        for _ in range(n):
+            self.log.append(self.stream.transaction())
+
+    @rule(n=st.integers(1, 5))
+    def answer(self, n: int) -> None:
+        if self.stream.sent:
+            self.labels += [self.stream.label() for _ in range(n)]
+
+    @rule(worker=WORKERS, partition=PARTITIONS, n=SOME, commits=st.booleans())
+    def score(self, worker: int, partition: int, n: int, *, commits: bool) -> None:
+        """Score a batch; without `commits` the worker dies before it has committed."""
+        begin = self.committed[partition]
+        end = min(begin + n, len(self.log.partitions[partition]))
+        store = self.workers[worker]
+        self.now_ms += 1_000
+        try:
+            self.bring_labels(store)
+            applied = store.apply(TOPIC, [self.log.slice(partition, begin, end, begin - 1)])
+        except StateInDoubt:
+            self.prove(store, folds=1_000)
+            return
+        except ReplyGone:
+            raise AssertionError("what is not committed keeps its reply") from None
+        if not commits:
+            return
+        told = len(self.labels)
+        rows = zip(applied.apply_seq.tolist(), applied.features.tolist(), strict=True)
+        for offset, (seq, features) in enumerate(rows, start=begin):
+            assert seq not in self.scores, "a place was given twice"
+            self.scores[seq] = (partition, offset, tuple(features), told)
+        self.committed[partition] = end
+
+    def bring_labels(self, store: FeatureStore) -> None:
+        mark = store.marks("feedback-id", [0])[0]
+        send_labels(store, self.labels[mark + 1 :], mark + 1)
+
+    @rule(worker=WORKERS, folds=st.integers(0, 3))
+    def die_while_rebuilding(self, worker: int, folds: int) -> None:
+        """Begin to prove or rebuild, and die after a few calls; its lease runs out."""
+        dying = self.workers[worker]
+        self.prove(dying, folds=folds)
+        self.server.client.delete(f"{dying.state.tag}:lease")
+        if len(self.stale) < 2 and self.committed[0]:
+            packed = dying.pack_fold(TOPIC, [self.log.slice(0, 0, self.committed[0])])
+            self.stale.append((dying, packed))
+            self.workers[worker] = self.connect()
+
+    @rule()
+    def a_stale_worker_wakes(self) -> None:
+        """It does what it was about to do when it was frozen."""
+        for store, packed in self.stale:
+            state = store.state
+            try:
+                store.fold(TOPIC, packed)
+            except StateInDoubt:
+                assert not state.move("ready", proven=True) or state.look() is not None
+
+    def prove(self, store: FeatureStore, *, folds: int) -> None:
+        """Do what scorer/recovery.py does; give up after so many folds."""
+        state = store.state
+        while True:
+            meta = store.adopt()
+            lacking = self.lacking(store)
+            if meta.state == "ready" and not lacking:
+                assert state.vouch(self.now_ms)
+                return
+            if meta.state == "ready":
+                assert state.move("rebuilding")
+            lease = Lease.take(state)
+            assert lease is not None
+            assert state.move("rebuilding", holder=lease.token, proven=True)
+            with lease:
+                if self.snapshot and all(begin == 0 for begin, _ in lacking.values()):
+                    fill(state, self.snapshot, lambda: None, proven=True)
+                while lacking := self.lacking(store):
+                    if folds == 0:
+                        return
+                    folds -= 1
+                    partition, (begin, end) = next(iter(lacking.items()))
+                    some = self.log.slice(partition, begin, min(begin + 25, end))
+                    store.fold(TOPIC, store.pack_fold(TOPIC, [some]))
+                self.bring_labels(store)
+                assert state.move("ready", proven=True, least_seq=self.now_ms * 1_024)
+                state.forget_others()
+
+    def lacking(self, store: FeatureStore) -> dict[int, tuple[int, int]]:
+        marks = store.marks(TOPIC, [0, 1])
+        return {
+            p: (marks[p] + 1, end) for p, end in enumerate(self.committed) if marks[p] + 1 < end
+        }
+
+    @rule()
+    def keep_a_copy(self) -> None:
+        self.copy = self.everything()
+
+    @rule()
+    def put_back_the_copy(self) -> None:
+        """As a server that is started on files from before."""
+        if self.copy:
+            self.server.client.flushall()
+            self.server.client.mset(self.copy)
+            self.server.client.function_flush()
+
+    @rule()
+    def flush(self) -> None:
+        self.server.client.flushall()
+
+    @rule()
+    def restart(self) -> None:
+        self.server.client.function_flush()
+
+    @rule()
+    def take_a_snapshot(self) -> None:
+        target = self.server.folder / "copy.features"
+        store = self.connect()
+        try:
+            take_snapshot(store.state, target, environment="lives", now_ms=self.now_ms)
+        except FraudstreamError:
+            return
+        finally:
+            store.close()
+        self.snapshot = target
+
+    def everything(self) -> dict[bytes, bytes]:
+        keys: Any = [k for k in self.server.client.scan_iter() if not k.endswith(b":lease")]
+        values: Any = self.server.client.mget(keys) if keys else []
+        return dict(zip(keys, values, strict=True))
+
+    @invariant()
+    def what_is_committed_has_a_score_each(self) -> None:
+        if hasattr(self, "committed"):
+            assert len(self.scores) == sum(self.committed)
+
+    def score_all(self) -> None:
+        for _ in range(60):
+            for partition in (0, 1):
+                self.score(0, partition, 1_000, commits=True)
+            done = self.committed == [len(part) for part in self.log.partitions]
+            if done:
+                return
+        raise AssertionError("not all could be scored")
+
+    def compare(self) -> None:
+        """Compare with the twin in the order of application, and with a state that nothing happened to."""
+        twin, told = Twin(), 0
+        calm = FeatureStore.connect(
+            self.server.url, "calm", NINE, connect_timeout_ms=5_000, request_timeout_ms=5_000
+        )
+        for _, (partition, offset, features, labels) in sorted(self.scores.items()):
+            for label in self.labels[told:labels]:
+                twin.label(label)
+            told = max(told, labels)
+            transaction = self.log.partitions[partition][offset]
+            assert transaction is not None
+            assert twin.apply(partition, offset, transaction).features == features
+        for partition, records in enumerate(self.log.partitions):
+            if records:
+                calm.apply(TOPIC, [self.log.slice(partition, 0, len(records))])
+        self.bring_labels(calm)
+        self.prove(self.workers[0], folds=1_000)
+        self.bring_labels(self.workers[0])
+        calm.close()
+        assert self.server.state("lives", "ct") == self.server.state("calm", "ct")
+
+
+def test_whatever_happens_to_the_state_the_scores_are_the_same() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="lives-"))
+    Lives.server = Server(folder)
+    try:
+        case = Lives.TestCase
+        case.settings = hypothesis_settings(max_examples=60, stateful_step_count=30, deadline=None)
+        case().runTest()
+    finally:
+        Lives.server.kill()
+        shutil.rmtree(folder)

@@ -1,0 +1,435 @@
+"""Redis loses what it had, under load: noticed, rebuilt by one worker, and no score differs for it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+
+import msgspec
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.feature_library import build_library
+from fraudstream.clients.feature_server import FeatureServer
+from fraudstream.clients.feature_state import FeatureState, Lease
+from fraudstream.clients.feature_store import FeatureStore, Slice
+from fraudstream.clients.kafka import topic_facts
+from fraudstream.core.feature_set import NINE
+from fraudstream.core.scores import Score
+from fraudstream.core.settings import Settings, snapshot_folder
+from fraudstream.core.topics import topic_name
+from fraudstream.core.transaction import (
+    Feedback,
+    Transaction,
+    decode_feedback,
+    decode_transaction,
+)
+from fraudstream.core.twin import Twin
+from producer.generator import make_parameters, source
+from producer.pace import AtRate, Unpaced
+from producer.replay import ReplayPlan, replay_table
+from tests.integration.test_workers import free_port
+from tests.integration.test_workers import view as web_view
+from tests.own_server import Server
+from tests.processes import Worker, command, faster, wait_until
+from tests.processes import run as run_command
+from verify.ledger import Log, count
+
+STREAM = make_parameters({"seed": 8, "customers": 1_500, "terminals": 900, "days": 12})
+TOTAL = source(STREAM).table.num_rows
+RATE = 4_000
+Records = dict[tuple[int, int], Transaction]
+Fault = Callable[["Run"], None]
+
+
+class Run:
+    """One environment with a feature server of its own, its workers and the stream of the tests."""
+
+    def __init__(self, settings: Settings, server: Server, log: Log) -> None:
+        self.settings, self.server, self.log = settings, server, log
+        self.group = f"{settings.environment}.scorer"
+        names = [topic_name(settings.environment, n) for n in ("transactions", "feedback")]
+        facts = topic_facts(settings, names)
+        self.topic_id, self.feedback_id = (facts[name].topic_id for name in names)
+        self.workers: list[Worker] = []
+
+    def start(self) -> Worker:
+        """Start one more worker."""
+        file = Path(self.settings.state_dir).parent / f"worker-{len(self.workers)}.log"
+        self.workers.append(Worker(self.settings, file))
+        return self.workers[-1]
+
+    def said(self) -> str:
+        """Return what all workers have logged."""
+        return "".join(each.said() for each in self.workers)
+
+    def marks(self) -> dict[bytes, int]:
+        """Return the offset applied last, by topic and partition."""
+        found = self.server.state(self.settings.environment, "m")
+        return {key: int(value) for key, value in found.items()}
+
+    def committed(self) -> int:
+        """Return how many transactions have committed results."""
+        return sum(self.log.committed(self.group).values())
+
+    def is_done(self) -> bool:
+        """Tell whether every transaction is scored and every label applied; a worker that ended fails it."""
+        for each in self.workers:
+            assert each.process.poll() in (None, -signal.SIGKILL), each.said()[-3_000:]
+        done, total = self.log.lag(self.group)
+        labels = sum(1 for _ in self.log.records("feedback"))
+        return done == total and self.marks().get(f"m:{self.feedback_id}:0".encode()) == labels - 1
+
+
+@pytest.fixture
+def run(topics: Settings, log: Log, tmp_path: Path) -> Iterator[Run]:
+    (tmp_path / "redis").mkdir()
+    server = Server(tmp_path / "redis")
+    made = Run(faster(topics, redis_url=server.url), server, log)
+    yield made
+    for each in made.workers:
+        each.kill()
+    server.client.close()
+    server.kill()
+
+
+def score_under(run: Run, fault: Fault, *, workers: int = 2) -> None:
+    """Score the stream while it is sent, with a fault after a third of it, and balance the ledger."""
+    for _ in range(workers):
+        run.start()
+    wait_until(
+        lambda: all("owns partitions" in each.said() for each in run.workers),
+        timeout_s=40,
+        what="joined",
+    )
+    plan = ReplayPlan(pace=AtRate(RATE), client="confluent")
+    with ThreadPoolExecutor(1) as sender:
+        sending = sender.submit(replay_table, run.settings, source(STREAM), plan)
+        wait_until(lambda: run.committed() > TOTAL // 3, timeout_s=60, what="a third scored")
+        fault(run)
+        assert sending.result(90).sent == TOTAL
+    wait_until(run.is_done, timeout_s=90, what="all scored")
+    for each in run.workers:
+        assert each.process.poll() is not None or each.stop() == 0, each.said()[-3_000:]
+    ledger = count(run.log, run.group)
+    assert ledger.balanced, ledger
+    assert (ledger.scored, ledger.waiting) == (TOTAL, 0)
+
+
+def check(run: Run, former: Records | None = None) -> None:
+    """Compare all scores with the twin, fed in the order of their application, and the state byte by byte.
+
+    Every apply_seq is given out once; features depend on nothing else than that order.
+    """
+    answers = [decode_feedback(record.value) for record in run.log.records("feedback")]
+    records = (former or {}) | transactions(run)
+    decoder = msgspec.json.Decoder(Score)
+    scores = [decoder.decode(record.value or b"") for record in run.log.records("scores")]
+    scores.sort(key=lambda score: score.apply_seq)
+    assert len({score.apply_seq for score in scores}) == len(scores) == len(records)
+    twin = Twin()
+    for answer in answers:
+        twin.label(answer)
+    different = []
+    for score in scores:
+        place = (score.source_partition, score.source_offset)
+        reply = twin.apply(*place, records[place])
+        if list(reply.features) != score.features:
+            different.append((place, score.apply_seq, reply.features, score.features))
+    assert not different, f"{len(different)} of {len(scores)} scores differ, first {different[0]}"
+    assert run.server.state(run.settings.environment, "ct") == undisturbed(run, records, answers)
+
+
+def transactions(run: Run) -> Records:
+    """Return the transactions that the log has now, by partition and offset."""
+    return {
+        (record.partition, record.offset): decode_transaction(record.value)
+        for record in run.log.records("transactions")
+    }
+
+
+def undisturbed(run: Run, records: Records, answers: list[Feedback]) -> dict[bytes, bytes]:
+    """Return the state of customers and terminals that the log gives, one partition after the other."""
+    environment = run.settings.environment + "-calm"
+    store = FeatureStore.connect(
+        run.settings.redis_url, environment, connect_timeout_ms=5_000, request_timeout_ms=5_000
+    )
+    for partition, places in groupby(sorted(records), key=lambda place: place[0]):
+        offsets = [offset for _, offset in places]
+        for begin in range(0, len(offsets), 1_000):
+            part = offsets[begin : begin + 1_000]
+            store.apply(run.topic_id, [slice_of(records, partition, part)])
+    store.apply_labels(
+        run.feedback_id,
+        previous_offset=-1,
+        last_offset=len(answers) - 1,
+        offsets=range(len(answers)),
+        labels=answers,
+    )
+    store.close()
+    return run.server.state(environment, "ct")
+
+
+def slice_of(records: Records, partition: int, offsets: list[int]) -> Slice:
+    return Slice(
+        partition=partition,
+        previous_offset=offsets[0] - 1,
+        last_offset=offsets[-1],
+        committed_offset=offsets[-1],
+        offsets=offsets,
+        transactions=[records[partition, offset] for offset in offsets],
+    )
+
+
+def flush(run: Run) -> None:
+    run.server.client.flushall()
+
+
+def test_a_flushed_server_is_filled_again_from_the_log_under_load(run: Run) -> None:
+    score_under(run, flush)
+    assert run.said().count("scoring stops until they are rebuilt") >= 1
+    check(run)
+
+
+def restore_older_copy(run: Run) -> None:
+    """Put back the files that the server had a while before."""
+    folder = run.server.folder
+    run.server.kill()
+    shutil.copytree(folder, folder.parent / "copy")
+    run.server.start()
+    before = sum(run.marks().values())
+    wait_until(lambda: sum(run.marks().values()) > before + 5_000, timeout_s=30, what="went on")
+    run.server.kill()
+    shutil.rmtree(folder)
+    shutil.copytree(folder.parent / "copy", folder)
+    run.server.start()
+
+
+def test_an_older_copy_of_the_server_is_rolled_forward_under_load(run: Run) -> None:
+    score_under(run, restore_older_copy)
+    assert "scoring stops until they are rebuilt" in run.said()
+    check(run)
+
+
+def cut_tail(run: Run) -> None:
+    """Kill the server and cut 3 MB off the end of its append-only file; something must be lost by it."""
+    before = run.marks()
+    committed = run.committed()
+    run.server.kill()
+    with run.server.log.open("ab") as file:
+        file.truncate(run.server.log.stat().st_size - 3_000_000)
+    run.server.start()
+    found = run.server.state(run.settings.environment, "m")
+    after = {key: int(value) for key, value in found.items()}
+    ours = [key for key in before if run.topic_id.encode() in key]
+    assert all(after[key] <= before[key] for key in ours)
+    assert sum(after[key] + 1 for key in ours) < committed, (
+        "nothing was lost: the test proves nothing"
+    )
+
+
+def test_a_server_killed_with_the_tail_of_its_file_cut_off_is_rolled_forward(run: Run) -> None:
+    score_under(run, cut_tail)
+    assert "scoring stops until they are rebuilt" in run.said()
+    check(run)
+
+
+def rebuilder(run: Run) -> Worker:
+    """Wait until a rebuild is under way; return the worker that carries it out."""
+    state = _state(run)
+    found: list[Worker] = []
+
+    def begun() -> bool:
+        meta = state.look()
+        if meta is None or meta.state != "rebuilding" or not meta.holder:
+            return False
+        found.extend(each for each in run.workers if f"turn {meta.holder}" in each.said())
+        return bool(found) and sum(state.marks(run.topic_id, [0, 1]).values()) > 1_000
+
+    wait_until(begun, timeout_s=30, what="a rebuild is under way")
+    return found[0]
+
+
+def _state(run: Run) -> FeatureState:
+    server = FeatureServer.connect(
+        run.settings.redis_url,
+        build_library(NINE),
+        connect_timeout_ms=5_000,
+        request_timeout_ms=5_000,
+    )
+    return FeatureState(server, run.settings.environment, NINE)
+
+
+def assert_unfinished(run: Run) -> None:
+    meta = _state(run).look()
+    assert meta is not None
+    assert meta.state == "rebuilding", "it was done before: the test proves nothing"
+
+
+def kill_the_rebuilder(run: Run) -> None:
+    run.server.client.flushall()
+    rebuilder(run).kill()
+    assert_unfinished(run)
+
+
+def test_when_the_rebuilder_is_killed_another_worker_goes_on(run: Run) -> None:
+    score_under(run, kill_the_rebuilder)
+    assert run.said().count("this worker rebuilds the features") >= 2
+    check(run)
+
+
+def freeze_the_rebuilder(run: Run) -> None:
+    """Let it wake when another has rebuilt the state and goes on scoring."""
+    run.server.client.flushall()
+    frozen = rebuilder(run)
+    os.kill(frozen.process.pid, signal.SIGSTOP)
+    assert_unfinished(run)
+    before = run.committed()
+    wait_until(lambda: run.committed() > before + 2_000, timeout_s=60, what="another went on")
+    os.kill(frozen.process.pid, signal.SIGCONT)
+
+
+def test_a_rebuilder_that_wakes_after_its_lease_does_no_harm(run: Run) -> None:
+    score_under(run, freeze_the_rebuilder)
+    assert run.said().count("this worker rebuilds the features") >= 2
+    check(run)
+
+
+def send_some(run: Run, limit: int) -> None:
+    """Send the stream up to so many transactions and wait until they are scored."""
+    plan = ReplayPlan(pace=Unpaced(), client="confluent", limit=limit)
+    replay_table(run.settings, source(STREAM), plan)
+    wait_until(run.is_done, timeout_s=60, what="scored")
+
+
+def forget_the_beginning(run: Run, before: int) -> None:
+    """Let the log of partition 0 begin at an offset, as a retention would."""
+    admin = AdminClient({"bootstrap.servers": run.settings.kafka_bootstrap})
+    place = TopicPartition(topic_name(run.settings.environment, "transactions"), 0, before)
+    for done in admin.delete_records([place]).values():
+        done.result()
+
+
+def test_a_log_that_begins_too_late_is_refused_until_a_snapshot_is_restored(
+    run: Run, tmp_path: Path
+) -> None:
+    first = run.start()
+    send_some(run, 4_000)
+    taken = run_command(run.settings, "features", "snapshot", str(tmp_path / "copy.features"))
+    assert taken.returncode == 0, taken.stderr
+    send_some(run, 8_000)
+    former = transactions(run)
+    forget_the_beginning(run, 1_000)
+    run.server.client.flushall()
+    assert first.process.wait(30) == 3, first.said()[-2_000:]
+    said = first.said()
+    assert "after offset -1 of partition 0" in said
+    assert "only 1000 to" in said
+    assert "fraudstream features restore FILE" in said
+    restored = run_command(run.settings, "features", "restore", str(tmp_path / "copy.features"))
+    assert restored.returncode == 0, restored.stderr
+    run.workers.clear()
+    run.start()
+    send_some(run, 12_000)
+    assert "rebuilt" in run.said()
+    check(run, former)
+
+
+def test_a_snapshot_is_taken_under_load_and_the_rebuild_begins_with_it(run: Run) -> None:
+    score_under(run, snapshot_then_flush)
+    assert "the rebuild begins with snapshot" in run.said()
+    check(run)
+
+
+def snapshot_then_flush(run: Run) -> None:
+    taken = run_command(run.settings, "features", "snapshot")
+    assert taken.returncode == 0, taken.stderr
+    before = run.committed()
+    wait_until(lambda: run.committed() > before + 2_000, timeout_s=30, what="scoring goes on")
+    run.server.client.flushall()
+
+
+def kill_the_snapshotter(run: Run) -> None:
+    """Kill who copies the features while it does."""
+    state = _state(run)
+    copying = subprocess.Popen(command(run.settings, "features", "snapshot"))
+
+    def begun() -> bool:
+        meta = state.look()
+        return meta is not None and meta.state == "snapshot"
+
+    wait_until(begun, timeout_s=30, what="the copy has begun")
+    copying.kill()
+    copying.wait()
+    assert begun(), "it was done before: the test proves nothing"
+
+
+def test_when_the_snapshotter_is_killed_scoring_goes_on(run: Run) -> None:
+    score_under(run, kill_the_snapshotter)
+    assert "who copied the features is gone" in run.said()
+    folder = snapshot_folder(run.settings)
+    assert not list(folder.glob("*.features")), "half a snapshot is none"
+    check(run)
+
+
+def fill_the_server(run: Run) -> None:
+    """Take the server's memory away until a worker has noticed; give it back."""
+    run.server.client.config_set("maxmemory", 1)
+    wait_until(lambda: "refuses to write for now" in run.said(), timeout_s=30, what="noticed")
+    assert any(view(run, "/healthz") == (503, {"state": "waiting"}) for _ in range(500))
+    run.server.client.config_set("maxmemory", 0)
+
+
+def test_a_full_server_is_waited_for_and_nothing_is_lost(run: Run) -> None:
+    run.settings = faster(run.settings, web_port=free_port())
+    score_under(run, fill_the_server, workers=1)
+    check(run)
+
+
+def test_a_rebuild_shows_its_progress_and_ends_with_the_worker_that_is_stopped(run: Run) -> None:
+    run.settings = faster(run.settings, web_port=free_port())
+    first = run.start()
+    send_some(run, 12_000)
+    assert view(run, "/healthz") == (200, {"state": "running"})
+    run.server.client.flushall()
+
+    def in_progress() -> bool:
+        status, health = view(run, "/healthz")
+        return status == 503 and 0 < health.get("done", 0) < health["of"]  # type: ignore[operator]
+
+    wait_until(in_progress, timeout_s=30, what="progress at /healthz")
+    begun_s = monotonic_s()
+    assert first.stop() == 0
+    assert monotonic_s() - begun_s < 5
+    assert_unfinished(run)
+    lease = Lease.take(_state(run))
+    assert lease is not None, "who stops gives the lease back"
+    run.workers.clear()
+    run.start()
+    wait_until(
+        lambda: view(run, "/healthz") == (503, {"state": "rebuilding"}),
+        timeout_s=30,
+        what="waiting for who has the lease",
+    )
+    with lease:
+        pass
+    send_some(run, TOTAL)
+    assert "fraudstream_scorer_rebuilds_total 1" in metrics(run)
+    check(run)
+
+
+def view(run: Run, path: str) -> tuple[int, dict[str, object]]:
+    """Return status and JSON of a web view of the worker in slot 0; 0 while it does not answer."""
+    status, text = web_view(run.settings.web_port, path)
+    return status, json.loads(text) if status else {}
+
+
+def metrics(run: Run) -> str:
+    return web_view(run.settings.web_port, "/metrics")[1]
