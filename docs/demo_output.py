@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import click
+from blocks import put
 
 DOCS = Path(__file__).parent
 PAGES = {
@@ -20,7 +21,6 @@ PAGES = {
     "attack": DOCS / "demo.md",
     "outage": DOCS / "demo.md",
 }
-END = "<!-- end of output -->"
 STATUS = re.compile(r" +[\d.]+ s  [\d,]+ in, ")
 STATUS_EVERY = 4
 
@@ -30,8 +30,8 @@ def main() -> None:
     for scenario in sys.argv[1:] or PAGES:
         busy = os.getloadavg()[0]
         said = run(scenario)
-        page = PAGES[scenario]
-        page.write_text(replaced(page.read_text(), scenario, block(said, scenario, machine(busy))))
+        begin = f"<!-- output of {scenario}: .venv/bin/python docs/demo_output.py {scenario} -->"
+        put(PAGES[scenario], begin, block(said, scenario, machine(busy)))
 
 
 def run(scenario: str) -> str:
@@ -69,16 +69,6 @@ def block(output: str, scenario: str, where: str) -> str:
     return "\n".join(
         (f"`fraudstream demo --scenario {scenario}` {where}", "", "```text", *shown, "```")
     )
-
-
-def replaced(page: str, scenario: str, text: str) -> str:
-    """Return the page with `text` between the marks of the scenario."""
-    begin = f"<!-- output of {scenario}: .venv/bin/python docs/demo_output.py {scenario} -->"
-    before, found, rest = page.partition(begin)
-    _, end, after = rest.partition(END)
-    if not found or not end:
-        raise click.ClickException(f"the page lacks the marks {begin} and {END}")
-    return f"{before}{begin}\n{text}\n{END}{after}"
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 import click
 
 from fraudstream import __version__
-from fraudstream.core.errors import FraudstreamError, SettingsError
+from fraudstream.core.errors import Ended, FraudstreamError, SettingsError
 from fraudstream.core.settings import load_settings
 
 QUIET = {"ORT_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -80,12 +81,22 @@ def main() -> None:
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
-        sys.exit(128 + signal.SIGINT)
+    except (click.Abort, KeyboardInterrupt) as exc:
+        sys.exit(_stopped(exc))
     except FraudstreamError as exc:
         click.echo(f"error: {exc}", err=True)
         sys.exit(exc.exit_code)
+
+
+def _stopped(exc: BaseException) -> int:
+    """Return the exit status of a command that was stopped: by Ctrl-C, or as its `Ended` says."""
+    reason = exc.__cause__ if isinstance(exc, click.Abort) else exc
+    if isinstance(reason, Ended):
+        with suppress(OSError):  # the terminal may be gone
+            click.echo(f"stopped: {reason}", err=True)
+        return reason.exit_code
+    click.echo("stopped", err=True)
+    return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import Ended, FraudstreamError
 from tests.demo_pictures import moving
-from verify.demo.screen import Ended, Screen, open_screen
+from verify.demo.screen import Screen, open_screen
 from verify.demo.state import Picture
 
 STARTED_S = time.monotonic()

@@ -84,6 +84,12 @@ def build(
     )
 
 
+def newest(log: ScoreLog, *, as_of_ms: int, label_delay_ms: int) -> FloatArray:
+    """Return features float32 [M, F] of the rows that are too young to learn from: traffic as it is now."""
+    young = (log.event_time_ms > as_of_ms - label_delay_ms) & (log.event_time_ms <= as_of_ms)
+    return log.features[young]
+
+
 def split(dataset: Dataset, validation_share: float) -> tuple[Dataset, Dataset, int]:
     """Return the earlier rows to fit, the later `validation_share` of them to validate, and the border in ms.
 

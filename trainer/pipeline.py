@@ -13,6 +13,7 @@ from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.score_log import ScoreLog, read_feedback, read_scores
 from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.evaluation import threshold_for_rate
 from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.model import (
     CHAMPION,
@@ -24,15 +25,18 @@ from fraudstream.core.model import (
 )
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
-from trainer.build import Dataset, build, labels_in_force, split
+from trainer.build import Dataset, build, labels_in_force, newest, split
 from trainer.evaluate import evaluate
 from trainer.gate import Gate, pass_gate
 from trainer.promote import Order, Promotion, promote
 
 if TYPE_CHECKING:
     from trainer.export import Exported
+    from trainer.fit import Fitted
 
 PARITY_ROWS = 20_000
+MIN_NEWEST = 1_000
+"""Fewer transactions without a mature label are too few to set a threshold by."""
 
 Say = Callable[[str], None]
 
@@ -90,10 +94,14 @@ class Steps:
 
 @dataclass(frozen=True)
 class Collected:
-    """What the topics held: the served scores, the mature rows of them, and the time that labels count at."""
+    """What the topics held: the served scores, the mature rows of them, and the time that labels count at.
+
+    `newest` float32 [M, F]: features of the rows that are younger than the label delay.
+    """
 
     log: ScoreLog
     mature: Dataset
+    newest: FloatArray
     as_of_ms: int
 
 
@@ -137,7 +145,9 @@ def train(settings: Settings, options: TrainingOptions, say: Say) -> TrainingRep
     with steps.step("gate", "comparing with the champion on the same transactions"):
         gate = _gate(registry, settings, options, validated)
         steps.say(f"    {'passed' if gate.passed else 'not passed'}: {gate.why}")
-    learned = learn(collected, validated, options, steps)
+    learned = learn(
+        collected, validated, options, steps=steps, alerts_per_1000=settings.alerts_per_1000
+    )
     with steps.step("publish", "publishing to MLflow"):
         version = _publish(settings, options, learned.exported, gate)
     outcome = Promotion(version, None, moved=False)
@@ -168,7 +178,8 @@ def collect(settings: Settings, options: TrainingOptions) -> Collected:
         label_delay_ms=options.feature_set.label_delay_ms,
         days=options.days,
     )
-    return Collected(log, mature, as_of_ms)
+    young = newest(log, as_of_ms=as_of_ms, label_delay_ms=options.feature_set.label_delay_ms)
+    return Collected(log, mature, young, as_of_ms)
 
 
 def validate(
@@ -196,7 +207,12 @@ def validate(
 
 
 def learn(
-    collected: Collected, validated: Validated, options: TrainingOptions, steps: Steps
+    collected: Collected,
+    validated: Validated,
+    options: TrainingOptions,
+    *,
+    steps: Steps,
+    alerts_per_1000: float,
 ) -> Learned:
     """Fit once more, on all mature rows, and export that with the contract inside (ADR 0012).
 
@@ -211,15 +227,15 @@ def learn(
         fitted = fit(rows.features, rows.labels, seed=options.seed)
     with steps.step("export", "exporting to ONNX, comparing with scikit-learn"):
         converted = convert(fitted)
-        newest = rows.features[-PARITY_ROWS:]
-        parity = check_parity(converted, fitted, newest)
+        compared = rows.features[-PARITY_ROWS:]
+        parity = check_parity(converted, fitted, compared)
         usual, spread = usual_values(rows.features[~rows.labels])
-        scores = fitted.probabilities(newest).astype(np.float32)
+        scores = fitted.probabilities(compared).astype(np.float32)
         contract = Contract(
             feature_set=options.feature_set.hash,
             features=options.feature_set.features,
-            threshold=validated.threshold,
-            golden_inputs=golden_rows(newest, scores).tolist(),
+            threshold=_threshold(fitted, collected, validated, alerts_per_1000),
+            golden_inputs=golden_rows(compared, scores).tolist(),
             golden_outputs=[],
             usual=usual.tolist(),
             spread=spread.tolist(),
@@ -228,6 +244,19 @@ def learn(
             created_at_ms=now_ms(),
         )
         return Learned(seal(converted, contract), parity)
+
+
+def _threshold(
+    fitted: "Fitted", collected: Collected, validated: Validated, alerts_per_1000: float
+) -> float:
+    """Return the score that so many of 1,000 reach in the newest traffic, whose labels are not known yet.
+
+    What was learned from cannot say it, and the fit on the earlier rows knew less (ADR 0013).
+    """
+    if len(collected.newest) < MIN_NEWEST:
+        return validated.threshold
+    scores = fitted.probabilities(collected.newest).astype(np.float32)
+    return threshold_for_rate(scores, alerts_per_1000=alerts_per_1000)
 
 
 def _gate(

@@ -41,6 +41,18 @@ class BadRecord(FraudstreamError):
         self.kind = kind
 
 
+class Ended(KeyboardInterrupt):
+    """A command is to end: SIGTERM, SIGHUP, or nobody can read any more what it says.
+
+    A KeyboardInterrupt, so that whatever cleans up after Ctrl-C cleans up after these, too. `exit_code` is
+    that of a process which the signal ended: 143 (SIGTERM), 129 (SIGHUP, terminal gone), 141 (reader gone).
+    """
+
+    def __init__(self, why: str, signum: int) -> None:
+        super().__init__(why)
+        self.exit_code = 128 + signum
+
+
 DEAD_LETTER_KINDS = (
     "null_value",
     "too_large",

@@ -6,12 +6,13 @@ import subprocess
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from fraudstream.core.settings import Settings
 from tests.processes import command, run, wait_until
 from verify.demo.summary import Summary
 
-HISTORY = 124_560
+HISTORY = 124_428
 """Transactions of the first 35 days of seed 7."""
 
 
@@ -85,7 +86,10 @@ def test_scenarios_and_data_that_do_not_go_together_are_refused_at_once(tmp_path
     assert "redis_url names a server of yours" in done.stderr
 
 
-def test_an_interrupted_demo_ends_everything_and_a_second_one_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_demo_ends_everything_and_a_second_one_is_refused(
+    tmp_path: Path, how: signal.Signals, status: int
+) -> None:
     settings = own_settings(tmp_path)
     log = tmp_path / "demo.log"
     with log.open("wb") as file:
@@ -99,8 +103,8 @@ def test_an_interrupted_demo_ends_everything_and_a_second_one_is_refused(tmp_pat
         second = run(settings, "demo", timeout_s=30)
         assert second.returncode == 3
         assert "another demo is running" in second.stderr
-        os.kill(first.pid, signal.SIGINT)
-        assert first.wait(10) == 130, log.read_text()
+        os.kill(first.pid, how)
+        assert first.wait(10) == status, log.read_text()
     finally:
         first.kill()
         first.wait()

@@ -1,7 +1,8 @@
-"""Commands as people see them: on a terminal, where progress bars are drawn."""
+"""Commands as people see them: on a terminal, where progress bars are drawn and the demo waits at its end."""
 
 import os
 import pty
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,8 +12,13 @@ from fraudstream.core.settings import Settings
 from tests.processes import command
 
 
-def on_a_terminal(settings: Settings, *arguments: str) -> tuple[int, str]:
-    """Run a command on a pseudo-terminal; return its exit status and what it showed."""
+def on_a_terminal(
+    settings: Settings, *arguments: str, kill_at: str = "", how: signal.Signals = signal.SIGTERM
+) -> tuple[int, str]:
+    """Run a command on a pseudo-terminal; return its exit status and what it showed.
+
+    Once it has shown `kill_at` it gets the signal `how`.
+    """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         command(settings, *arguments), stdin=theirs, stdout=theirs, stderr=theirs
@@ -22,6 +28,9 @@ def on_a_terminal(settings: Settings, *arguments: str) -> tuple[int, str]:
     try:
         while piece := os.read(ours, 65_536):
             shown += piece
+            if kill_at and kill_at.encode() in shown:
+                process.send_signal(how)
+                kill_at = ""
     except OSError:
         pass  # Linux says so when the other end is closed
     finally:
@@ -45,3 +54,15 @@ def test_progress_on_a_terminal_ends_with_the_result(topics: Settings, tmp_path:
         assert "Traceback" not in shown, shown
         assert says in shown
         assert status == 0 or arguments[0] == "stack", shown
+
+
+@pytest.mark.parametrize(("how", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
+def test_a_demo_that_waits_at_its_end_says_how_it_was_ended(
+    tmp_path: Path, how: signal.Signals, expected: int
+) -> None:
+    settings = Settings(state_dir=str(tmp_path / "state"))
+    short = ("--scenario", "quiet", "--live", "1000", "--rate", "5000")
+    status, shown = on_a_terminal(settings, "demo", *short, kill_at="Ctrl-C ends them", how=how)
+    assert status == expected, shown
+    assert "Traceback" not in shown
+    assert "average precision" in shown, "the summary stands before the wait"

@@ -63,7 +63,10 @@ def test_training_ends_with_a_champion_that_a_scorer_can_load(
     model = load_model(
         registry.fetch(champion), version="1", sha256=report.sha256, feature_set=NINE
     )
-    assert model.score(rows(10, seed=1)[0]).shape == (10,)
+    log = read_scores(topics, NINE)
+    young = log.features[log.event_time_ms > window.as_of_ms - NINE.label_delay_ms]
+    alerted = float((model.score(young) >= model.threshold).mean() * 1000)
+    assert 0.8 * topics.alerts_per_1000 <= alerted <= topics.alerts_per_1000, "of newest traffic"
     events = [event.event for _, event in audit_log.read_events(topics, name)]
     assert events == ["publish", "gate", "promote", "promote"]
     listed = fraudstream(topics, "models", "list").stdout

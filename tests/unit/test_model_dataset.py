@@ -7,7 +7,7 @@ from fraudstream.clients.score_log import ScoreLog
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.transaction import Entities, Feedback, Label
-from trainer.build import Dataset, build, labels_in_force, split
+from trainer.build import Dataset, build, labels_in_force, newest, split
 
 T0 = 1_532_476_800_000
 AS_OF = T0 + 10 * DAY_MS
@@ -40,6 +40,17 @@ def test_a_row_younger_than_the_label_delay_is_left_out() -> None:
     dataset = built([border, border + 1], {"a": "fraud", "b": "fraud"})
 
     assert dataset.features[:, 0].tolist() == [0]
+
+
+def test_what_is_too_young_to_learn_from_is_the_newest_traffic_up_to_as_of() -> None:
+    border = AS_OF - 7 * DAY_MS
+    times = [border, border + 1, AS_OF, AS_OF + 1]
+
+    young = newest(log(times), as_of_ms=AS_OF, label_delay_ms=7 * DAY_MS)
+
+    assert young[:, 0].tolist() == [1, 2], (
+        "no row is both learned from and judged by, none is later"
+    )
 
 
 def test_a_row_without_a_label_counts_as_genuine_once_it_is_mature() -> None:

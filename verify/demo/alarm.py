@@ -6,21 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from fraudstream.core.errors import Ended
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WAKE = signal.SIGTERM
 """The signal by which another thread interrupts the main one, also while that waits for something."""
-
-
-class Ended(KeyboardInterrupt):
-    """The demo is to end: SIGTERM, SIGHUP, or nobody can read any more what it says.
-
-    A KeyboardInterrupt, so that whatever cleans up after Ctrl-C cleans up after these, too. `exit_code` is
-    that of a process which the signal ended: 143 (SIGTERM), 129 (SIGHUP, terminal gone), 141 (reader gone).
-    """
-
-    def __init__(self, why: str, signum: int) -> None:
-        super().__init__(why)
-        self.exit_code = 128 + signum
 
 
 class Alarm:

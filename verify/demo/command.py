@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from fraudstream.clients.report_file import json_option, write_json
+from fraudstream.core.errors import Ended
 from fraudstream.core.settings import Settings
 from verify.demo import view
 from verify.demo.board import Board
@@ -121,6 +122,8 @@ def demo(  # noqa: PLR0913 - one argument an option
 
         try:
             run(demo_settings(settings), options, board, tell, hold)
+        except Ended:
+            raise
         except KeyboardInterrupt:
             if not (stays and board.step == DONE):
                 raise

@@ -12,14 +12,14 @@ from typing import Protocol
 from rich.console import Console
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import Ended, FraudstreamError
 from verify.demo import view
-from verify.demo.alarm import Alarm, Ended
+from verify.demo.alarm import Alarm
 from verify.demo.layout import printable
 from verify.demo.state import Picture
 from verify.demo.terminal import GONE, Terminal, is_gone, lead_nowhere
 
-__all__ = ["Ended", "PictureSource", "Screen", "open_screen"]
+__all__ = ["PictureSource", "Screen", "open_screen"]
 
 PictureSource = Callable[[], Picture]
 JOIN_S = 2.0

@@ -11,7 +11,7 @@ import termios
 from typing import BinaryIO
 
 from fraudstream.clients.clock import monotonic_s
-from verify.demo.alarm import Ended
+from fraudstream.core.errors import Ended
 
 BEGIN = "\x1b[?1049h\x1b[?25l\x1b[2J\x1b[H"
 END = "\x1b[0m\x1b[?1049l\x1b[?25h"
