@@ -75,6 +75,7 @@ def proof(settings: Settings, source: Source, values: argparse.Namespace) -> dic
         control = beside.submit(nine_features, a_cent_dearer(source.table), reports=False)
         served = live(settings, source, values.workers)
         facts = log_facts(settings)
+        blindness = blind(settings, source, served, values)
         exact = compared(served, expected.result(), control.result())
     once = facts["scored"] == facts["transactions"] == len(served) and facts["balanced"]
     exact["holds"] = once and holds(exact, moved_from=0)
@@ -82,7 +83,7 @@ def proof(settings: Settings, source: Source, values: argparse.Namespace) -> dic
     return {
         "workers": values.workers,
         "exact": facts | exact,
-        "blind": blind(settings, source, served, values),
+        "blind": blindness,
         "quality": quality(served, source.table, values.seeds),
     }
 

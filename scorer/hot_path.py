@@ -27,6 +27,7 @@ from fraudstream.core.settings import Settings
 from scorer.assignment import WAYS_OUT, Assignment
 from scorer.batch import Batch, Message, decode
 from scorer.champion import Champion
+from scorer.evenness import Evenness
 from scorer.labels import LabelReader
 from scorer.output import BatchAborted, TransactionalOutput, fenced
 from scorer.results import Output, Timing, outputs_of, scores_of, swap_output
@@ -72,6 +73,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     labels: LabelReader
     champion: Champion
     assignment: Assignment
+    evenness: Evenness
     output: TransactionalOutput
 
 
@@ -134,6 +136,7 @@ class HotPath:
             return
         messages = self._timed("poll", self._poll)
         batch = self._timed("decode", lambda: self._decode(messages))
+        self._parts.evenness.look(batch, self._parts.assignment.positions)
         self._take_swap()
         try:
             if batch.size == 0:
@@ -327,6 +330,7 @@ class HotPath:
             self._fail(error)
         # Before anything else: a pause outlives the assignment in which it was asked for.
         p.consumer.resume(owned)
+        p.evenness.forget()
         if generation != p.assignment.generation:
             raise Abandoned("the partitions changed while a server was away")
         if self._stopping.is_set():
