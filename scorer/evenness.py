@@ -49,7 +49,7 @@ class Evenness:
         self._held = ahead
 
     def _ahead(self, positions: Mapping[int, int]) -> set[int]:
-        behind = [self._newest[p] for p in positions if self._has_more(p, positions[p])]
+        behind = [self._newest.get(p, 0) for p in positions if self._has_more(p, positions[p])]
         if not behind:
             return set()
         far, near = min(behind) + self._lead_ms, min(behind) + self._lead_ms // 2
@@ -60,11 +60,12 @@ class Evenness:
         }
 
     def _has_more(self, partition: int, position: int) -> bool:
-        """Tell whether records wait there, as far as the last fetch told."""
-        if partition not in self._newest or self._exhausted.get(partition) == position:
+        """Tell whether records wait there, as far as the last fetch told; before the first they may."""
+        if self._exhausted.get(partition) == position:
             return False
         place = TopicPartition(self._topic, partition)
-        return bool(self._consumer.get_watermark_offsets(place, cached=True)[1] > position)
+        end = self._consumer.get_watermark_offsets(place, cached=True)[1]
+        return bool(end < 0 or end > position)
 
     def _each(self, how: Callable[[list[TopicPartition]], None], partitions: set[int]) -> None:
         if partitions:

@@ -22,15 +22,14 @@ from tests.integration.test_exactly_once import score_all
 NOTHING = dict.fromkeys(NINE.features, 0)
 BY_LABELS = NINE.features[5:]
 
+pytestmark = pytest.mark.parametrize("partitions", [4])
+
 
 @pytest.fixture(params=["generated", pytest.param("handbook", marks=pytest.mark.handbook)], ids=str)
 def stream(request: pytest.FixtureRequest) -> Source:
-    """A stream in which labels become known.
-
-    Dense, so that two partitions are never read further apart than the label delay.
-    """
+    """A stream in which labels become known."""
     if request.param == "generated":
-        values = {"seed": 6, "customers": 2_000, "terminals": 500, "days": 14}
+        values = {"seed": 6, "customers": 1_000, "terminals": 300, "days": 28}
         table = generate(make_parameters(values))
     else:
         begin, end = (parse_time_ms(day, "day") for day in ("2018-07-25", "2018-08-03"))
