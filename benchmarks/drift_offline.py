@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.drift_story import numbers
-from benchmarks.generator import nine_features
+from benchmarks.oracle import nine_features
 from fraudstream.clients.score_log import ScoreLog
 from fraudstream.core.evaluation import Share, share, threshold_for_rate
 from fraudstream.core.feature_set import DAY_MS, NINE
@@ -111,7 +111,7 @@ def stream_of(table: pa.Table) -> Stream:
         [str(each) for each in table[name].to_pylist()] for name in ("transaction_id", "customer")
     )
     return Stream(
-        ScoreLog(ids, customers, times, nine_features(table).astype(np.float32), 0, 0),
+        ScoreLog(ids, customers, times, nine_features(table), 0, 0),
         feedback(table, labels(table)),
         start_ms,
         (times - start_ms) / DAY_MS,

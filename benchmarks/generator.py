@@ -16,12 +16,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from benchmarks.oracle import nine_features
 from fraudstream.core.evaluation import average_precision
 from fraudstream.core.feature_set import DAY_MS, NINE
-from fraudstream.core.twin import Twin
 from producer.generator import Parameters, make_parameters, simulate, write_table
 from producer.generator.simulate import ATTRIBUTES
-from producer.sources import event_times, feedback, labels, records
+from producer.sources import event_times
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -66,7 +66,7 @@ def _difficulty(parameters: Parameters) -> dict[str, object]:
     train = (days >= WARM_UP_DAYS) & (days < border - NINE.label_delay_ms / DAY_MS)
     test = days >= border
     fraud = np.asarray(table["is_fraud"])
-    nine = nine_features(table)
+    nine = nine_features(table).astype(np.float64)
     columns = {
         "amount_alone": nine[:, :1],
         "nine_features": nine,
@@ -94,19 +94,6 @@ def _difficulty(parameters: Parameters) -> dict[str, object]:
             for name in ("nine_features", "model_all_features")
         },
     }
-
-
-def nine_features(table: pa.Table) -> Floats:
-    """Return the nine features by the twin, float64 [N, 9], labels applied as they become known."""
-    transactions = records(table, 0, table.num_rows)
-    reports = feedback(table, labels(table))[::-1]
-    twin = Twin()
-    features = []
-    for offset, transaction in enumerate(transactions):
-        while reports and reports[-1].labelled_at_ms <= transaction.event_time_ms:
-            twin.label(reports.pop())
-        features.append(twin.apply(0, offset, transaction).features)
-    return np.array(features, dtype=np.float64)
 
 
 def _attributes(table: pa.Table) -> Floats:

@@ -9,25 +9,31 @@ core. Beside it, in the same run, the floor: the same records read with the same
 
 import argparse
 import json
+import math
 import re
 import socket
 import sys
 import tempfile
+import threading
 import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import reader
+from fraudstream.clients.kafka_producers import Outgoing, open_producer
 from fraudstream.clients.topic_admin import create_topics
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
+from fraudstream.core.transaction import Feedback, encode
 from fraudstream.stack import embedded
 from fraudstream.stack.addresses import with_addresses
 from producer.pace import Unpaced
-from producer.replay import ReplayPlan, replay_table
-from producer.sources import read_source
+from producer.replay import ReplayPlan, ReplayStats, replay_table
+from producer.sources import Source, read_source
 from verify.demo.children import Children
 from verify.demo.scored import await_scored
 from verify.ledger import Log, count
@@ -41,33 +47,31 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, required=True, help="parquet or jsonl file")
     arguments.add_argument("--workers", type=int, default=1)
     values = arguments.parse_args()
+    with own_stack() as settings:
+        print(json.dumps(measure(settings, values.data, values.workers), indent=2))
+
+
+@contextmanager
+def own_stack() -> Iterator[Settings]:
+    """Run servers of its own for the length of the block; nothing of them stays."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(state_dir=folder, environment="bench")
         try:
             embedded.up(settings)
-            print(
-                json.dumps(measure(with_addresses(settings), values.data, values.workers), indent=2)
-            )
+            yield with_addresses(settings)
         finally:
             embedded.down(settings, wipe=True)
 
 
 def measure(settings: Settings, data: Path, workers: int) -> dict[str, object]:
     """Send everything, score everything, count everything."""
-    create_topics(
-        settings.kafka_bootstrap, settings.environment, settings.partitions, timeout_ms=20_000
-    )
-    sent = replay_table(settings, read_source(data), ReplayPlan(pace=Unpaced(), client="confluent"))
-    say(f"sent {sent.sent:,} at {sent.rate_per_s:,.0f}/s")
+    sent = send(settings, read_source(data))
     floor_per_s = read_only(settings, sent.sent)
     say(f"floor: read at {floor_per_s:,.0f}/s")
     web_port = free_port()
     cpu_before = cpu_seconds(settings.state_dir)
     began = monotonic_s()
-    with Children(settings, Path(settings.state_dir) / "logs", bars=True) as children:
-        for number in range(workers):
-            children.start(f"scorer-{number}", "--set", f"web_port={web_port}", "scorer")
-        await_scored(settings, children, worker="scorer-0")
+    with scorers(settings, workers, web_port=web_port):
         seconds = monotonic_s() - began
         cpu_after = cpu_seconds(settings.state_dir)
         hops = seconds_by_hop(web_port)
@@ -95,6 +99,32 @@ def measure(settings: Settings, data: Path, workers: int) -> dict[str, object]:
         },
         "limited_by": limit({n: s / seconds for n, s in cpu_s.items()}, hops),
     }
+
+
+def send(settings: Settings, source: Source, early: Sequence[Feedback] = ()) -> ReplayStats:
+    """Make the topics, send the labels `early`, then all transactions and labels of `source`, unpaced."""
+    create_topics(
+        settings.kafka_bootstrap, settings.environment, settings.partitions, timeout_ms=20_000
+    )
+    producer = open_producer(settings, "confluent", threading.Event())
+    records: list[Outgoing] = [(e.transaction_id.encode(), encode(e), 0, []) for e in early]
+    producer.send(topic_name(settings.environment, "feedback"), records)
+    producer.flush(math.inf)
+    producer.close()
+    plan = ReplayPlan(pace=Unpaced(), client="confluent", resume=False)
+    sent = replay_table(settings, source, plan)
+    say(f"sent {sent.sent:,} at {sent.rate_per_s:,.0f}/s")
+    return sent
+
+
+@contextmanager
+def scorers(settings: Settings, workers: int, *, web_port: int = 0) -> Iterator[None]:
+    """Start workers, wait until everything is scored, and end them after the block."""
+    with Children(settings, Path(settings.state_dir) / "logs", bars=True) as children:
+        for number in range(workers):
+            children.start(f"scorer-{number}", "--set", f"web_port={web_port}", "scorer")
+        await_scored(settings, children, worker="scorer-0")
+        yield
 
 
 def read_only(settings: Settings, total: int) -> float:

@@ -22,6 +22,7 @@ from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
 from scorer.assignment import WAYS_OUT, Assignment
 from scorer.champion import Champion
+from scorer.evenness import Evenness
 from scorer.hot_path import HotPath, Parts
 from scorer.labels import LabelReader
 from scorer.output import TransactionalOutput
@@ -150,6 +151,7 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
             labels=LabelReader(feedback, store, facts[names["feedback"]]),
             champion=champion,
             assignment=Assignment(consumer, transactions),
+            evenness=Evenness(consumer, transactions.name, NINE.label_delay_ms // 4),
             output=TransactionalOutput(make_producer, settings.environment),
         )
     )

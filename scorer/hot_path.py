@@ -27,6 +27,7 @@ from fraudstream.core.settings import Settings
 from scorer.assignment import Assignment
 from scorer.batch import Batch, Message, decode
 from scorer.champion import Champion
+from scorer.evenness import Evenness
 from scorer.labels import LabelReader
 from scorer.output import BatchAborted, TransactionalOutput
 from scorer.recovery import Recovery
@@ -56,6 +57,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     labels: LabelReader
     champion: Champion
     assignment: Assignment
+    evenness: Evenness
     output: TransactionalOutput
 
 
@@ -73,7 +75,11 @@ class HotPath:
         self._last_ms: dict[str, float] = {}
         self.status = Status()
         self._waiting = Waiting(
-            parts.consumer, parts.assignment, status=self.status, stopping=self._stopping
+            parts.consumer,
+            parts.assignment,
+            status=self.status,
+            stopping=self._stopping,
+            resumed=parts.evenness.forget,
         )
         self._recovery = Recovery(
             settings=parts.settings,
@@ -130,6 +136,7 @@ class HotPath:
             return
         messages = self._timed("poll", self._poll)
         batch = self._timed("decode", lambda: self._decode(messages))
+        self._parts.evenness.look(batch, self._parts.assignment)
         self._take_swap()
         try:
             if not self._parts.assignment.proven:

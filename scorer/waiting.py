@@ -25,7 +25,7 @@ class Abandoned(FraudstreamError):
 
 
 class Waiting:
-    """How one worker waits; `stopping` ends every wait."""
+    """How one worker waits; `stopping` ends every wait. `resumed` is called when all partitions go on."""
 
     def __init__(
         self,
@@ -34,11 +34,13 @@ class Waiting:
         *,
         status: Status,
         stopping: threading.Event,
+        resumed: Callable[[], None],
     ) -> None:
         self._consumer = consumer
         self._assignment = assignment
         self._status = status
         self._stopping = stopping
+        self._resumed = resumed
         self._heard_s = 0.0
 
     def patiently(self, call: Callable[[], T]) -> T:
@@ -85,6 +87,7 @@ class Waiting:
     def go_on(self) -> None:
         """End the pause that `keep` began."""
         self._consumer.resume(self._consumer.assignment())
+        self._resumed()
 
     def _pause(self, seconds: float) -> None:
         generation = self._assignment.generation
@@ -94,6 +97,7 @@ class Waiting:
         self._poll()
         # Before anything else: a pause outlives the assignment in which it was asked for.
         self._consumer.resume(owned)
+        self._resumed()
         if generation != self._assignment.generation:
             raise Abandoned("the partitions changed while a server was away")
         if self._stopping.is_set():

@@ -27,6 +27,9 @@ Outgoing = tuple[bytes, bytes, int, list[Header]]
 """Key, value, partition, headers."""
 
 MAX_OUTSTANDING = 100_000
+BATCH_BYTES = 65_536
+"""Two batches fit into what a scorer fetches of a partition at once. With librdkafka's own 1 MB a fetch
+brings one batch of one partition, and a catch-up reads the partitions one after the other."""
 WAIT_S = 0.05
 TOLD_AFTER_S = 2.0
 STOPPING_S = 4.0
@@ -254,7 +257,7 @@ class _KafkaPython:
                 # One request at a time: after a failure none behind it can overtake.
                 max_in_flight_requests_per_connection=1,
                 linger_ms=5,
-                batch_size=65_536,
+                batch_size=BATCH_BYTES,
                 delivery_timeout_ms=NO_EXPIRY_MS,
                 request_timeout_ms=settings.request_timeout_ms,
                 max_block_ms=timeout_ms,
@@ -351,6 +354,7 @@ def _librdkafka(settings: Settings) -> dict[str, object]:
         "message.timeout.ms": 0,
         "partitioner": "murmur2_random",
         "linger.ms": 5,
+        "batch.size": BATCH_BYTES,
         "queue.buffering.max.messages": MAX_OUTSTANDING,
         "reconnect.backoff.max.ms": 1_000,
         "allow.auto.create.topics": False,

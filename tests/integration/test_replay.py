@@ -1,6 +1,8 @@
 """The replay against a real broker, read back by kafka-python: order, headers, labels, crashes, refusals."""
 
 import gc
+import itertools
+import math
 import threading
 import time
 from collections import Counter
@@ -9,11 +11,12 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from fraudstream.clients import kafka_producers
+from fraudstream.clients.kafka import worker_consumer
 from fraudstream.clients.kafka_producers import (
     DeliveryFailed,
     Outgoing,
@@ -63,6 +66,25 @@ def test_records_stand_in_event_time_order_with_key_partition_and_headers(
         assert record.key == row["customer"].encode()
         assert record.partition == partition_of(record.key, 4)
         assert record.headers["source"] == "small"
+
+
+@four_partitions
+def test_a_scorer_that_catches_up_reads_the_partitions_by_turns(topics: Settings) -> None:
+    name, rows = topic_name(topics.environment, "transactions"), 20_000
+    producer = open_producer(topics, "confluent", threading.Event())
+    producer.send(name, [(b"key", b"x" * 2_000, row % 4, []) for row in range(rows)])
+    producer.flush(math.inf)
+    producer.close()
+    consumer = worker_consumer(topics, group=f"{topics.environment}.turns", slot=0)
+    consumer.assign([TopicPartition(name, partition, 0) for partition in range(4)])
+    order: list[int | None] = []
+    deadline = time.monotonic() + 30
+    while len(order) < rows // 2:
+        assert time.monotonic() < deadline, len(order)
+        order += [message.partition() for message in consumer.consume(500, 0.5)]
+    consumer.close()
+    turns = [len(list(turn)) for _, turn in itertools.groupby(order)]
+    assert max(turns) < 200, "one fetch brings 64 records of 2 kB of a partition"
 
 
 @both_clients
