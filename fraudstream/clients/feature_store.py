@@ -33,7 +33,7 @@ from fraudstream.core.transaction import Feedback
 
 __all__ = ["Applied", "Behind", "FeatureStore", "ReplyGone", "Slice", "StateReplaced"]
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _BUCKET = 0
 
 logger = logging.getLogger(__name__)
@@ -165,9 +165,10 @@ class FeatureStore:
             DependencyUnreachable: the server does not answer, or refuses to write for now.
         """
         if not slices:
-            return read_replies(b"", [], [])
-        reply: Any = self._call("apply", topic_id, apply_blob(self._meta, topic_id, slices))
-        return read_replies(reply[0], reply[1:], slices)
+            return read_replies(self._library, b"", [], [])
+        blob = apply_blob(self._library, self._meta, topic_id, slices)
+        reply: Any = self._call("apply", topic_id, blob)
+        return read_replies(self._library, reply[0], reply[1:], slices)
 
     def apply_labels(
         self,

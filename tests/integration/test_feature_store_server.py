@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
@@ -127,10 +128,10 @@ def test_a_state_of_another_feature_set_is_refused(own: Server) -> None:
     connect(own.url).close()
     connect(own.url).close()
     with pytest.raises(Refused, match=r"feature set .*FRAUDSTREAM_ENVIRONMENT"):
-        connect(own.url, FeatureSet(hot_ratio=4.0))
+        connect(own.url, msgspec.structs.replace(NINE, hot_ratio=4.0))
 
 
-@pytest.mark.parametrize(("version", "what"), [(2, "update fraudstream"), (0, "version 0")])
+@pytest.mark.parametrize(("version", "what"), [(3, "update fraudstream"), (1, "version 1")])
 def test_a_state_of_another_version_is_refused(version: int, what: str, own: Server) -> None:
     meta = {"state_version": version, "feature_set": NINE.hash, "incarnation": "x"}
     own.client.set("{test:b0}:meta", json.dumps(meta))

@@ -1,9 +1,10 @@
 """The plain Python twin against answers worked out by hand."""
 
+import msgspec
 import numpy as np
 import pytest
 
-from fraudstream.core.feature_set import DAY_MS, NINE, FeatureSet
+from fraudstream.core.feature_set import DAY_MS, NINE
 from fraudstream.core.transaction import Feedback
 from fraudstream.core.twin import Twin, TwinReply
 from tests.feature_cases import CASES, Case, pay
@@ -74,7 +75,7 @@ def test_later_than_the_lateness_is_told_and_beyond_retention_is_not_stored(
 
 
 def test_the_parameters_of_the_set_are_used() -> None:
-    patient = FeatureSet(label_delay_ms=8 * DAY_MS)
+    patient = msgspec.structs.replace(NINE, label_delay_ms=8 * DAY_MS)
     case = next(
         case for case in CASES if case.name == "unlabelled, it is genuine from exactly 7 days on"
     )

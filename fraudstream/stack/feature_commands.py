@@ -1,0 +1,156 @@
+"""`fraudstream features list|explain|diff`: the feature sets as data."""
+
+import click
+import msgspec
+
+from fraudstream.clients.feature_library import library_source
+from fraudstream.clients.feature_set_files import load_feature_set
+from fraudstream.clients.report_file import json_option, write_json
+from fraudstream.core.feature_diff import (
+    Difference,
+    definition_text,
+    differences,
+    parameter_text,
+)
+from fraudstream.core.feature_kinds import Feature, duration_text, explain, kind_of
+from fraudstream.core.feature_set import FeatureSet, packaged
+
+
+class ListedSet(msgspec.Struct, frozen=True):
+    """One packaged feature set; `hash` is what models and scores name."""
+
+    name: str
+    hash: str
+    features: tuple[str, ...]
+    customer_retention_ms: int
+    terminal_retention_ms: int
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """What a feature is, its line in the file, and the parameters that it reads."""
+
+    name: str
+    meaning: str
+    definition: str
+    parameters: dict[str, float]
+
+
+class SetDifference(msgspec.Struct, frozen=True):
+    """Two sets, and in what their values differ."""
+
+    first: str
+    second: str
+    differences: list[Difference]
+
+
+@click.group()
+def features() -> None:
+    """Feature sets: what there is, what a feature means, how two sets differ.
+
+    A set is given by the name of a packaged one or by the path of a TOML file.
+    """
+
+
+@features.command("list")
+@json_option
+def list_sets(json_file: str | None) -> None:
+    """List the packaged feature sets with their hash and features.
+
+    \b
+    Examples:
+      fraudstream features list
+      fraudstream features list --json - | jq '.[].hash'
+    """
+    found = [_listed(each) for each in packaged().values()]
+    if json_file:
+        write_json(found, json_file)
+    if json_file == "-":
+        return
+    for each in found:
+        kept = f"kept {duration_text(each.customer_retention_ms)} per customer"
+        click.echo(f"{each.name}  {each.hash}  {len(each.features)} features, {kept}")
+        click.echo(f"  {', '.join(each.features)}")
+
+
+@features.command("explain")
+@click.argument("name")
+@click.option(
+    "--set", "set_name", default="nine", show_default=True, help="Feature set of a feature."
+)
+@click.option("--lua", is_flag=True, help="Print the function library made for the set.")
+@json_option
+def explain_name(name: str, set_name: str, json_file: str | None, *, lua: bool) -> None:
+    """Say what a feature means, or every feature of a set.
+
+    NAME is a feature of --set, or else a feature set (by name or path).
+
+    \b
+    Examples:
+      fraudstream features explain max_ratio_14d
+      fraudstream features explain nine
+      fraudstream features explain windows --lua
+      fraudstream features explain customer_sum_7d --set windows --json -
+    """
+    chosen = load_feature_set(set_name)
+    if name in chosen.features:
+        wanted = [each for each in chosen.definitions if each.name == name]
+    else:
+        chosen = load_feature_set(name)
+        wanted = list(chosen.definitions)
+    if lua:
+        click.echo(library_source(chosen))
+        return
+    found = [_explained(each, chosen) for each in wanted]
+    if json_file:
+        write_json(found, json_file)
+    if json_file != "-":
+        for line in found:
+            _tell(line)
+
+
+@features.command()
+@click.argument("first")
+@click.argument("second")
+@json_option
+def diff(first: str, second: str, json_file: str | None) -> None:
+    """Show in what two feature sets differ: parameters, features, order.
+
+    Exit code 0 also where they differ; no line, and an empty list in JSON, means the same hash.
+
+    \b
+    Examples:
+      fraudstream features diff nine windows
+      fraudstream features diff nine my_features.toml --json -
+    """
+    one, two = load_feature_set(first), load_feature_set(second)
+    report = SetDifference(one.hash, two.hash, differences(one, two))
+    if json_file:
+        write_json(report, json_file)
+    if json_file == "-":
+        return
+    click.echo(f"{first} {one.hash} -> {second} {two.hash}")
+    for each in report.differences:
+        click.echo(f"  {each}")
+
+
+def _listed(feature_set: FeatureSet) -> ListedSet:
+    return ListedSet(
+        feature_set.name,
+        feature_set.hash,
+        feature_set.features,
+        feature_set.customer_retention_ms,
+        feature_set.terminal_retention_ms,
+    )
+
+
+def _explained(feature: Feature, feature_set: FeatureSet) -> Explained:
+    read = kind_of(feature).parameters
+    parameters = {name: value for name, value in feature_set.parameters.items() if name in read}
+    return Explained(feature.name, explain(feature), definition_text(feature), parameters)
+
+
+def _tell(found: Explained) -> None:
+    click.echo(f"{found.name}: {found.meaning}")
+    click.echo(f"  {found.name} = {found.definition}")
+    for name, value in found.parameters.items():
+        click.echo(f"  {name.removesuffix('_ms')} = {parameter_text(name, value)}")
