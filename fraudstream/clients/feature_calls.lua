@@ -94,32 +94,29 @@ end
 
 -- The entities of the new transactions of all sections, by key, and the keys in order of appearance.
 local function load_entities(tag, sections, with_customers, with_terminals)
-  local keys, seen, names = {}, {}, {}
-  local function want(prefix, name, plan)
-    local key = prefix .. ':' .. name
-    if not seen[key] then
-      seen[key] = true
-      keys[#keys + 1] = key
-      names[#names + 1] = { plan, prefix, name }
+  local keys, seen, names, plans = {}, {}, {}, {}
+  local function want(names_of, prefix, plan, from)
+    for i = from, #names_of do
+      local name = names_of[i]
+      local key = prefix .. ':' .. name
+      if not seen[key] then
+        local n = #keys + 1
+        seen[key], keys[n], names[n], plans[n] = true, key, name, plan
+      end
+      names_of[i] = key
     end
-    return key
   end
-  local customer_prefix, terminal_prefix = tag .. 'c', tag .. 't'
   for _, section in ipairs(sections) do
-    local customers, terminals = section[6], section[7]
-    for i = section.known + 1, #section[5] do
-      if with_customers then
-        customers[i] = want(customer_prefix, customers[i], CUSTOMER)
-      end
-      if with_terminals then
-        terminals[i] = want(terminal_prefix, terminals[i], TERMINAL)
-      end
+    if with_customers then
+      want(section[6], tag .. 'c', CUSTOMER, section.known + 1)
+    end
+    if with_terminals then
+      want(section[7], tag .. 't', TERMINAL, section.known + 1)
     end
   end
   local values, entities = get_all(keys), {}
   for i, key in ipairs(keys) do
-    local plan, prefix, name = unpack_list(names[i])
-    entities[key] = open_entity(plan, prefix, name, values[key])
+    entities[key] = open_entity(plans[i], tag .. (plans[i] == CUSTOMER and 'c' or 't'), names[i], values[key])
   end
   return entities, keys
 end
@@ -161,8 +158,12 @@ local function compute(section, entities, seq)
       error('offsets must rise up to the last one of the batch, each with a digest')
     end
     previous = offset
-    local flags, duplicate_of, ratio = apply_one(entities[customers[i]], entities[terminals[i]], t, digest, amount, offset,
-      sub(customer_digests, 8 * i - 7, 8 * i), sub(terminal_digests, 8 * i - 7, 8 * i))
+    local customer_digest, terminal_digest
+    if customer_digests ~= '' then
+      customer_digest, terminal_digest = sub(customer_digests, 8 * i - 7, 8 * i), sub(terminal_digests, 8 * i - 7, 8 * i)
+    end
+    local flags, duplicate_of, ratio =
+      apply_one(entities[customers[i]], entities[terminals[i]], t, digest, amount, offset, customer_digest, terminal_digest)
     seq = seq + 1
     replies[#replies + 1] = pack(REPLY, offset, seq, duplicate_of, flags, vector(t, amount, ratio))
   end

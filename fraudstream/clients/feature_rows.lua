@@ -75,6 +75,11 @@ local function lay_out(plan)
   end
   plan.entry = concat(entry)
   plan.entry_bytes = #pack(plan.entry, unpack_list(plan.zeros(10)))
+  plan.rooms = {}
+  for n = 0, ROOM - 1 do
+    plan.rooms[n] = rep('\0', plan.row * n)
+  end
+  plan.others = plan.previous or #plan.distincts + #plan.runs + #plan.shares > 0
   plan.cell = floor(math.log(plan.retention / CELLS) / math.log(2))
   plan.cell_ms = 2 ^ plan.cell
 end
@@ -160,49 +165,41 @@ end
 
 -- The entity `name` in string `s` (false or nil: none yet); its keys begin with `prefix`.
 local function open_entity(plan, prefix, name, s)
-  local e = { plan = plan, prefix = prefix, name = name, fresh = {} }
+  local e = { plan = plan, prefix = prefix, name = name, h = NONE, tail = NONE, stored = 0, start = 0, level = 0, n = 0,
+    rows = '', labels = '' }
+  e.tail = e -- an entity is its own tail until it is kept in parts
   if not s then
-    e.h, e.whole = plan.zeros(plan.large_fields), true
-    e.tail = { start = 0, level = 0, n = 0, rows = '', labels = '' }
-    e.stored = 0
-    return e
-  end
-  local h
-  if byte(s, -1) == 0 then
-    h = { read(plan.small, s, #s - plan.small_bytes + 1) }
-    for i = plan.small_fields + 1, plan.large_fields do
-      h[i] = 0
-    end
-    h[plan.tail_n] = h[ROWS]
+    e.h, e.whole = plan.zeros(plan.small_fields), true
+  elseif byte(s, -1) == 0 then
+    local h = { read(plan.small, s, #s - plan.small_bytes + 1) }
+    e.h, e.n = h, h[ROWS]
   else
-    e.large, e.parts = true, {}
-    h = { read(plan.large, s, #s - plan.large_bytes + 1) }
+    local h = { read(plan.large, s, #s - plan.large_bytes + 1) }
+    e.h, e.large, e.parts = h, true, {}
+    e.n, e.start, e.level = h[plan.tail_n], h[plan.tail_start], h[plan.tail_level]
   end
-  e.h = h
-  local n = h[plan.tail_n]
-  local labels = ''
-  if h[LABELS] > 0 then
-    local at = plan.row * (n + (-n) % ROOM)
-    labels = sub(s, at + 1, at + LABEL_ROW * h[LABELS])
+  local n = e.n
+  if s then
+    e.stored, e.rows = n, s
+    if e.h[LABELS] > 0 then
+      local at = plan.row * (n + (-n) % ROOM)
+      e.labels = sub(s, at + 1, at + LABEL_ROW * e.h[LABELS])
+    end
   end
-  e.tail = { start = h[plan.tail_start], level = h[plan.tail_level], n = n, rows = s, labels = labels }
-  e.stored = n
   return e
 end
 
--- A row that was appended joins the others; to be called before rows are read.
+-- A row that was appended joins the others; to be called, if there is one, before rows are read.
 local function settle(e)
-  if e.appended then
-    local tail = e.tail
-    tail.rows = sub(tail.rows, 1, e.plan.row * (tail.n - 1)) .. e.appended
-    e.appended = nil
-  end
+  local tail = e.tail
+  tail.rows = sub(tail.rows, 1, e.plan.row * (tail.n - 1)) .. e.appended
+  e.appended = nil
 end
 
 -- Appends a row after all others of the tail.
 local function append(e, row)
   e.appended = row
-  e.fresh[#e.fresh + 1] = row
+  e.fresh = e.fresh and e.fresh .. row or row
   e.tail.n = e.tail.n + 1
   e.h[ROWS] = e.h[ROWS] + 1
 end
@@ -474,7 +471,11 @@ local function collapse(e)
   local tail = e.tail
   rows[#rows + 1], labels[#labels + 1] = sub(tail.rows, 1, e.plan.row * tail.n), tail.labels
   give_up(e, directory_key(e))
-  e.tail = { start = 0, level = 0, n = e.h[ROWS], rows = concat(rows), labels = concat(labels) }
+  e.start, e.level, e.n, e.rows, e.labels = 0, 0, e.h[ROWS], concat(rows), concat(labels)
+  for i = e.plan.small_fields + 1, e.plan.large_fields + 1 do
+    e.h[i] = nil
+  end
+  e.tail = e
   e.large, e.parts, e.directory, e.directory_dirty, e.whole = nil, nil, nil, nil, true
 end
 
@@ -482,6 +483,9 @@ end
 local function explode(e)
   local parts = {}
   local labels = e.tail.labels
+  for i = e.plan.small_fields + 1, e.plan.large_fields do
+    e.h[i] = 0
+  end
   e.h[e.plan.newest_label] = labels ~= '' and read('<I6', labels, #labels - LABEL_ROW + 1) or 0
   e.large, e.parts, e.directory, e.directory_dirty = true, {}, '', true
   split_cells(e, e.tail, parts)
@@ -523,7 +527,7 @@ local function put_label(e, row, t, digest, labelled_at)
     insert_label(part, row, t, digest, labelled_at)
     enter(e, part.start, { part })
   end
-  if t > h[e.plan.newest_label] then
+  if e.large and t > h[e.plan.newest_label] then
     h[e.plan.newest_label] = t
   end
 end
@@ -552,15 +556,15 @@ end
 -- Drops what lies before `border`. Returns whether cursors have moved.
 local function expire(e, border)
   local h, plan = e.h, e.plan
-  if h[plan.newest_label] < border then
-    h[plan.newest_label] = 0
-  end
   if not e.large then
     local labels = #e.tail.labels
     local k = drop_from(e, e.tail, border)
     h[ROWS] = h[ROWS] - k
     e.whole = e.whole or k > 0 or #e.tail.labels < labels
     return k > 0
+  end
+  if h[plan.newest_label] < border then
+    h[plan.newest_label] = 0
   end
   local expired = entries_until(e, border - 1)
   for i = 1, expired do
@@ -589,7 +593,6 @@ local function append_row(e, t, row)
   local moved = false
   local tail = e.tail
   if e.large and t >= tail.start + 2 ^ tail.level then
-    settle(e)
     local labels = new_tail(e, t)
     for at = 1, #labels, LABEL_ROW do
       local label_t, digest, labelled_at = read('<I6c8I6', labels, at)
@@ -647,27 +650,28 @@ end
 local function flush(e, sets, ranges)
   local plan, h, tail = e.plan, e.h, e.tail
   h[LABELS] = #tail.labels / LABEL_ROW
-  h[plan.tail_n], h[plan.tail_start], h[plan.tail_level] = tail.n, tail.start, tail.level
   local header
   if e.large then
+    h[plan.tail_n], h[plan.tail_start], h[plan.tail_level] = tail.n, tail.start, tail.level
     h[plan.large_fields + 1] = 1
-    header = pack(plan.large, unpack_list(h, 1, plan.large_fields + 1))
+    header = pack(plan.large, unpack_list(h))
   else
-    local field = plan.small_fields + 1
-    local kept = h[field]
-    h[field] = 0
-    header = pack(plan.small, unpack_list(h, 1, field))
-    h[field] = kept
+    h[plan.small_fields + 1] = 0
+    header = pack(plan.small, unpack_list(h))
   end
-  local room = rep('\0', plan.row * ((-tail.n) % ROOM))
+  local room = plan.rooms[(-tail.n) % ROOM]
   if e.whole or tail.n + (-tail.n) % ROOM ~= e.stored + (-e.stored) % ROOM then
-    settle(e)
-    sets[#sets + 1] = e.prefix .. ':' .. e.name
-    sets[#sets + 1] = sub(tail.rows, 1, plan.row * tail.n) .. room .. tail.labels .. header
+    if e.appended then
+      settle(e)
+    end
+    local n = #sets
+    sets[n + 1] = e.prefix .. ':' .. e.name
+    sets[n + 2] = sub(tail.rows, 1, plan.row * tail.n) .. room .. tail.labels .. header
   else
-    ranges[#ranges + 1] = e.prefix .. ':' .. e.name
-    ranges[#ranges + 1] = plan.row * e.stored
-    ranges[#ranges + 1] = concat(e.fresh) .. room .. tail.labels .. header
+    local n = #ranges
+    ranges[n + 1] = e.prefix .. ':' .. e.name
+    ranges[n + 2] = plan.row * e.stored
+    ranges[n + 3] = (e.fresh or '') .. room .. tail.labels .. header
   end
   if not e.large then
     return

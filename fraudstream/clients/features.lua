@@ -98,11 +98,16 @@ local function place_cursor(e, w)
     part = entry <= #e.directory / e.plan.entry_bytes and load_part(e, part_numbered(e, entry)) or e.tail
     i = 0
   end
-  h[w.index], h[w.start] = i, part.start
+  h[w.index] = i
+  if e.large then
+    h[w.start] = part.start
+  end
 end
 
 local function place_cursors(e)
-  settle(e)
+  if e.appended then
+    settle(e)
+  end
   for _, w in ipairs(e.plan.windows) do
     place_cursor(e, w)
   end
@@ -141,7 +146,10 @@ local function advance(e, w, t)
     end
   end
   if left > 0 then
-    h[w.index], h[w.start], h[w.rows] = i, part.start, h[w.rows] - left
+    h[w.index], h[w.rows] = i, h[w.rows] - left
+    if e.large then
+      h[w.start] = part.start
+    end
     if (w.extremes and (h[w.most_t] <= limit or h[w.least_t] <= limit))
       or (w.hot and (h[w.top_t] <= limit or (h[w.first_hot] <= limit and h[w.last_hot] > limit))) then
       local found = look_back(e, w, limit, e.tail, e.tail.n)
@@ -381,7 +389,8 @@ end
 local function fill_windows(e, t, amount, ratio, in_order, part, k)
   local h, plan = e.h, e.plan
   local floor_t = h[NEWEST] > 0 and h[NEWEST] - plan.retention or 0
-  for _, w in ipairs(plan.windows) do
+  for at = 1, #plan.windows do
+    local w = plan.windows[at]
     local limit = t - w.length
     if in_order then
       advance(e, w, t)
@@ -440,19 +449,22 @@ local function fill_others(e, t, in_order, part, k, other)
       plan.now_previous = -1
     end
   end
-  for _, d in ipairs(plan.distincts) do
+  for at = 1, #plan.distincts do
+    local d = plan.distincts[at]
     local limit = t - d.length
     d.count = distinct(e, limit > floor_t and limit or floor_t, part, k, other)
   end
-  for _, run in ipairs(plan.runs) do
+  for at = 1, #plan.runs do
+    local run = plan.runs[at]
     local limit = t - run.length
     local from, i = part, k
-    if in_order and e.large and newest_label(e) <= t - LABEL_DELAY_MS then
-      from, i = part_at(e, h[run.cursor.start]), h[run.cursor.index]
+    if in_order and newest_label(e) <= t - LABEL_DELAY_MS then
+      from, i = e.large and part_at(e, h[run.cursor.start]) or part, h[run.cursor.index]
     end
     run.length_now, run.first, run.genuine = walk_back(e, t, limit > floor_t and limit or floor_t, from, i)
   end
-  for _, share in ipairs(plan.shares) do
+  for at = 1, #plan.shares do
+    local share = plan.shares[at]
     local limit = t - share.outer.length
     limit = limit > floor_t and limit or floor_t
     share.rows = share.outer.before - share.inner.before
@@ -474,13 +486,17 @@ local function apply_entity(e, t, digest, amount, ratio, other, row)
   local h, plan = e.h, e.plan
   local newest = h[NEWEST]
   local in_order = row and t > newest
+  if e.appended then
+    settle(e)
+  end
   local part, k = e.tail, e.tail.n
-  settle(e)
   if not in_order and newest > 0 then
     part, k = place_of(e, t, digest)
   end
   fill_windows(e, t, amount, ratio, in_order, part, k)
-  fill_others(e, t, in_order, part, k, other)
+  if plan.others then
+    fill_others(e, t, in_order, part, k, other)
+  end
   if plan.age then
     local first = h[plan.first]
     first = (first == 0 or t < first) and t or first
@@ -495,9 +511,8 @@ local function apply_entity(e, t, digest, amount, ratio, other, row)
   end
   if in_order then
     local moved = false
-    local border = kept_from(plan, t)
-    if border > kept_from(plan, newest) then
-      moved = expire(e, border)
+    if (t - plan.retention) % plan.cell_ms < t - newest then -- a border of cells lies between
+      moved = expire(e, kept_from(plan, t))
     end
     h[NEWEST] = t
     if append_row(e, t, row) or moved then
@@ -522,11 +537,12 @@ end
 local function first_offset(e, t, digest)
   local plan, h = e.plan, e.h
   local width, oldest = plan.row, h[NEWEST] - plan.retention
-  settle(e)
+  if e.appended then
+    settle(e)
+  end
   local part, looked = e.tail, 0
   while part and looked < MOST_ROWS do
-    load_part(e, part)
-    local from = part.n - (MOST_ROWS - looked)
+    local from = load_part(e, part).n - (MOST_ROWS - looked)
     from = from > 0 and from or 0
     local at = find(part.rows, digest, width * from + 1, true)
     while at and at <= width * part.n do
@@ -536,7 +552,7 @@ local function first_offset(e, t, digest)
       at = find(part.rows, digest, at + 1, true)
     end
     looked = looked + part.n
-    part = part_before(e, part)
+    part = e.large and part_before(e, part)
   end
   if e.large and t > oldest then
     part = part_until(e, t)
@@ -550,7 +566,6 @@ end
 
 -- One label about a transaction of the entity.
 local function apply_label(e, t, digest, labelled_at, code)
-  settle(e)
   local newest = e.h[NEWEST]
   if newest > 0 and t < kept_from(e.plan, newest) then
     return false
