@@ -45,7 +45,7 @@ def me(
 
 
 _low, _high = sorted(("tie-a", "tie-b"), key=id_digest)
-_a, _b, _c, _d = me(0), me(1), me(2), me(3, terminal="far")
+_a, _b, _c, _d = me(0), me(1), me(2), me(1.5, terminal="far")
 
 CASES = [
     Case(
@@ -68,7 +68,16 @@ CASES = [
     ),
     Case(
         "standard deviation of the population",
-        [me(0, 200), me(1, 400), me(2, 400), me(3, 400), me(4, 500), me(5, 500), me(6, 700), me(7, 900)],
+        [
+            me(0, 200),
+            me(1, 400),
+            me(2, 400),
+            me(3, 400),
+            me(4, 500),
+            me(5, 500),
+            me(6, 700),
+            me(7, 900),
+        ],
         {"std": 2.0},
     ),
     Case(
@@ -93,7 +102,13 @@ CASES = [
     ),
     Case(
         "different terminals, each once, those that left not",
-        [me(0, terminal="old"), me(0.5, terminal="a"), me(0.6, terminal="b"), me(0.7, terminal="a"), me(1)],
+        [
+            me(0, terminal="old"),
+            me(0.5, terminal="a"),
+            me(0.6, terminal="b"),
+            me(0.7, terminal="a"),
+            me(1),
+        ],
         {"terminals": 3},
     ),
     Case(
@@ -160,8 +175,8 @@ CASES = [
     Case("and counts from the earliest", [me(1), me(0.5), me(2)], {"age": 1.5, "shop_age": 1.5}),
     Case(
         "the share counts what ended a label delay ago, of its own entity",
-        [_a, _b, _c, answer(_a, "fraud", 2.5), _d, me(4)],
-        {"share": 1 / 2, "my_share": 1 / 2},
+        [_a, _b, _d, _c, answer(_a, "fraud", 2.5), me(3), me(4)],
+        {"share": 1 / 3, "my_share": 1 / 4},
     ),
     Case(
         "what is exactly the delay old counts",

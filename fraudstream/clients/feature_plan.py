@@ -96,6 +96,7 @@ def _windows(features: list[Feature], delay_ms: int) -> dict[int, set[str]]:
     for each in features:
         if each.kind in _IN_WINDOWS:
             groups = windows.setdefault(each.window_ms, set())
+            groups |= {"asked"}
             groups |= {"sums"} if each.kind in SUMS else set()
             groups |= {"squares"} if each.kind == "std" else set()
             groups |= {"extremes"} if each.kind in EXTREMES else set()
@@ -103,7 +104,8 @@ def _windows(features: list[Feature], delay_ms: int) -> dict[int, set[str]]:
         if each.kind in LABELLED:
             windows.setdefault(delay_ms, set())
         if each.kind == "fraud_share":
-            windows.setdefault(delay_ms + each.window_ms, set())
+            windows[delay_ms] |= {"asked"}
+            windows.setdefault(delay_ms + each.window_ms, set()).add("asked")
     return dict(sorted(windows.items()))
 
 

@@ -199,7 +199,8 @@ end
 -- Appends a row after all others of the tail.
 local function append(e, row)
   e.appended = row
-  e.fresh = e.fresh and e.fresh .. row or row
+  e.whole = e.whole or e.fresh ~= nil -- a second one in a call: all is written
+  e.fresh = row
   e.tail.n = e.tail.n + 1
   e.h[ROWS] = e.h[ROWS] + 1
 end
@@ -305,7 +306,7 @@ local function entry_of(e, part)
   local plan = e.plan
   local values = { part.start, part.level, part.n, #part.labels / LABEL_ROW }
   local sum, high, low, most, least, top = 0, 0, 0, 0, 0, 0
-  for i = 0, part.n - 1 do
+  for i = 0, (plan.amount or plan.ratio) and part.n - 1 or -1 do
     local at = plan.row * i + 1
     if plan.amount then
       local a = read('<I5', part.rows, at + plan.amount)

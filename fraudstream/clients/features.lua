@@ -91,7 +91,7 @@ end
 local function place_cursor(e, w)
   local h = e.h
   local limit = h[NEWEST] - w.length
-  local part = part_until(e, limit) or load_part(e, part_numbered(e, 1))
+  local part = part_until(e, limit) or (e.directory ~= '' and load_part(e, part_numbered(e, 1))) or e.tail
   local i = count_until(part.rows, e.plan.row, part.n, limit)
   while i == part.n and part ~= e.tail do
     local entry = entries_until(e, part.start) + 1
@@ -409,7 +409,7 @@ local function fill_windows(e, t, amount, ratio, in_order, part, k)
       if w.extremes then
         w.max, w.min = h[w.most], h[w.least]
       end
-    else
+    elseif w.asked then
       limit = limit > floor_t and limit or floor_t
       local found = look_back(e, w, limit, part, k)
       w.before, w.count = found.rows, found.rows + 1
@@ -458,8 +458,13 @@ local function fill_others(e, t, in_order, part, k, other)
     local run = plan.runs[at]
     local limit = t - run.length
     local from, i = part, k
-    if in_order and newest_label(e) <= t - LABEL_DELAY_MS then
-      from, i = e.large and part_at(e, h[run.cursor.start]) or part, h[run.cursor.index]
+    if newest_label(e) <= t - LABEL_DELAY_MS then -- nothing younger than the label delay is confirmed
+      if in_order then
+        from, i = e.large and part_at(e, h[run.cursor.start]) or part, h[run.cursor.index]
+      elseif e.large then
+        from = part_until(e, t - LABEL_DELAY_MS)
+        i = from and from.n
+      end
     end
     run.length_now, run.first, run.genuine = walk_back(e, t, limit > floor_t and limit or floor_t, from, i)
   end

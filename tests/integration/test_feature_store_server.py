@@ -178,6 +178,33 @@ def test_after_sigkill_and_restart_every_record_is_counted_once(own: Server, log
     store.close()
 
 
+def test_an_append_only_file_cut_anywhere_holds_whole_calls(own: Server, log: Log) -> None:
+    store = connect(own.url)
+    states = [_everything(own)]
+    for begin in range(0, 200, 40):
+        store.apply(TOPIC, [log.slice(0, begin, begin + 40)])
+        states.append(_everything(own))
+    own.kill()
+    (file,) = (own.folder / "appendonlydir").glob("*.incr.aof")
+    whole = file.read_bytes()
+    assert b"SETRANGE" in whole
+    assert b"MSET" in whole
+    seen = set()
+    for cut in range(40, len(whole) // 2, len(whole) // 60):
+        file.write_bytes(whole[:-cut])
+        own.start()
+        found = _everything(own)
+        assert found in states
+        seen.add(states.index(found))
+        own.kill()
+    assert len(seen) > 2
+    store.close()
+
+
+def _everything(own: Server) -> dict[bytes, bytes]:
+    return {key: own.client.get(key) for key in own.client.scan_iter(count=1_000)}  # type: ignore[misc]
+
+
 def _replies(log: Log, batch: list[Slice]) -> list[TwinReply]:
     """Return what an undisturbed twin says to the records of `batch`, the newest of the log."""
     end = batch[0].last_offset + 1
