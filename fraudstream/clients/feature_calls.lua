@@ -94,6 +94,7 @@ end
 
 -- The entities of the new transactions of all sections, by key, and the keys in order of appearance.
 local function load_entities(tag, sections, with_customers, with_terminals)
+  local customer_prefix, terminal_prefix = tag .. 'c', tag .. 't'
   local keys, seen, names, plans = {}, {}, {}, {}
   local function want(names_of, prefix, plan, from)
     for i = from, #names_of do
@@ -108,15 +109,16 @@ local function load_entities(tag, sections, with_customers, with_terminals)
   end
   for _, section in ipairs(sections) do
     if with_customers then
-      want(section[6], tag .. 'c', CUSTOMER, section.known + 1)
+      want(section[6], customer_prefix, CUSTOMER, section.known + 1)
     end
     if with_terminals then
-      want(section[7], tag .. 't', TERMINAL, section.known + 1)
+      want(section[7], terminal_prefix, TERMINAL, section.known + 1)
     end
   end
   local values, entities = get_all(keys), {}
   for i, key in ipairs(keys) do
-    entities[key] = open_entity(plans[i], tag .. (plans[i] == CUSTOMER and 'c' or 't'), names[i], values[key])
+    local plan = plans[i]
+    entities[key] = open_entity(plan, plan == CUSTOMER and customer_prefix or terminal_prefix, names[i], key, values[key])
   end
   return entities, keys
 end

@@ -163,9 +163,9 @@ end
 
 -- ---------------------------------------------------------------- entities and parts
 
--- The entity `name` in string `s` (false or nil: none yet); its keys begin with `prefix`.
-local function open_entity(plan, prefix, name, s)
-  local e = { plan = plan, prefix = prefix, name = name, h = NONE, tail = NONE, stored = 0, start = 0, level = 0, n = 0,
+-- The entity `name` in string `s` of `key` (false or nil: none yet); the keys of its parts begin with `prefix`.
+local function open_entity(plan, prefix, name, key, s)
+  local e = { plan = plan, prefix = prefix, name = name, key = key, h = NONE, tail = NONE, stored = 0, start = 0, level = 0, n = 0,
     rows = '', labels = '' }
   e.tail = e -- an entity is its own tail until it is kept in parts
   if not s then
@@ -666,11 +666,11 @@ local function flush(e, sets, ranges)
       settle(e)
     end
     local n = #sets
-    sets[n + 1] = e.prefix .. ':' .. e.name
+    sets[n + 1] = e.key
     sets[n + 2] = sub(tail.rows, 1, plan.row * tail.n) .. room .. tail.labels .. header
   else
     local n = #ranges
-    ranges[n + 1] = e.prefix .. ':' .. e.name
+    ranges[n + 1] = e.key
     ranges[n + 2] = plan.row * e.stored
     ranges[n + 3] = (e.fresh or '') .. room .. tail.labels .. header
   end

@@ -1,9 +1,10 @@
-"""`fraudstream features list|explain|diff`: the feature sets as data."""
+"""`fraudstream features list|explain|diff|memory`: the feature sets as data."""
 
 import click
 import msgspec
 
 from fraudstream.clients.feature_library import library_source
+from fraudstream.clients.feature_memory import EntityMemory, memory_of
 from fraudstream.clients.feature_set_files import load_feature_set
 from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.feature_diff import (
@@ -12,7 +13,7 @@ from fraudstream.core.feature_diff import (
     differences,
     parameter_text,
 )
-from fraudstream.core.feature_kinds import Feature, duration_text, explain, kind_of
+from fraudstream.core.feature_kinds import DAY_MS, Feature, duration_text, explain, kind_of
 from fraudstream.core.feature_set import FeatureSet, packaged
 
 
@@ -131,6 +132,71 @@ def diff(first: str, second: str, json_file: str | None) -> None:
     click.echo(f"{first} {one.hash} -> {second} {two.hash}")
     for each in report.differences:
         click.echo(f"  {each}")
+
+
+@features.command()
+@click.argument("name", default="nine")
+@click.option("--customers", type=click.IntRange(1), default=100_000, show_default=True)
+@click.option("--terminals", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option(
+    "--per-day",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Transactions a day of a customer.",
+)
+@click.option(
+    "--labelled",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="Share of transactions that get a label.",
+)
+@json_option
+def memory(
+    name: str,
+    json_file: str | None,
+    customers: int,
+    terminals: int,
+    per_day: float,
+    labelled: float,
+) -> None:
+    """State how much memory a feature set will take, before one starts.
+
+    NAME is a feature set, by name or path. The server's own few megabytes are not counted.
+
+    \b
+    Examples:
+      fraudstream features memory
+      fraudstream features memory windows --customers 1000000 --per-day 3
+      fraudstream features memory my_features.toml --json -
+    """
+    chosen = load_feature_set(name)
+    at_terminal = per_day * customers / terminals
+    found = memory_of(
+        chosen,
+        {"customer": customers, "terminal": terminals},
+        {
+            "customer": per_day * chosen.customer_retention_ms / DAY_MS,
+            "terminal": at_terminal * chosen.terminal_retention_ms / DAY_MS,
+        },
+        labelled=labelled,
+    )
+    if json_file:
+        write_json(found, json_file)
+    if json_file == "-":
+        return
+    for each in found:
+        click.echo(_memory_line(each))
+    total = sum(each.bytes_total for each in found)
+    click.echo(f"{total / 1e6:,.0f} MB in all for feature set {chosen.name}")
+
+
+def _memory_line(found: EntityMemory) -> str:
+    return (
+        f"{found.count:,} {found.entity}s with {found.live_entries:,.0f} live entries: "
+        f"{found.bytes_each:,} bytes each, {found.bytes_total / 1e6:,.0f} MB"
+    )
 
 
 def _listed(feature_set: FeatureSet) -> ListedSet:

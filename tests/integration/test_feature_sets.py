@@ -277,7 +277,7 @@ MUTANTS = {
     ),
     "the deviation in doubles": (
         "local function deviation(w)",
-        "local function deviation(w)\n  do return (w.now_high * LIMB / w.count - w.sum ^ 2 / w.count ^ 2) ^ 0.5 end",
+        "local function deviation(w)\n  do return (w.now_high * LIMB - w.sum ^ 2 / w.count) ^ 0.5 end",
     ),
     "distinct beyond the window": (
         "read('<I6', part.rows, at) <= limit then\n        return n",

