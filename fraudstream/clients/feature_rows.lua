@@ -4,7 +4,7 @@
 -- TERMINAL. A plan says what a row of that entity holds (`row`: its bytes; `amount`, `ratio`, `flag`, `other`, `offset`:
 -- where in it, or nil), what the header keeps (`clean`, `age`), whether labels stand with it, and its windows.
 --
--- Layout (little endian; docs/adr/0013-feature-sets-and-chunks.md):
+-- Layout (little endian; docs/adr/0013-feature-sets-and-parts.md):
 --   entity  rows, zeros up to a multiple of ROOM rows | labels | header
 --   row     event time (6), id digest (8), then offset (6), amount (5), ratio (float32), unexplained (1), other entity (8)
 --   label   event time (6), digest (8), labelled_at (6), code (1)
