@@ -14,66 +14,88 @@ local BASE = 2 ^ 25
 
 -- ---------------------------------------------------------------- windows: from the rows
 
+-- Adds a sum of squares; the low half stays below LIMB, so that nothing is rounded.
+local function add_squares(found, high, low)
+  high, low = found.high + high, found.low + low
+  if low >= LIMB then
+    high, low = high + 1, low - LIMB
+  end
+  found.high, found.low = high, low
+end
+
+-- Adds the amounts of rows from..till - 1 of a part to `found`, from the last one down.
+local function add_amounts(found, w, plan, rows, from, till)
+  for i = till - 1, from, -1 do
+    local at = plan.row * i + 1
+    local a = read('<I5', rows, at + plan.amount)
+    found.total = found.total + a
+    if w.squares then
+      add_squares(found, square(a))
+    end
+    if a > found.most then
+      found.most, found.most_t = a, read('<I6', rows, at)
+    end
+    if a < found.least then
+      found.least, found.least_t = a, read('<I6', rows, at)
+    end
+  end
+end
+
+-- The same for the ratios.
+local function add_ratios(found, plan, rows, from, till)
+  for i = till - 1, from, -1 do
+    local at = plan.row * i + 1
+    local ratio = read('<f', rows, at + plan.ratio)
+    if ratio > found.top then
+      found.top, found.top_t = ratio, read('<I6', rows, at)
+    end
+    if ratio > HOT_RATIO then
+      found.first_hot = read('<I6', rows, at)
+      found.last_hot = found.last_hot > 0 and found.last_hot or found.first_hot
+    end
+  end
+end
+
+-- Adds a whole part by its sums in the directory; false if its rows must be read, to say when an extreme was.
+local function add_sums(e, found, w, part)
+  local plan = e.plan
+  local at = plan.entry_bytes * (entries_until(e, part.start) - 1) + 1
+  local _, _, _, _, sum, high, low, most, least, top = read(plan.entry, e.directory, at)
+  if not plan.amount then
+    top = sum -- the only one in the entry
+  end
+  if w.extremes and (most > found.most or least < found.least) then
+    return false
+  end
+  if w.hot and (top > found.top or top > HOT_RATIO) then
+    return false
+  end
+  found.rows = found.rows + part.n
+  if w.sums then
+    found.total = found.total + sum
+  end
+  if w.squares then
+    add_squares(found, high, low)
+  end
+  return true
+end
+
 -- What a window has of the rows before place k of `part` that are later than `limit`.
 local function look_back(e, w, limit, part, k)
   local plan = e.plan
-  local width = plan.row
   local found = { rows = 0, total = 0, high = 0, low = 0, most = -1, most_t = 0, least = 2 ^ 40, least_t = 0,
     top = 0, top_t = 0, first_hot = 0, last_hot = 0 }
   while part do
     local whole = part.start > limit and k == part.n and not part.rows
-    if whole then
-      local at = plan.entry_bytes * (entries_until(e, part.start) - 1) + 1
-      local _, _, _, _, sum, high, low, most, least, top = read(plan.entry, e.directory, at)
-      if not plan.amount then
-        top = sum -- the only sum in the entry
-      end
-      if (w.extremes and (most > found.most or least < found.least)) or (w.hot and (top > found.top or top > HOT_RATIO)) then
-        whole = false -- its rows say when
-      else
-        found.rows = found.rows + part.n
-        if w.sums then
-          found.total = found.total + sum
-        end
-        if w.squares then
-          found.high, found.low = found.high + high, found.low + low
-        end
-      end
-    end
-    if not whole then
-      load_part(e, part)
-      local rows, from = part.rows, 0
-      if part.start <= limit then
-        from = count_until(rows, width, k, limit)
-      end
+    if not (whole and add_sums(e, found, w, part)) then
+      local rows = load_part(e, part).rows
+      local from = part.start <= limit and count_until(rows, plan.row, k, limit) or 0
       found.rows = found.rows + k - from
       if w.sums or w.extremes then
-        for i = k - 1, from, -1 do
-          local a = read('<I5', rows, width * i + 1 + plan.amount)
-          found.total = found.total + a
-          if w.squares then
-            local high, low = square(a)
-            found.high, found.low = found.high + high, found.low + low
-          end
-          if a > found.most then
-            found.most, found.most_t = a, read('<I6', rows, width * i + 1)
-          end
-          if a < found.least then
-            found.least, found.least_t = a, read('<I6', rows, width * i + 1)
-          end
-        end
+        add_amounts(found, w, plan, rows, from, k)
       end
       if w.hot then
-        for i = k - 1, from, -1 do
-          local ratio = read('<f', rows, width * i + 1 + plan.ratio)
-          if ratio > found.top then
-            found.top, found.top_t = ratio, read('<I6', rows, width * i + 1)
-          end
-          if ratio > HOT_RATIO then
-            found.first_hot = read('<I6', rows, width * i + 1)
-            found.last_hot = found.last_hot > 0 and found.last_hot or found.first_hot
-          end
-        end
+        add_ratios(found, plan, rows, from, k)
       end
     end
     if part.start <= limit then
@@ -82,8 +104,6 @@ local function look_back(e, w, limit, part, k)
     part = part_before(e, part)
     k = part and part.n
   end
-  local rest = found.low % LIMB
-  found.high, found.low = found.high + (found.low - rest) / LIMB, rest
   return found
 end
 

@@ -1,21 +1,15 @@
 """The feature store against answers worked out by hand, and mutants of its library that must fail them."""
 
-import itertools
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 from fraudstream.clients import feature_store
-from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.settings import Settings
-from fraudstream.core.transaction import Feedback
-from fraudstream.core.twin import TwinReply
-from tests.feature_cases import CASES, Case
-from tests.feature_streams import Connect, connections, mutated, one, rows, send_labels
-
-TOPIC = "transactions-id"
+from tests.feature_cases import CASES
+from tests.feature_streams import Connect, connections, mutated
+from tests.known_answers import wrong_cases
 
 
 @pytest.fixture
@@ -24,28 +18,8 @@ def connect(settings: Settings) -> Iterator[Connect]:
         yield make
 
 
-def last_reply(case: Case, store: FeatureStore) -> TwinReply:
-    """Send the stream of a case one by one; return the reply to the last transaction."""
-    positions, feedback = itertools.count(), itertools.count()
-    for record in case.stream:
-        if isinstance(record, Feedback):
-            send_labels(store, [record], next(feedback))
-        else:
-            reply = rows(store.apply(TOPIC, one(record, next(positions))))[0]
-    return reply
-
-
-def wrong_cases(connect: Connect) -> Iterator[str]:
-    """Yield the names of the known-answer cases that the store gets wrong."""
-    for number, case in enumerate(CASES):
-        reply = last_reply(case, connect(f"-{number}"))
-        found = dict(zip(NINE.features, reply.features, strict=True))
-        if any(found[name] != np.float32(value) for name, value in case.want.items()):
-            yield case.name
-
-
 def test_the_store_gives_the_answers_worked_out_by_hand(connect: Connect) -> None:
-    assert list(wrong_cases(connect)) == []
+    assert list(wrong_cases(connect, CASES, NINE)) == []
 
 
 MUTANTS = {
@@ -92,4 +66,4 @@ def test_a_mutant_of_the_library_fails_a_known_answer(
     mutant: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feature_store, "build_library", mutated(MUTANTS[mutant]))
-    assert next(wrong_cases(connect), None)
+    assert next(wrong_cases(connect, CASES, NINE), None)

@@ -10,11 +10,10 @@ from redis import Redis
 from fraudstream.clients import feature_store
 from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.core import twin as twin_module
-from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.settings import Settings
-from fraudstream.core.transaction import Feedback, Transaction
+from fraudstream.core.transaction import Transaction
 from fraudstream.core.twin import Twin, TwinReply
-from tests.feature_cases import Case, answer, pay
+from tests.feature_cases import answer, pay
 from tests.feature_set_samples import EVERYTHING, SETS
 from tests.feature_streams import (
     Connect,
@@ -28,9 +27,9 @@ from tests.feature_streams import (
     send_labels,
     twin_replies,
 )
+from tests.known_answers import TOPIC, wrong_cases
 from tests.window_cases import CASES, KINDS
 
-TOPIC = "transactions-id"
 PARTS_OF = "ROOM, MOST_ROWS = 8, 512"
 
 
@@ -232,32 +231,12 @@ def _without_resends(make: Callable[[Stream], Transaction]) -> Callable[[Stream]
     return transaction
 
 
-def last_reply(case: Case, store: FeatureStore) -> TwinReply:
-    """Send the stream of a case one by one; return the reply to the last transaction."""
-    positions, feedback = itertools.count(), itertools.count()
-    for record in case.stream:
-        if isinstance(record, Feedback):
-            send_labels(store, [record], next(feedback))
-        else:
-            reply = rows(store.apply(TOPIC, one(record, next(positions))))[0]
-    return reply
-
-
-def wrong_cases(connect: Connect, feature_set: FeatureSet = KINDS) -> Iterator[str]:
-    """Yield the names of the known-answer cases that the store gets wrong."""
-    for number, case in enumerate(CASES):
-        reply = last_reply(case, connect(f"-{number}", feature_set))
-        found = dict(zip(feature_set.features, reply.features, strict=True))
-        if any(found[name] != np.float32(value) for name, value in case.want.items()):
-            yield case.name
-
-
 @pytest.mark.parametrize("most", [512, 1])
 def test_the_store_gives_the_answers_worked_out_by_hand(
     most: int, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts_of(most, monkeypatch)
-    assert list(wrong_cases(connect)) == []
+    assert list(wrong_cases(connect, CASES, KINDS)) == []
 
 
 MUTANTS = {
@@ -304,7 +283,7 @@ def test_a_mutant_of_the_library_fails_a_known_answer(
     mutant: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feature_store, "build_library", mutated(MUTANTS[mutant]))
-    assert next(wrong_cases(connect), None)
+    assert next(wrong_cases(connect, CASES, KINDS), None)
 
 
 PART_MUTANTS = {
@@ -349,11 +328,16 @@ def test_a_mutant_of_the_parts_differs_from_the_twin(
     assert found is not None
 
 
-def test_amounts_at_the_limit_have_exact_squares(connect: Connect) -> None:
+@pytest.mark.parametrize("most", [4, 512])
+def test_amounts_at_the_limit_have_exact_squares_in_order_and_late(
+    most: int, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts_of(most, monkeypatch)
     store, twin = connect("", EVERYTHING), Twin(EVERYTHING)
-    amounts = [10**12, 10**12 - 1, 1, 0, 10**12 - 7, 999_999_999_937, 2**30, 2**20 - 1]
-    for offset, amount in enumerate(amounts * 6):
-        batch = one(pay(offset / 4, amount, customer="me", terminal="shop"), offset)
+    amounts = [10**12 - less for less in (0, 3, 7, 1, 10, 4, 9, 2)]
+    for offset, amount in enumerate(amounts * 12):
+        day = offset / 12 - (offset % 3 == 1)
+        batch = one(pay(day, amount, customer="me", terminal="shop"), offset)
         assert rows(store.apply(TOPIC, batch)) == twin_replies(twin, batch)
 
 
