@@ -18,6 +18,7 @@ QUIET = {"ORT_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 COMMANDS = {
     "alerts": "monitoring.commands:alerts",
+    "bench": "verify.bench.commands:bench",
     "demo": "verify.demo.command:demo",
     "features": "fraudstream.stack.feature_commands:features",
     "generate": "producer.commands:generate",

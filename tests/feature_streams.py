@@ -3,9 +3,8 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 
-from fraudstream.clients.feature_library import Library, build_library
+from fraudstream.clients.feature_library import Library, build_library, library_source
 from fraudstream.clients.feature_store import Applied, FeatureStore, Slice
 from fraudstream.core.feature_set import DAY_MS, NINE, FeatureSet
 from fraudstream.core.settings import Settings
@@ -42,14 +41,17 @@ def connections(settings: Settings) -> Iterator[Connect]:
             store.close()
 
 
-def mutated(old: str, new: str) -> Callable[[FeatureSet], Library]:
-    """Return what builds the library with `old` in its source replaced by `new`."""
-    package = resources.files("fraudstream.clients")
-    source = "\n".join(
-        (package / name).read_text() for name in ("features.lua", "feature_calls.lua")
-    )
-    assert old in source, f"{old!r} does not stand in the library"
-    return lambda feature_set: build_library(feature_set, source.replace(old, new))
+def mutated(*changes: tuple[str, str]) -> Callable[[FeatureSet], Library]:
+    """Return what builds the library with each (old, new) of `changes` replaced in its source."""
+
+    def build(feature_set: FeatureSet) -> Library:
+        source = library_source(feature_set)
+        for old, new in changes:
+            assert old in source, f"{old!r} does not stand in the library"
+            source = source.replace(old, new)
+        return build_library(feature_set, source)
+
+    return build
 
 
 class Stream:

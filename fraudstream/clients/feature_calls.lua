@@ -1,13 +1,15 @@
--- The calls: marks and replies around the features, one call a batch. Follows features.lua in the same library.
+-- The calls: marks and replies around the features, one call a batch. The last part of the library.
 --
 -- BLOB is MessagePack: [meta, topic id, sections]. A section is an array of columns: 1 partition, 2 previous offset,
 -- 3 last offset, 4 committed offset, 5 offsets, 6 customers, 7 terminals, 8 event times, 9 amounts, 10 digests in one
--- string. KEYS: 1 what all other keys begin with (seq: last apply_seq, m: marks, r: replies, c: customers, t: terminals),
+-- string, 11 and 12 the digests of customers and terminals in one string each (empty where no feature needs them).
+-- KEYS: 1 what all other keys begin with (seq: last apply_seq, m: marks, r: replies, c: customers, t: terminals),
 -- 2 meta, which must be as it was at connect.
--- A reply is 64 bytes: offset, apply_seq, duplicate_of (8 each), flags (4), nine float32.
--- Nothing is written before everything is computed; all writes of a call are one MSET.
+-- A reply: offset, apply_seq, duplicate_of (8 bytes each), flags (4), the features as float32.
+-- Nothing is written before everything is computed. What then is written cannot fail, and the server logs it as one
+-- transaction: whole values in one MSET; the ends of values to which a row was appended; what expired.
 
-local REPLY_BYTES = 64
+local REPLY_BYTES = 28 + 4 * FEATURES
 local MOST_ARGUMENTS = 4000 -- of one command: Lua's stack holds 8,000 values
 local proven = {} -- prefixes that were proven to be whole since this server process began; forgotten with it
 
@@ -98,31 +100,66 @@ local function answer_again(section, out)
   return n
 end
 
--- Loads the states that the new transactions of all sections touch.
-local function load_entities(tag, sections)
-  local keys, seen = {}, {}
-  for _, section in ipairs(sections) do
-    local customers, terminals = section[6], section[7]
-    for i = section.known + 1, #section[5] do
-      local customer, terminal = tag .. 'c:' .. customers[i], tag .. 't:' .. terminals[i]
-      customers[i], terminals[i] = customer, terminal
-      if not seen[customer] then
-        seen[customer] = true
-        keys[#keys + 1] = customer
+-- The entities of the new transactions of all sections, by key, and the keys in order of appearance.
+local function load_entities(tag, sections, with_customers, with_terminals)
+  local customer_prefix, terminal_prefix = tag .. 'c', tag .. 't'
+  local keys, seen, names, plans = {}, {}, {}, {}
+  local function want(names_of, prefix, plan, from)
+    for i = from, #names_of do
+      local name = names_of[i]
+      local key = prefix .. ':' .. name
+      if not seen[key] then
+        local n = #keys + 1
+        seen[key], keys[n], names[n], plans[n] = true, key, name, plan
       end
-      if not seen[terminal] then
-        seen[terminal] = true
-        keys[#keys + 1] = terminal
-      end
+      names_of[i] = key
     end
   end
-  return get_all(keys), keys
+  for _, section in ipairs(sections) do
+    if with_customers then
+      want(section[6], customer_prefix, CUSTOMER, section.known + 1)
+    end
+    if with_terminals then
+      want(section[7], terminal_prefix, TERMINAL, section.known + 1)
+    end
+  end
+  local values, entities = get_all(keys), {}
+  for i, key in ipairs(keys) do
+    local plan = plans[i]
+    entities[key] = open_entity(plan, plan == CUSTOMER and customer_prefix or terminal_prefix, names[i], key, values[key])
+  end
+  return entities, keys
 end
 
--- Computes the new transactions of one section into `state`; returns the sequence and the new replies.
-local function compute(section, state, dirty, seq)
+-- One transaction: its flags, the offset of the first with its id (or -1), and its ratio. The plans have the rest.
+local function apply_one(customer, terminal, t, digest, amount, offset, customer_digest, terminal_digest)
+  local first = customer.h[ROWS] > 0 and first_offset(customer, t, digest) or nil
+  local ratio, unexplained
+  if CUSTOMER.clean then
+    local h = customer.h
+    local n, sum = h[CUSTOMER.clean_n], h[CUSTOMER.clean_sum]
+    ratio = read('<f', pack('<f', amount * (n + 1) / (sum + PRIOR_SUM_MINOR)))
+    unexplained = (amount > CLEAN_MAX_MINOR or ratio > CLEAN_MAX_RATIO) and 0 or 1
+    if not first and amount <= CLEAN_MAX_MINOR and (n < CLEAN_WARM_UP or ratio <= CLEAN_MAX_RATIO) then
+      h[CUSTOMER.clean_n], h[CUSTOMER.clean_sum] = n + 1, sum + amount
+    end
+  end
+  local row = not first and customer_row(t, digest, offset, amount, ratio, terminal_digest) or nil
+  local flags = apply_entity(customer, t, digest, amount, ratio, terminal_digest, row)
+  customer.dirty = customer.dirty or row
+  if terminal then
+    row = not first and terminal_row(t, digest, amount, unexplained, customer_digest) or nil
+    flags = flags + 2 * apply_entity(terminal, t, digest, amount, ratio, customer_digest, row)
+    terminal.dirty = terminal.dirty or row
+  end
+  return flags + (first and DUPLICATE or 0), first or -1, ratio
+end
+
+-- Computes the new transactions of one section into the entities; returns the sequence and the new replies.
+local function compute(section, entities, seq)
   local offsets, customers, terminals = section[5], section[6], section[7]
   local times, amounts, digests = section[8], section[9], section[10]
+  local customer_digests, terminal_digests = section[11], section[12]
   local replies = {}
   local previous = section.mark
   for i = section.known + 1, #offsets do
@@ -131,22 +168,38 @@ local function compute(section, state, dirty, seq)
       error('offsets must rise up to the last one of the batch, each with a digest')
     end
     previous = offset
-    local customer, ratio, largest, since_last, since_first, flags, duplicate_of =
-      apply_customer(state[customers[i]], t, digest, amount, offset)
-    local explained = amount > CLEAN_MAX or ratio > CLEAN_RATIO
-    local terminal, run, age, before, since_genuine, terminal_flags =
-      apply_terminal(state[terminals[i]], t, digest, explained and 0 or 1, duplicate_of == -1)
-    if customer then
-      state[customers[i]], dirty[customers[i]] = customer, true
+    local customer_digest, terminal_digest
+    if customer_digests ~= '' then
+      customer_digest, terminal_digest = sub(customer_digests, 8 * i - 7, 8 * i), sub(terminal_digests, 8 * i - 7, 8 * i)
     end
-    if terminal then
-      state[terminals[i]], dirty[terminals[i]] = terminal, true
-    end
+    local flags, duplicate_of, ratio =
+      apply_one(entities[customers[i]], entities[terminals[i]], t, digest, amount, offset, customer_digest, terminal_digest)
     seq = seq + 1
-    replies[#replies + 1] = pack('<i8i8i8I4fffffffff', offset, seq, duplicate_of, flags + terminal_flags,
-      amount / MINOR_PER_MAJOR, ratio, largest, since_last, since_first, run, age, before, since_genuine)
+    replies[#replies + 1] = pack(REPLY, offset, seq, duplicate_of, flags, vector(t, amount, ratio))
   end
   return seq, replies
+end
+
+-- Writes what the entities have changed, after `sets` (key, value, ...).
+local function write_all(entities, keys, sets)
+  local ranges, gone = {}, {}
+  for _, key in ipairs(keys) do
+    local e = entities[key]
+    if e.dirty then
+      flush(e, sets, ranges)
+      for _, each in ipairs(e.gone or NONE) do
+        gone[#gone + 1] = each
+      end
+    end
+  end
+  for from = 1, #gone, MOST_ARGUMENTS do
+    local till = from + MOST_ARGUMENTS - 1
+    call('UNLINK', unpack_list(gone, from, till < #gone and till or #gone))
+  end
+  set_all(sets)
+  for i = 1, #ranges, 3 do
+    call('SETRANGE', ranges[i], ranges[i + 1], ranges[i + 2])
+  end
 end
 
 -- FCALL apply_<library> 2 PREFIX META BLOB SEEN: see FeatureStore.apply. Returns the replies in order and, for each
@@ -171,11 +224,11 @@ local function apply(keys, args)
     repeated[i] = section.known
   end
 
-  local state, entities = load_entities(tag, sections)
-  local dirty, answers, writes = {}, {}, {}
+  local entities, names = load_entities(tag, sections, true, TERMINAL.used)
+  local answers, writes = {}, {}
   for _, section in ipairs(sections) do
     local replies
-    seq, replies = compute(section, state, dirty, seq)
+    seq, replies = compute(section, entities, seq)
     local fresh = concat(replies)
     answers[#answers + 1] = concat(section.again) .. fresh
     if section[3] > section.mark then
@@ -188,13 +241,7 @@ local function apply(keys, args)
   if #writes > 0 then
     writes[#writes + 1] = tag .. 'seq'
     writes[#writes + 1] = offset_text(seq)
-    for _, key in ipairs(entities) do
-      if dirty[key] then
-        writes[#writes + 1] = key
-        writes[#writes + 1] = state[key]
-      end
-    end
-    set_all(writes)
+    write_all(entities, names, writes)
   end
   return { concat(answers), unpack_list(repeated) }
 end
@@ -213,38 +260,27 @@ local function label(keys, args)
   if section[3] <= section.mark then
     return 0
   end
-  local offsets, terminals, times, digests, labelled_at, codes = unpack_list(section, 5, 10)
+  local offsets, customers, terminals, times, digests, labelled_at, codes = unpack_list(section, 5, 11)
   local known = 0
   while known < #offsets and offsets[known + 1] <= section.mark do
     known = known + 1
   end
-  local names, seen = {}, {}
-  for i = known + 1, #offsets do
-    terminals[i] = tag .. 't:' .. terminals[i]
-    if not seen[terminals[i]] then
-      seen[terminals[i]] = true
-      names[#names + 1] = terminals[i]
-    end
-  end
-  local state, dirty = get_all(names), {}
+  local writes = { section.mark_key, offset_text(section[3]) }
+  section.known = known
+  local entities, names = load_entities(tag, { section }, CUSTOMER.labels, TERMINAL.labels)
   for i = known + 1, #offsets do
     local digest = sub(digests, 8 * i - 7, 8 * i)
     if #digest ~= 8 then
       error('each label needs a digest')
     end
-    local terminal = apply_label(state[terminals[i]], times[i], digest, labelled_at[i], codes[i])
-    if terminal then
-      state[terminals[i]], dirty[terminals[i]] = terminal, true
+    for _, name in ipairs({ CUSTOMER.labels and customers[i] or '', TERMINAL.labels and terminals[i] or '' }) do
+      local e = entities[name]
+      if e and apply_label(e, times[i], digest, labelled_at[i], codes[i]) then
+        e.dirty = true
+      end
     end
   end
-  local writes = { section.mark_key, offset_text(section[3]) }
-  for _, key in ipairs(names) do
-    if dirty[key] then
-      writes[#writes + 1] = key
-      writes[#writes + 1] = state[key]
-    end
-  end
-  set_all(writes)
+  write_all(entities, names, writes)
   return #offsets - known
 end
 
@@ -269,10 +305,10 @@ local function fold(keys, args)
     end
     new = new + #offsets - section.known
   end
-  local state, entities = load_entities(tag, sections)
-  local dirty, writes = {}, {}
+  local entities, names = load_entities(tag, sections, true, TERMINAL.used)
+  local writes = {}
   for _, section in ipairs(sections) do
-    compute(section, state, dirty, seq)
+    compute(section, entities, seq)
     if section[3] > section.mark then
       writes[#writes + 1] = section.mark_key
       writes[#writes + 1] = offset_text(section[3])
@@ -280,13 +316,7 @@ local function fold(keys, args)
       writes[#writes + 1] = ''
     end
   end
-  for _, key in ipairs(entities) do
-    if dirty[key] then
-      writes[#writes + 1] = key
-      writes[#writes + 1] = state[key]
-    end
-  end
-  set_all(writes)
+  write_all(entities, names, writes)
   return new
 end
 

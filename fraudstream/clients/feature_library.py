@@ -9,21 +9,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from fraudstream.core.feature_set import DAY_MS, FeatureSet, id_digest
+from fraudstream.clients.feature_plan import preamble, vector
+from fraudstream.core.feature_set import FeatureSet, id_digest
 from fraudstream.core.transaction import Feedback, Label, Transaction
 
 DUPLICATE, CUSTOMER_BEYOND, TERMINAL_BEYOND, CUSTOMER_TRUNCATED, TERMINAL_TRUNCATED = 1, 2, 4, 8, 16
 """The flags of a reply, as in features.lua."""
 
-_REPLY = np.dtype(
-    [
-        ("offset", "<i8"),
-        ("apply_seq", "<i8"),
-        ("duplicate_of", "<i8"),
-        ("flags", "<u4"),
-        ("features", "<f4", (9,)),
-    ]
-)
+_HEAD = (("offset", "<i8"), ("apply_seq", "<i8"), ("duplicate_of", "<i8"), ("flags", "<u4"))
 _LABEL_CODES: dict[Label, int] = {"fraud": 1, "genuine": 2, "unsure": 3}
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -47,7 +40,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 class Applied:
     """The replies of one call, N rows in the order of the slices.
 
-    `features` float32 [N, 9]; `apply_seq` int64 [N], the place of the application; `duplicate_of` int64
+    `features` float32 [N, F]; `apply_seq` int64 [N], the place of the application; `duplicate_of` int64
     [N], offset of the first transaction of the same id, -1 none; bool [N] each: `beyond_retention` (too
     late to be stored with its customer or terminal), `truncated` (later than the lateness: a window may
     have lost entries), `redelivered` (applied before, this is the stored reply).
@@ -62,51 +55,49 @@ class Applied:
 
 
 class Library(msgspec.Struct, frozen=True):
-    """A function library: `id` names it and its two functions, `text` is what FUNCTION LOAD takes."""
+    """A function library: `id` names it and its two functions, `text` is what FUNCTION LOAD takes.
+
+    `width` features a reply; `other_digests`: whether its calls bring the digests of the entities' names.
+    """
 
     id: str
     text: str
+    width: int
+    other_digests: bool
 
     @property
     def name(self) -> str:
         """Return the library's name on the server."""
         return f"fraudstream_{self.id}"
 
+    @property
+    def reply(self) -> np.dtype[np.void]:
+        """Return the layout of one reply."""
+        return np.dtype([*_HEAD, ("features", "<f4", (self.width,))])
+
+
+SOURCES = ("feature_rows.lua", "features.lua", "feature_calls.lua")
+
+
+def library_source(feature_set: FeatureSet) -> str:
+    """Return the Lua made for a feature set: parameters and plans, library, list of features, calls."""
+    package = resources.files("fraudstream.clients")
+    rows, definitions, calls = [(package / name).read_text(encoding="utf-8") for name in SOURCES]
+    return "\n".join((preamble(feature_set), rows, definitions, vector(feature_set), calls))
+
 
 def build_library(feature_set: FeatureSet, source: str | None = None) -> Library:
-    """Return the library of a feature set; its id covers the parameters and the Lua source."""
-    if source is None:
-        package = resources.files("fraudstream.clients")
-        names = ("features.lua", "feature_calls.lua")
-        source = "\n".join((package / name).read_text(encoding="utf-8") for name in names)
-    body = _constants(feature_set) + source
-    library_id = hashlib.sha256(f"{feature_set.hash}\n{body}".encode()).hexdigest()[:16]
+    """Return the library of a feature set; its id covers all of its text (`source` replaces it in tests)."""
+    body = library_source(feature_set) if source is None else source
+    library_id = hashlib.sha256(body.encode()).hexdigest()[:16]
     header = f"#!lua name=fraudstream_{library_id}\nlocal LIBRARY = '{library_id}'\n"
-    return Library(library_id, header + body)
+    other = any(each.kind == "distinct" for each in feature_set.definitions)
+    return Library(library_id, header + body, len(feature_set.features), other)
 
 
-def _constants(feature_set: FeatureSet) -> str:
-    values = {
-        "DAY": DAY_MS,
-        "MINOR_PER_MAJOR": feature_set.minor_per_major,
-        "PRIOR_SUM": feature_set.prior_sum_minor,
-        "CLEAN_MAX": feature_set.clean_max_minor,
-        "CLEAN_RATIO": feature_set.clean_max_ratio,
-        "WARM_UP": feature_set.clean_warm_up,
-        "HOT_RATIO": feature_set.hot_ratio,
-        "CUSTOMER_WINDOW": feature_set.customer_window_ms,
-        "TERMINAL_WINDOW": feature_set.terminal_window_ms,
-        "LATENESS": feature_set.lateness_ms,
-        "LABEL_DELAY": feature_set.label_delay_ms,
-        "NONE_DAYS": feature_set.none_days,
-        "UNKNOWN_DAYS": feature_set.unknown_days,
-        "NO_RUN_DAYS": feature_set.no_run_days,
-    }
-    return "".join(f"local {name} = {value!r}\n" for name, value in values.items())
-
-
-def apply_blob(meta: str, topic_id: str, slices: Sequence[Slice]) -> bytes:
+def apply_blob(library: Library, meta: str, topic_id: str, slices: Sequence[Slice]) -> bytes:
     """Return the one argument of an apply call: MessagePack of columns, a section per partition."""
+    named = library.other_digests
     sections = [
         (
             part.partition,
@@ -118,20 +109,19 @@ def apply_blob(meta: str, topic_id: str, slices: Sequence[Slice]) -> bytes:
             [transaction.entities.terminal for transaction in part.transactions],
             [transaction.event_time_ms for transaction in part.transactions],
             [transaction.amount_minor for transaction in part.transactions],
-            _digests(part.transactions),
+            _digests([transaction.transaction_id for transaction in part.transactions]),
+            _digests([each.entities.customer for each in part.transactions if named]),
+            _digests([each.entities.terminal for each in part.transactions if named]),
         )
         for part in slices
     ]
     return _encode((meta, topic_id, sections))
 
 
-def _digests(records: Sequence[Transaction | Feedback]) -> msgspec.Raw:
-    """Return the id digests as one MessagePack string: the server's decoder knows no binary type."""
-    return msgspec.Raw(
-        b"\xdb"
-        + (8 * len(records)).to_bytes(4, "big")
-        + b"".join([id_digest(record.transaction_id) for record in records])
-    )
+def _digests(names: Sequence[str]) -> msgspec.Raw:
+    """Return digests as one MessagePack string: the server's decoder knows no binary type."""
+    length = (8 * len(names)).to_bytes(4, "big")
+    return msgspec.Raw(b"\xdb" + length + b"".join([id_digest(name) for name in names]))
 
 
 def label_blob(
@@ -148,18 +138,21 @@ def label_blob(
         last_offset,
         -1,
         list(offsets),
+        [label.entities.customer for label in labels],
         [label.entities.terminal for label in labels],
         [label.event_time_ms for label in labels],
-        _digests(labels),
+        _digests([label.transaction_id for label in labels]),
         [label.labelled_at_ms for label in labels],
         [_LABEL_CODES[label.label] for label in labels],
     )
     return _encode((meta, topic_id, section))
 
 
-def read_replies(reply: bytes, repeated: Sequence[int], slices: Sequence[Slice]) -> Applied:
+def read_replies(
+    library: Library, reply: bytes, repeated: Sequence[int], slices: Sequence[Slice]
+) -> Applied:
     """Return the arrays in a reply; the first `repeated[i]` rows of slice i are stored replies."""
-    rows = np.frombuffer(reply, _REPLY) if reply else np.empty(0, _REPLY)
+    rows = np.frombuffer(reply, library.reply) if reply else np.empty(0, library.reply)
     redelivered = np.concatenate(
         [np.arange(len(part.offsets)) < n for part, n in zip(slices, repeated, strict=True)]
         or [np.empty(0, np.bool_)]

@@ -24,7 +24,7 @@ class FeatureServer:
         """Wrap a client; use `connect`, which also checks the server."""
         self.client = client
         self.address = address
-        self._library = library
+        self.library = library
 
     @classmethod
     def connect(
@@ -67,7 +67,7 @@ class FeatureServer:
         Raises:
             FraudstreamError: as `feature_errors` says.
         """
-        name = f"{function}_{self._library.id}"
+        name = f"{function}_{self.library.id}"
         with self.translated(topic_id):
             try:
                 return self.client.fcall(name, len(keys), *keys, *arguments)
@@ -125,8 +125,8 @@ class FeatureServer:
             )
 
     def _load_library(self) -> None:
-        if not self.client.function_list(library=self._library.name):
-            self.client.function_load(self._library.text, replace=True)
+        if not self.client.function_list(library=self.library.name):
+            self.client.function_load(self.library.text, replace=True)
 
 
 def _address(redis_url: str) -> str:

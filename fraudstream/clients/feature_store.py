@@ -44,6 +44,7 @@ class FeatureStore:
         """Wrap a state; use `connect`, which also checks the server."""
         self.state = state
         self._server = state.server
+        self._library = state.server.library
         self._seen_seq = 0
 
     @classmethod
@@ -102,9 +103,11 @@ class FeatureStore:
             DependencyUnreachable: the server does not answer, or refuses to write for now.
         """
         if not slices:
-            return read_replies(b"", [], [])
-        reply: Any = self._call("apply", topic_id, apply_blob(self.state.text, topic_id, slices))
-        applied = read_replies(reply[0], reply[1:], slices)
+            return read_replies(self._library, b"", [], [])
+        reply: Any = self._call(
+            "apply", topic_id, apply_blob(self._library, self.state.text, topic_id, slices)
+        )
+        applied = read_replies(self._library, reply[0], reply[1:], slices)
         self._seen_seq = max(self._seen_seq, int(applied.apply_seq.max(initial=0)))
         return applied
 
@@ -115,7 +118,7 @@ class FeatureStore:
             StateInDoubt: it is not, or may lack something.
             DependencyUnreachable: the server does not answer.
         """
-        self._call("apply", "", apply_blob(self.state.text, "", []))
+        self._call("apply", "", apply_blob(self._library, self.state.text, "", []))
 
     def apply_labels(
         self,
@@ -139,7 +142,7 @@ class FeatureStore:
 
     def pack_fold(self, topic_id: str, slices: Sequence[Slice]) -> bytes:
         """Return slices as `fold` takes them; may be called in another thread."""
-        return apply_blob(self.state.text, topic_id, slices)
+        return apply_blob(self._library, self.state.text, topic_id, slices)
 
     def fold(self, topic_id: str, packed: bytes) -> int:
         """Apply records that the group has committed before, without replies; return how many were new.

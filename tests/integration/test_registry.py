@@ -14,7 +14,7 @@ from fraudstream.clients.clock import now_ms
 from fraudstream.clients.inference import load_model
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
-from fraudstream.core.feature_set import NINE, FeatureSet
+from fraudstream.core.feature_set import NINE
 from fraudstream.core.model import CHAMPION, PREVIOUS, ModelVersion, model_name
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings, make_settings
@@ -198,7 +198,9 @@ def test_versions_that_fail_a_check_are_not_promoted(topics: Settings, published
     with pytest.raises(FraudstreamError, match=f"version 9 of {name} does not exist"):
         promote(topics, registry, order("9"), feature_set=NINE)
     with pytest.raises(Refused, match="feature set"):
-        promote(topics, registry, order("1"), feature_set=FeatureSet(hot_ratio=4.0))
+        promote(
+            topics, registry, order("1"), feature_set=msgspec.structs.replace(NINE, hot_ratio=4.0)
+        )
     registry.set_tag(name, "1", key="sha256", value="0" * 64)
     with pytest.raises(Refused, match="digest"):
         promote(topics, registry, order("1"), feature_set=NINE)

@@ -71,7 +71,7 @@ def test_a_file_that_is_no_onnx_is_refused() -> None:
 
 
 def test_another_feature_set_is_refused() -> None:
-    other = FeatureSet(hot_ratio=4.0)
+    other = msgspec.structs.replace(NINE, hot_ratio=4.0)
 
     with pytest.raises(Refused, match=f"feature set: .*{NINE.hash}.*{other.hash}"):
         load(sample().exported.onnx_bytes, feature_set=other)

@@ -84,7 +84,7 @@ def test_the_page_of_an_alert_has_every_part() -> None:
         "amount_ratio 24.4 2 +5.6",
         "terminal_days_since_genuine 0.75 2 -0.3",
         "score 0.581055",
-        "feature set 5577192cf31f9e22",
+        "feature set 44df9c1ad927d62b",
         "duplicate of none",
         "apply_seq 41742",
         "waiting in Kafka 5.0 ms",

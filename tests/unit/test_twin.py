@@ -1,12 +1,15 @@
 """The plain Python twin against answers worked out by hand."""
 
+import msgspec
 import numpy as np
 import pytest
 
-from fraudstream.core.feature_set import DAY_MS, NINE, FeatureSet
+from fraudstream.core.feature_set import DAY_MS, NINE
 from fraudstream.core.transaction import Feedback
 from fraudstream.core.twin import Twin, TwinReply
 from tests.feature_cases import CASES, Case, pay
+from tests.window_cases import CASES as WINDOW_CASES
+from tests.window_cases import KINDS
 
 
 def replies(case: Case, twin: Twin) -> list[TwinReply]:
@@ -74,7 +77,7 @@ def test_later_than_the_lateness_is_told_and_beyond_retention_is_not_stored(
 
 
 def test_the_parameters_of_the_set_are_used() -> None:
-    patient = FeatureSet(label_delay_ms=8 * DAY_MS)
+    patient = msgspec.structs.replace(NINE, label_delay_ms=8 * DAY_MS)
     case = next(
         case for case in CASES if case.name == "unlabelled, it is genuine from exactly 7 days on"
     )
@@ -85,3 +88,12 @@ def test_every_feature_is_a_float32() -> None:
     for case in CASES:
         for reply in replies(case, Twin()):
             assert [float(np.float32(x)) for x in reply.features] == list(reply.features)
+
+
+@pytest.mark.parametrize("case", WINDOW_CASES, ids=lambda case: case.name)
+def test_the_twin_gives_the_answer_of_windows_worked_out_by_hand(case: Case) -> None:
+    last = replies(case, Twin(KINDS))[-1]
+    found = dict(zip(KINDS.features, last.features, strict=True))
+    assert {name: found[name] for name in case.want} == {
+        name: float(np.float32(value)) for name, value in case.want.items()
+    }

@@ -1,0 +1,1 @@
+"""`fraudstream bench`: what the product costs, measured in one run, beside the usual ways of doing it."""

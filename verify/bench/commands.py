@@ -1,0 +1,68 @@
+"""`fraudstream bench features`."""
+
+import click
+from rich.console import Console
+
+from fraudstream.clients.report_file import json_option, write_json
+from verify.bench.features import FeatureBench, measure
+from verify.bench.peers import Peer
+
+
+@click.group()
+def bench() -> None:
+    """What the product costs, measured on servers of the benchmark's own."""
+
+
+@bench.command()
+@click.option(
+    "--hot-entries",
+    type=click.IntRange(60, 1_000_000),
+    default=1_000_000,
+    show_default=True,
+    help="Live entries of the hottest terminal.",
+)
+@json_option
+def features(json_file: str | None, hot_entries: int) -> None:
+    """Measure the feature store: CPU a transaction, memory a card, hot terminals, the usual ways.
+
+    Server figures are CPU time from INFO. No other server is touched.
+
+    \b
+    Examples:
+      fraudstream bench features
+      fraudstream bench features --hot-entries 100000 --json -
+    """
+    console = Console(stderr=True)
+    with console.status("starting a server") as status:
+        report = measure(hot_entries, lambda text: status.update(f"measuring: {text}"))
+    if json_file:
+        write_json(report, json_file)
+    if json_file != "-":
+        _tell(report)
+
+
+def _tell(report: FeatureBench) -> None:
+    click.echo(
+        f"{report.customers:,} customers, {report.terminals:,} terminals, {report.live_entries} live "
+        f"entries each, labels on, batches of {report.batch}"
+    )
+    nine, windows = report.nine_features, report.three_windows
+    _line("nine features", nine.server_us_per_tx, nine.client_us_per_tx)
+    _line("three windows, one entity", windows.server_us_per_tx, windows.client_us_per_tx)
+    for name, peer in report.peers.items():
+        _peer(name, peer)
+    click.echo(f"memory: {report.memory_bytes_per_card:,} bytes a card")
+    for point in report.hot_terminal_curve:
+        click.echo(
+            f"terminal with {point.live:>9,} live entries: {point.server_us_per_tx:6.1f} us in order, "
+            f"{point.late_server_us_per_tx:7.1f} us late"
+        )
+    click.echo(f"the hottest costs {report.hot_terminal_ratio} times the one with 60")
+
+
+def _peer(name: str, peer: Peer) -> None:
+    _line(name.replace("_", " "), peer.server_us_per_tx, peer.client_us_per_tx)
+
+
+def _line(name: str, server_us: float, client_us: float) -> None:
+    click.echo(f"{name}: server {server_us:.1f} us, client {client_us:.1f} us a transaction")
