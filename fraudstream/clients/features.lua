@@ -478,13 +478,12 @@ local function fill_others(e, t, in_order, part, k, other)
     local run = plan.runs[at]
     local limit = t - run.length
     local from, i = part, k
-    if newest_label(e) <= t - LABEL_DELAY_MS then -- nothing younger than the label delay is confirmed
-      if in_order then
-        from, i = e.large and part_at(e, h[run.cursor.start]) or part, h[run.cursor.index]
-      elseif e.large then
-        from = part_until(e, t - LABEL_DELAY_MS)
-        i = from and from.n
-      end
+    local confirmed, labelled = t - LABEL_DELAY_MS, newest_label(e)
+    if in_order and labelled <= confirmed then -- nothing younger than the label delay is confirmed
+      from, i = e.large and part_at(e, h[run.cursor.start]) or part, h[run.cursor.index]
+    elseif e.large and labelled < t then -- nothing younger than the newest label is
+      from = part_until(e, labelled > confirmed and labelled or confirmed)
+      i = from and from.n
     end
     run.length_now, run.first, run.genuine = walk_back(e, t, limit > floor_t and limit or floor_t, from, i)
   end
