@@ -58,7 +58,7 @@ def moving(second: float, *, points: int = 120) -> Picture:
         story=(
             "   0.0 s  generating 75 days of transactions (seed 7)",
             "  14.8 s  replaying 152,345 past transactions unpaced; no model yet, features are logged",
-            "  31.0 s  the champion found 87% of 131 frauds that it had not seen before",
+            "  31.0 s  fitted on the days before, it found 87% of 131 frauds that it had not seen",
             f"  74.3 s  {fallen} of these days",
             " 108.9 s  retraining from what was served, while traffic goes on",
             f" {121.4 + now:.1f} s  version 2 serves, from one batch to the next",

@@ -1,4 +1,4 @@
-"""The file that `--json FILE` names: looked at before the work starts, written when it is done."""
+"""A file that an option such as `--json FILE` names: looked at before the work, written after it."""
 
 import os
 from pathlib import Path
@@ -11,9 +11,13 @@ from fraudstream.core.printable import printable_json
 
 
 class ReportFile(click.ParamType):
-    """A path that can be written, or - for standard output; looking at it makes no file."""
+    """A path that can be written; looking at it makes no file. `takes_output`: - is standard output."""
 
     name = "file"
+
+    def __init__(self, option: str = "--json", *, takes_output: bool = True) -> None:
+        self.option = option
+        self.takes_output = takes_output
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the path as given.
@@ -22,14 +26,16 @@ class ReportFile(click.ParamType):
             SettingsError: no file can be written there.
         """
         path = Path(value)
-        if value == "-":
+        if value == "-" and self.takes_output:
             return value
         if path.is_dir():
-            raise SettingsError(f"--json {value} is a folder: name a file in it")
+            raise SettingsError(f"{self.option} {value} is a folder: name a file in it")
         if not path.parent.is_dir():
-            raise SettingsError(f"--json {value}: there is no folder {path.parent}: make it first")
+            raise SettingsError(
+                f"{self.option} {value}: there is no folder {path.parent}: make it first"
+            )
         if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise SettingsError(f"--json {value} cannot be written: choose another file")
+            raise SettingsError(f"{self.option} {value} cannot be written: choose another file")
         return value
 
 
@@ -53,7 +59,16 @@ def write_json(report: object, target: str) -> None:
     if target == "-":
         click.echo(text)
         return
+    write_file(text + "\n", target, option="--json")
+
+
+def write_file(text: str, target: str, *, option: str) -> None:
+    """Write text as UTF-8 into the file that an option named.
+
+    Raises:
+        SettingsError: the file cannot be written any more.
+    """
     try:
-        Path(target).write_text(text + "\n")
+        Path(target).write_text(text, encoding="utf-8")
     except OSError as exc:
-        raise SettingsError(f"--json {target} cannot be written ({exc.strerror})") from exc
+        raise SettingsError(f"{option} {target} cannot be written ({exc.strerror})") from exc

@@ -42,10 +42,11 @@ class BadRecord(FraudstreamError):
 
 
 class Ended(KeyboardInterrupt):
-    """A command is to end: SIGTERM, SIGHUP, or nobody can read any more what it says.
+    """A command is to end: SIGTERM, SIGHUP, SIGQUIT, or nobody can read any more what it says.
 
     A KeyboardInterrupt, so that whatever cleans up after Ctrl-C cleans up after these, too. `exit_code` is
-    that of a process which the signal ended: 143 (SIGTERM), 129 (SIGHUP, terminal gone), 141 (reader gone).
+    that of a process which the signal ended: 143 (SIGTERM), 129 (SIGHUP, terminal gone), 131 (SIGQUIT),
+    141 (reader gone).
     """
 
     def __init__(self, why: str, signum: int) -> None:

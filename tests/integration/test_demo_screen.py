@@ -161,7 +161,13 @@ def test_the_view_follows_the_size_of_the_terminal() -> None:
 
 @pytest.mark.parametrize(
     ("how", "status"),
-    [("Ctrl-C", 130), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    [
+        ("Ctrl-C", 130),
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        (signal.SIGHUP, 129),
+        (signal.SIGQUIT, 131),
+    ],
 )
 def test_a_signal_ends_the_story_cleanly_and_gives_the_terminal_back(
     how: str | signal.Signals, status: int

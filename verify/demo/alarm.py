@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 
 from fraudstream.core.errors import Ended
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WAKE = signal.SIGTERM
 """The signal by which another thread interrupts the main one, also while that waits for something."""
 

@@ -4,11 +4,17 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 
 import click
 from rich.console import Console
 
-from fraudstream.clients.report_file import json_option, write_json
+from fraudstream.clients.report_file import (
+    ReportFile,
+    json_option,
+    write_file,
+    write_json,
+)
 from fraudstream.core.errors import Ended
 from fraudstream.core.settings import Settings
 from verify.demo import view
@@ -54,7 +60,7 @@ PICTURE_SIZE = (110, 36)
 @click.option("--plain", is_flag=True, help="Lines instead of the live view, also at a terminal.")
 @click.option(
     "--picture",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=ReportFile("--picture", takes_output=False),
     metavar="FILE",
     help="Save the last picture of the live view as SVG.",
 )
@@ -71,14 +77,15 @@ def demo(  # noqa: PLR0913 - one argument an option
     leave: bool,
     keep: bool,
     plain: bool,
-    picture: Path | None,
+    picture: str | None,
     json_file: str | None,
 ) -> None:
     """Replay, score, train, alert, retrain, swap: the whole system on real servers, in three minutes.
 
     Starts Kafka, a Redis-compatible server and MLflow as child processes, replays history, trains a first
     model from the features that were logged, promotes it, and replays live transactions. Everything
-    lives in <state_dir>/demo and is removed at the end. The scenarios:
+    lives in <state_dir>/demo; the servers and what they hold are removed at the end, logs and the generated
+    file stay. The scenarios:
 
     \b
       drift   a new kind of fraud sets in; recall falls; a retrained model brings it back
@@ -100,7 +107,7 @@ def demo(  # noqa: PLR0913 - one argument an option
         check_data(chosen)
     # With --plain rich takes the terminal for none, and lines are what is shown there.
     console = Console(stderr=True, highlight=False, force_terminal=False if plain else None)
-    stays = not leave and sys.stdin.isatty() and sys.stderr.isatty()
+    stays = not leave and all(each and each.isatty() for each in (sys.stdin, sys.stderr))
     options = Options(
         scenario=chosen, data=data, seed=seed, rate=rate or chosen.rate, live=live, keep=keep
     )
@@ -114,11 +121,11 @@ def demo(  # noqa: PLR0913 - one argument an option
 
         def hold(summary: Summary) -> None:
             screen.leave()
-            if picture is not None:
-                picture.write_text(view.svg(board.picture(), *PICTURE_SIZE))
             report(summary, json_file)
+            if picture is not None:
+                write_file(view.svg(board.picture(), *PICTURE_SIZE), picture, option="--picture")
             if stays:
-                stay(settings, board.picture().last_alerts, tell)
+                stay(settings, board.picture().last_alerts, keep=keep, tell=tell)
 
         try:
             run(demo_settings(settings), options, board, tell, hold)
@@ -141,12 +148,18 @@ def report(summary: Summary, json_file: str | None) -> None:
         Console().print(table(summary))
 
 
-def stay(settings: Settings, alerts: Sequence[AlertLine], tell: Callable[[str], None]) -> None:
+def stay(
+    settings: Settings,
+    alerts: Sequence[AlertLine],
+    *,
+    keep: bool,
+    tell: Callable[[str], None],
+) -> None:
     """Wait with the servers up until Ctrl-C; tell what to look around with."""
     tell("the servers are still up: look around from another terminal, as in")
     for words in worth_a_look(alerts):
         tell(f"  {prefix(settings)} {words}")
-    tell("Ctrl-C ends them")
+    tell("Ctrl-C ends this command; they stay" if keep else "Ctrl-C ends them")
     signal.pause()
 
 
@@ -159,4 +172,4 @@ def worth_a_look(alerts: Sequence[AlertLine]) -> list[str]:
 def prefix(settings: Settings) -> str:
     """Return the beginning of a command line that speaks to the demo's servers."""
     demo = demo_settings(settings)
-    return f".venv/bin/fraudstream --set environment=demo --set state_dir={demo.state_dir}"
+    return f".venv/bin/fraudstream --set environment=demo --set state_dir={quote(demo.state_dir)}"

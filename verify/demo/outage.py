@@ -51,6 +51,21 @@ class Outages:
             self._kill(victim)
             self._open = victim, self._board.elapsed_s, now_ms()
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether what was killed last is not seen back yet."""
+        return self._open is not None
+
+    def end(self) -> None:
+        """Note what was not seen back, now that no more transactions come, and what was not done any more."""
+        if self._open is not None:
+            victim, at_s, _ = self._open
+            self.done.append(Outage(victim, round(at_s, 1), None))
+            self._tell(f"the stream ended before a score came after the {victim} was killed")
+            self._open = None
+        for _, victim in self._plan:
+            self._tell(f"the stream ended before the {victim} was to be killed")
+
     def _kill(self, victim: str) -> None:
         if victim == "worker":
             self._children.stop("scorer", signal.SIGKILL)

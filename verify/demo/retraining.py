@@ -6,7 +6,10 @@ from fraudstream.core.evaluation import Share
 from fraudstream.core.feature_set import DAY_MS
 
 SIGNIFICANT = 2.6
-"""Standard errors between promised and present recall that raise the alarm: chance does so once in 200."""
+"""Standard errors between promised and present recall that raise the alarm.
+
+Of independent frauds chance does so once in 200 looks; they come in series, and it looks often: it is more.
+"""
 FEWEST_FRAUDS = 50
 AGAIN_AFTER_MS = 2 * DAY_MS
 """A retraining whose version did not pass its checks is repeated with so much more of the stream."""

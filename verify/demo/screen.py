@@ -83,7 +83,15 @@ def open_screen(
 
 def _can_show_pictures(console: Console) -> bool:
     fd = _descriptor(console)
-    return console.is_interactive and fd >= 0 and os.isatty(fd)
+    return console.is_interactive and fd >= 0 and os.isatty(fd) and _is_in_front(fd)
+
+
+def _is_in_front(fd: int) -> bool:
+    """Tell whether the terminal is ours to paint on: not while this runs in the background of a shell."""
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:  # not our controlling terminal: nobody else's shell is there
+        return True
 
 
 def _descriptor(console: Console) -> int:

@@ -127,7 +127,7 @@ class Story:
         recall = contract.metrics["alert_recall"]
         self._board.promised_recall = recall
         self._tell(
-            f"the champion found {recall:.0%} of {frauds} frauds that it had not seen before"
+            f"fitted on the days before, it found {recall:.0%} of {frauds} frauds that it had not seen"
         )
         return share(round(recall * frauds), frauds)
 
@@ -152,6 +152,8 @@ class Story:
             raise self._children.failure("live", "replay")
         seconds, cpu_s = monotonic_s() - began, process_cpu_s() - cpu_s
         self._await_seen(observer)
+        self._outages.look(1.0)
+        self._outages.end()
         return seconds, cpu_s / seconds
 
     def _watch(self, observer: Observer) -> None:
@@ -276,7 +278,8 @@ class Story:
         )
 
     def _swaps(self) -> int:
-        """Return how many swaps stand in the audit topic."""
+        """Return how often one version took over from another, by the audit topic; the first is no swap."""
         with Log(self._settings) as log:
             events = [msgspec.json.decode(r.value or b"") for r in log.records("audit")]
-        return sum(event["event"] == "swap" for event in events)
+        served = {event["model_version"] for event in events if event["event"] == "swap"}
+        return max(len(served) - 1, 0)

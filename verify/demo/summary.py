@@ -8,11 +8,14 @@ from verify.demo.periods import Period, Retrained
 
 
 class Outage(msgspec.Struct, frozen=True):
-    """What was killed, at which second, and seconds until a transaction sent afterwards had its score."""
+    """What was killed, at which second, and seconds until a transaction sent afterwards had its score.
+
+    None: the stream ended before there was one.
+    """
 
     killed: str
     at_s: float
-    recovered_s: float
+    recovered_s: float | None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,8 +115,13 @@ def _alone(s: Summary) -> dict[str, str]:
 def _killed(s: Summary) -> dict[str, str]:
     if not s.outages:
         return {}
-    each = (f"{o.killed} at {o.at_s:.0f} s, back after {o.recovered_s:.1f} s" for o in s.outages)
-    return {"killed": "; ".join(each)}
+    return {"killed": "; ".join(f"{o.killed} at {o.at_s:.0f} s, {_back(o)}" for o in s.outages)}
+
+
+def _back(outage: Outage) -> str:
+    if outage.recovered_s is None:
+        return "not seen back before the stream ended"
+    return f"back after {outage.recovered_s:.1f} s"
 
 
 def _pause(s: Summary) -> str:
