@@ -23,7 +23,7 @@ from fraudstream.core.feature_set import DAY_MS, NINE
 from fraudstream.core.transaction import Feedback
 from producer.generator import generate, make_parameters
 from producer.sources import event_times, feedback, labels
-from trainer.build import build, labels_in_force
+from trainer.build import build, labels_in_force, newest
 from trainer.fit import fit
 from verify.demo.periods import share_of, truth_of
 
@@ -131,9 +131,11 @@ def alerts(stream: Stream, day: int) -> Bools:
         label_delay_ms=NINE.label_delay_ms,
         days=WINDOW_DAYS,
     )
-    served = fit(mature.features, mature.labels, seed=0).probabilities(stream.log.features)
-    now = (stream.day < day) & (stream.day >= day - NINE.label_delay_ms / DAY_MS)
-    threshold = threshold_for_rate(served[now].astype(np.float32), alerts_per_1000=ALERTS_PER_1000)
+    fitted = fit(mature.features, mature.labels, seed=0)
+    now = newest(stream.log, as_of_ms=as_of_ms, label_delay_ms=NINE.label_delay_ms)
+    scores = fitted.probabilities(now).astype(np.float32)
+    threshold = threshold_for_rate(scores, alerts_per_1000=ALERTS_PER_1000)
+    served = fitted.probabilities(stream.log.features)
     alerted: Bools = served.astype(np.float32) >= threshold
     return alerted
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from fraudstream.clients.topic_admin import create_topics
 from fraudstream.core.settings import Settings, make_settings
 from fraudstream.stack import embedded
+from tests.feature_streams import Connect, connections
 from verify.ledger import Log
 
 REPOSITORY = Path(__file__).parents[1]
@@ -70,6 +72,20 @@ def log(topics: Settings) -> Iterator[Log]:
     """The topics of the test as an independent reader sees them."""
     with Log(topics) as reader:
         yield reader
+
+
+@pytest.fixture
+def connect(settings: Settings) -> Iterator[Connect]:
+    """What connects feature stores to the test's environment, and closes them at its end."""
+    with connections(settings) as make:
+        yield make
+
+
+@pytest.fixture
+def server(settings: Settings) -> Iterator[Redis]:
+    """A client of its own to the server of the features."""
+    with Redis.from_url(settings.redis_url) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

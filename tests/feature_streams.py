@@ -16,6 +16,7 @@ LABELS: tuple[Label, ...] = ("fraud", "fraud", "genuine", "unsure")
 
 
 Connect = Callable[..., FeatureStore]
+TOPIC = "transactions-id"
 
 
 @contextmanager

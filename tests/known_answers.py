@@ -10,9 +10,7 @@ from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.transaction import Feedback
 from fraudstream.core.twin import TwinReply
 from tests.feature_cases import Case
-from tests.feature_streams import Connect, one, rows, send_labels
-
-TOPIC = "transactions-id"
+from tests.feature_streams import TOPIC, Connect, one, rows, send_labels
 
 
 def last_reply(case: Case, store: FeatureStore) -> TwinReply:

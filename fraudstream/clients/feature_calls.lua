@@ -202,6 +202,24 @@ local function write_all(entities, keys, sets)
   end
 end
 
+-- Number of the first offsets that are not above the mark: they were applied before.
+local function known_until(offsets, mark)
+  local known = 0
+  while known < #offsets and offsets[known + 1] <= mark do
+    known = known + 1
+  end
+  return known
+end
+
+-- Puts the section's new mark and the replies to keep into `writes`, if the call goes beyond the mark.
+local function move_mark(section, replies, writes)
+  if section[3] > section.mark then
+    local n = #writes
+    writes[n + 1], writes[n + 2] = section.mark_key, offset_text(section[3])
+    writes[n + 3], writes[n + 4] = section.reply_key, replies
+  end
+end
+
 -- FCALL apply_<library> 2 PREFIX META BLOB SEEN: see FeatureStore.apply. Returns the replies in order and, for each
 -- section, how many of them are repeated.
 local function apply(keys, args)
@@ -231,12 +249,7 @@ local function apply(keys, args)
     seq, replies = compute(section, entities, seq)
     local fresh = concat(replies)
     answers[#answers + 1] = concat(section.again) .. fresh
-    if section[3] > section.mark then
-      writes[#writes + 1] = section.mark_key
-      writes[#writes + 1] = offset_text(section[3])
-      writes[#writes + 1] = section.reply_key
-      writes[#writes + 1] = sub(section.replies, reply_after(section.replies, section[4])) .. fresh
-    end
+    move_mark(section, sub(section.replies, reply_after(section.replies, section[4])) .. fresh, writes)
   end
   if #writes > 0 then
     writes[#writes + 1] = tag .. 'seq'
@@ -261,10 +274,7 @@ local function label(keys, args)
     return 0
   end
   local offsets, customers, terminals, times, digests, labelled_at, codes = unpack_list(section, 5, 11)
-  local known = 0
-  while known < #offsets and offsets[known + 1] <= section.mark do
-    known = known + 1
-  end
+  local known = known_until(offsets, section.mark)
   local writes = { section.mark_key, offset_text(section[3]) }
   section.known = known
   local entities, names = load_entities(tag, { section }, CUSTOMER.labels, TERMINAL.labels)
@@ -298,23 +308,14 @@ local function fold(keys, args)
   end
   local new = 0
   for _, section in ipairs(sections) do
-    local offsets = section[5]
-    section.known = 0
-    while section.known < #offsets and offsets[section.known + 1] <= section.mark do
-      section.known = section.known + 1
-    end
-    new = new + #offsets - section.known
+    section.known = known_until(section[5], section.mark)
+    new = new + #section[5] - section.known
   end
   local entities, names = load_entities(tag, sections, true, TERMINAL.used)
   local writes = {}
   for _, section in ipairs(sections) do
     compute(section, entities, seq)
-    if section[3] > section.mark then
-      writes[#writes + 1] = section.mark_key
-      writes[#writes + 1] = offset_text(section[3])
-      writes[#writes + 1] = section.reply_key
-      writes[#writes + 1] = ''
-    end
+    move_mark(section, '', writes)
   end
   write_all(entities, names, writes)
   return new

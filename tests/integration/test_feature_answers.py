@@ -1,21 +1,12 @@
 """The feature store against answers worked out by hand, and mutants of its library that must fail them."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from fraudstream.clients import feature_store
 from fraudstream.core.feature_set import NINE
-from fraudstream.core.settings import Settings
 from tests.feature_cases import CASES
-from tests.feature_streams import Connect, connections, mutated
+from tests.feature_streams import Connect, mutated
 from tests.known_answers import wrong_cases
-
-
-@pytest.fixture
-def connect(settings: Settings) -> Iterator[Connect]:
-    with connections(settings) as make:
-        yield make
 
 
 def test_the_store_gives_the_answers_worked_out_by_hand(connect: Connect) -> None:

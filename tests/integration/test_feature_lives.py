@@ -21,10 +21,9 @@ from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.transaction import Feedback
 from fraudstream.core.twin import Twin
-from tests.feature_streams import Log, Stream, send_labels
+from tests.feature_streams import TOPIC, Log, Stream, send_labels
 from tests.own_server import Server
 
-TOPIC = "transactions-id"
 WORKERS = st.integers(0, 1)
 PARTITIONS = st.integers(0, 1)
 SOME = st.integers(1, 40)

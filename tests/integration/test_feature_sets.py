@@ -1,7 +1,7 @@
 """Feature sets on a real server: equal to the twin bit for bit, whole or in parts; known answers."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,33 +16,21 @@ from fraudstream.core.twin import Twin, TwinReply
 from tests.feature_cases import answer, pay
 from tests.feature_set_samples import EVERYTHING, SETS
 from tests.feature_streams import (
+    TOPIC,
     Connect,
     Log,
     Stream,
     batches,
-    connections,
     mutated,
     one,
     rows,
     send_labels,
     twin_replies,
 )
-from tests.known_answers import TOPIC, wrong_cases
+from tests.known_answers import wrong_cases
 from tests.window_cases import CASES, KINDS
 
 PARTS_OF = "ROOM, MOST_ROWS = 8, 512"
-
-
-@pytest.fixture
-def connect(settings: Settings) -> Iterator[Connect]:
-    with connections(settings) as make:
-        yield make
-
-
-@pytest.fixture
-def server(settings: Settings) -> Iterator[Redis]:
-    with Redis.from_url(settings.redis_url) as client:
-        yield client
 
 
 def parts_of(most: int, patch: pytest.MonkeyPatch, *more: tuple[str, str]) -> None:

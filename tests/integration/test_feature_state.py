@@ -23,10 +23,9 @@ from fraudstream.clients.feature_store import (
 from fraudstream.clients.snapshot_file import Header, check_file, write_file
 from fraudstream.core.errors import DependencyUnreachable, Refused
 from fraudstream.core.feature_set import NINE
-from tests.feature_streams import Log, Stream, send_labels
+from tests.feature_streams import TOPIC, Log, Stream, send_labels
 from tests.own_server import Server, until
 
-TOPIC = "transactions-id"
 TOPICS = {"transactions": TOPIC, "feedback": "feedback-id"}
 NOW_MS = 1_800_000_000_000
 

@@ -1,7 +1,6 @@
 """The feature store on a real server: equal to the twin bit for bit, contiguous, all or nothing."""
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -28,32 +27,17 @@ from fraudstream.core.transaction import Transaction
 from fraudstream.core.twin import Twin, TwinReply
 from tests.feature_cases import answer, pay
 from tests.feature_streams import (
+    TOPIC,
     Connect,
     Log,
     Stream,
     batches,
-    connections,
     mutated,
     one,
     rows,
     send_labels,
     twin_replies,
 )
-
-TOPIC = "transactions-id"
-
-
-@pytest.fixture
-def connect(settings: Settings) -> Iterator[Connect]:
-    with connections(settings) as make:
-        yield make
-
-
-@pytest.fixture
-def server(settings: Settings) -> Iterator[Redis]:
-    client = Redis.from_url(settings.redis_url)
-    yield client
-    client.close()
 
 
 def state(server: Redis, environment: str, kinds: str = "") -> dict[bytes, bytes]:

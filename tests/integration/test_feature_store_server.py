@@ -14,11 +14,9 @@ from fraudstream.core.errors import DependencyUnreachable, Refused, SettingsErro
 from fraudstream.core.feature_set import DAY_MS, NINE, FeatureSet
 from fraudstream.core.twin import Twin, TwinReply
 from tests.feature_set_samples import SETS
-from tests.feature_streams import Log, Stream, rows, twin_replies
+from tests.feature_streams import TOPIC, Log, Stream, rows, twin_replies
 from tests.own_server import Server, until
 from verify.bench.load import Load
-
-TOPIC = "transactions-id"
 
 
 @pytest.fixture
