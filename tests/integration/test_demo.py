@@ -44,6 +44,7 @@ def test_the_story_recall_falls_and_a_retrained_model_brings_it_back(tmp_path: P
     assert summary.model_versions >= 2
     assert summary.swaps == summary.model_versions - 1, "the first version takes over from none"
     assert summary.swap_longest_pause_ms is not None
+    assert summary.outages == (), "nothing is killed in this scenario"
     calm, before, after = summary.periods
     assert [each.name for each in summary.periods] == ["calm", "before", "after"]
     assert (before.versions, after.versions[0]) == (("1",), "2")

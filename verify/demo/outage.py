@@ -51,13 +51,10 @@ class Outages:
             self._kill(victim)
             self._open = victim, self._board.elapsed_s, now_ms()
 
-    @property
-    def is_open(self) -> bool:
-        """Return whether what was killed last is not seen back yet."""
-        return self._open is not None
-
     def end(self) -> None:
-        """Note what was not seen back, now that no more transactions come, and what was not done any more."""
+        """Note what was not seen back, now that all results are read, and what was not done any more."""
+        if self._open is not None:
+            self._see_back(*self._open)
         if self._open is not None:
             victim, at_s, _ = self._open
             self.done.append(Outage(victim, round(at_s, 1), None))

@@ -152,8 +152,8 @@ class Story:
             raise self._children.failure("live", "replay")
         seconds, cpu_s = monotonic_s() - began, process_cpu_s() - cpu_s
         self._await_seen(observer)
-        self._outages.look(1.0)
-        self._outages.end()
+        if self._options.scenario.outage:
+            self._outages.end()
         return seconds, cpu_s / seconds
 
     def _watch(self, observer: Observer) -> None:
