@@ -324,6 +324,20 @@ _TERMINAL = [
         _NO_RUN | {"terminal_days_since_genuine": 60 - 1 / DAY_MS},
     ),
     Case(
+        "nor does a fraud of then begin a run",
+        [_a, answer(_a, "fraud", 2), pay(60.5)],
+        _NO_RUN | {"terminal_days_since_genuine": 99.0},
+    ),
+    Case(
+        "a millisecond later it does",
+        [
+            pay(0.5, name=_a.transaction_id, plus_ms=1),
+            answer(pay(0.5, name=_a.transaction_id, plus_ms=1), "fraud", 2),
+            pay(60.5),
+        ],
+        _run(1, 60, 200, 99.0),
+    ),
+    Case(
         "a late transaction does not see what came after it",
         [_a, _c, answer(_a, "genuine", 1), answer(_c, "fraud", 2), pay(3), pay(1.5)],
         _NO_RUN | {"terminal_days_since_genuine": 1.0},

@@ -33,6 +33,7 @@ since_first_hot_2d = { entity = "customer", profile = "since_first_hot", window 
 run_20d = { entity = "terminal", profile = "confirmed_run", window = "20d" }
 run_age_9d = { entity = "terminal", profile = "run_age", window = "9d" }
 genuine_before_run_20d = { entity = "terminal", profile = "genuine_before_run", window = "20d" }
+run_2d = { entity = "terminal", profile = "confirmed_run", window = "2d" }
 since_genuine_9d = { entity = "terminal", profile = "since_genuine", window = "9d" }
 terminal_share_7d = { entity = "terminal", profile = "fraud_share", window = "7d" }
 terminal_share_1d = { entity = "terminal", profile = "fraud_share", window = "1d" }

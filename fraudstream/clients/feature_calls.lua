@@ -1,8 +1,9 @@
 -- The calls: marks and replies around the features, one call a batch. The last part of the library.
 --
--- BLOB is MessagePack: [meta, topic id, sections]. A section is an array of columns: 1 partition, 2 previous offset,
--- 3 last offset, 4 committed offset, 5 offsets, 6 customers, 7 terminals, 8 event times, 9 amounts, 10 digests in one
--- string, 11 and 12 the digests of customers and terminals in one string each (empty where no feature needs them).
+-- BLOB is MessagePack: [meta, topic id, customers, terminals, sections]. Customers and terminals are the names in it, each
+-- once. A section is an array of columns: 1 partition, 2 previous offset, 3 last offset, 4 committed offset, 5 offsets,
+-- 6 and 7 places of the customer and the terminal among the names, 8 event times, 9 amounts, 10 digests in one string,
+-- 11 and 12 the digests of customers and terminals in one string each (empty where no feature needs them).
 -- KEYS: 1 what all other keys begin with (seq: last apply_seq, m: marks, r: replies, c: customers, t: terminals),
 -- 2 meta, which must be as it was at connect.
 -- A reply: offset, apply_seq, duplicate_of (8 bytes each), flags (4), the features as float32.
@@ -11,19 +12,8 @@
 
 local REPLY_BYTES = 28 + 4 * FEATURES
 local MOST_ARGUMENTS = 4000 -- of one command: Lua's stack holds 8,000 values
+local KEYS_AT_ONCE = 100 -- to read: the values of one MGET then still lie in the processor's cache
 local proven = {} -- prefixes that were proven to be whole since this server process began; forgotten with it
-
-local function get_all(keys)
-  local values = {}
-  for from = 1, #keys, MOST_ARGUMENTS do
-    local till = from + MOST_ARGUMENTS - 1
-    local part = call('MGET', unpack_list(keys, from, till < #keys and till or #keys))
-    for i = 1, #part do
-      values[keys[from + i - 1]] = part[i]
-    end
-  end
-  return values
-end
 
 -- Writes key, value, key, value, ...; above MOST_ARGUMENTS the server still logs all of a call as one transaction.
 local function set_all(pairs_list)
@@ -41,16 +31,9 @@ end
 -- that the caller was told.
 local function open(keys, meta, topic, sections, seen)
   local tag = keys[1]
-  local wanted = { keys[2], tag .. 'seq' }
-  for _, section in ipairs(sections) do
-    section.mark_key = tag .. 'm:' .. topic .. ':' .. section[1]
-    section.reply_key = tag .. 'r:' .. topic .. ':' .. section[1]
-    wanted[#wanted + 1] = section.mark_key
-    wanted[#wanted + 1] = section.reply_key
-  end
-  local values = get_all(wanted)
-  local seq = tonumber(values[tag .. 'seq'] or '0')
-  if values[keys[2]] ~= meta then
+  local found = call('MGET', keys[2], tag .. 'seq')
+  local seq = tonumber(found[2] or '0')
+  if found[1] ~= meta then
     return nil, 'REPLACED the state is another than at connect'
   elseif not proven[tag] then
     return nil, 'UNPROVEN the server began anew'
@@ -58,8 +41,10 @@ local function open(keys, meta, topic, sections, seen)
     return nil, 'ROLLED_BACK ' .. offset_text(seq)
   end
   for _, section in ipairs(sections) do
-    section.mark = tonumber(values[section.mark_key] or '-1')
-    section.replies = values[section.reply_key] or ''
+    section.mark_key = tag .. 'm:' .. topic .. ':' .. section[1]
+    section.reply_key = tag .. 'r:' .. topic .. ':' .. section[1]
+    local mark, replies = unpack_list(call('MGET', section.mark_key, section.reply_key))
+    section.mark, section.replies = tonumber(mark or '-1'), replies or ''
     if section[2] > section.mark then
       return nil, format('BEHIND %s %s', offset_text(section[1]), offset_text(section.mark))
     end
@@ -100,71 +85,34 @@ local function answer_again(section, out)
   return n
 end
 
--- The entities of the new transactions of all sections, by key, and the keys in order of appearance.
-local function load_entities(tag, sections, with_customers, with_terminals)
-  local customer_prefix, terminal_prefix = tag .. 'c', tag .. 't'
-  local keys, seen, names, plans = {}, {}, {}, {}
-  local function want(names_of, prefix, plan, from)
-    for i = from, #names_of do
-      local name = names_of[i]
-      local key = prefix .. ':' .. name
-      if not seen[key] then
-        local n = #keys + 1
-        seen[key], keys[n], names[n], plans[n] = true, key, name, plan
-      end
-      names_of[i] = key
+-- The entities of these names, in their order.
+local function load_entities(plan, prefix, names)
+  local entities, keys = {}, {}
+  plan.prefix = prefix -- of the keys of parts as well
+  for i = 1, #names do
+    keys[i] = prefix .. ':' .. names[i]
+  end
+  for from = 1, #keys, KEYS_AT_ONCE do
+    local till = from + KEYS_AT_ONCE - 1
+    till = till < #keys and till or #keys
+    local values = call('MGET', unpack_list(keys, from, till))
+    for i = from, till do
+      entities[i] = open_entity(plan, names[i], keys[i], values[i - from + 1])
     end
   end
-  for _, section in ipairs(sections) do
-    if with_customers then
-      want(section[6], customer_prefix, CUSTOMER, section.known + 1)
-    end
-    if with_terminals then
-      want(section[7], terminal_prefix, TERMINAL, section.known + 1)
-    end
-  end
-  local values, entities = get_all(keys), {}
-  for i, key in ipairs(keys) do
-    local plan = plans[i]
-    entities[key] = open_entity(plan, plan == CUSTOMER and customer_prefix or terminal_prefix, names[i], key, values[key])
-  end
-  return entities, keys
+  return entities
 end
 
--- One transaction: its flags, the offset of the first with its id (or -1), and its ratio. The plans have the rest.
-local function apply_one(customer, terminal, t, digest, amount, offset, customer_digest, terminal_digest)
-  local first = customer.h[ROWS] > 0 and first_offset(customer, t, digest) or nil
-  local ratio, unexplained
-  if CUSTOMER.clean then
-    local h = customer.h
-    local n, sum = h[CUSTOMER.clean_n], h[CUSTOMER.clean_sum]
-    ratio = read('<f', pack('<f', amount * (n + 1) / (sum + PRIOR_SUM_MINOR)))
-    unexplained = (amount > CLEAN_MAX_MINOR or ratio > CLEAN_MAX_RATIO) and 0 or 1
-    if not first and amount <= CLEAN_MAX_MINOR and (n < CLEAN_WARM_UP or ratio <= CLEAN_MAX_RATIO) then
-      h[CUSTOMER.clean_n], h[CUSTOMER.clean_sum] = n + 1, sum + amount
-    end
-  end
-  local row = not first and customer_row(t, digest, offset, amount, ratio, terminal_digest) or nil
-  local flags = apply_entity(customer, t, digest, amount, ratio, terminal_digest, row)
-  customer.dirty = customer.dirty or row
-  if terminal then
-    row = not first and terminal_row(t, digest, amount, unexplained, customer_digest) or nil
-    flags = flags + 2 * apply_entity(terminal, t, digest, amount, ratio, customer_digest, row)
-    terminal.dirty = terminal.dirty or row
-  end
-  return flags + (first and DUPLICATE or 0), first or -1, ratio
-end
-
--- Computes the new transactions of one section into the entities; returns the sequence and the new replies.
-local function compute(section, entities, seq)
-  local offsets, customers, terminals = section[5], section[6], section[7]
+-- Applies the new transactions of one section to the entities; returns the sequence and their replies (none if `quiet`).
+local function compute(section, customers, terminals, seq, quiet)
+  local offsets, customer_of, terminal_of = section[5], section[6], section[7]
   local times, amounts, digests = section[8], section[9], section[10]
   local customer_digests, terminal_digests = section[11], section[12]
   local replies = {}
-  local previous = section.mark
+  local previous, last = section.mark, section[3]
   for i = section.known + 1, #offsets do
-    local offset, t, amount, digest = offsets[i], times[i], amounts[i], sub(digests, 8 * i - 7, 8 * i)
-    if offset <= previous or offset > section[3] or #digest ~= 8 then
+    local offset, digest = offsets[i], sub(digests, 8 * i - 7, 8 * i)
+    if offset <= previous or offset > last or #digest ~= 8 then
       error('offsets must rise up to the last one of the batch, each with a digest')
     end
     previous = offset
@@ -172,23 +120,23 @@ local function compute(section, entities, seq)
     if customer_digests ~= '' then
       customer_digest, terminal_digest = sub(customer_digests, 8 * i - 7, 8 * i), sub(terminal_digests, 8 * i - 7, 8 * i)
     end
-    local flags, duplicate_of, ratio =
-      apply_one(entities[customers[i]], entities[terminals[i]], t, digest, amount, offset, customer_digest, terminal_digest)
-    seq = seq + 1
-    replies[#replies + 1] = pack(REPLY, offset, seq, duplicate_of, flags, vector(t, amount, ratio))
+    local flags, duplicate_of = apply_one(customers[customer_of[i]], terminals[terminal_of[i]], times[i], digest,
+      amounts[i], offset, customer_digest, terminal_digest, quiet)
+    if not quiet then
+      seq = seq + 1
+      replies[#replies + 1] = pack_reply(offset, seq, duplicate_of, flags)
+    end
   end
-  return seq, replies
+  return seq, concat(replies)
 end
 
 -- Writes what the entities have changed, after `sets` (key, value, ...).
-local function write_all(entities, keys, sets)
+local function write_all(customers, terminals, sets)
   local ranges, gone = {}, {}
-  for _, key in ipairs(keys) do
-    local e = entities[key]
-    if e.dirty then
-      flush(e, sets, ranges)
-      for _, each in ipairs(e.gone or NONE) do
-        gone[#gone + 1] = each
+  for _, entities in ipairs({ customers, terminals }) do
+    for i = 1, #entities do
+      if entities[i].dirty then
+        flush(entities[i], sets, ranges, gone)
       end
     end
   end
@@ -200,6 +148,8 @@ local function write_all(entities, keys, sets)
   for i = 1, #ranges, 3 do
     call('SETRANGE', ranges[i], ranges[i + 1], ranges[i + 2])
   end
+  give_back(CUSTOMER, customers)
+  give_back(TERMINAL, terminals)
 end
 
 -- Number of the first offsets that are not above the mark: they were applied before.
@@ -220,20 +170,39 @@ local function move_mark(section, replies, writes)
   end
 end
 
--- FCALL apply_<library> 2 PREFIX META BLOB SEEN: see FeatureStore.apply. Returns the replies in order and, for each
--- section, how many of them are repeated.
-local function apply(keys, args)
+-- What the call brings, read and held against the state: sequence, topic and sections, customers' and terminals' names;
+-- or nil and what is wrong.
+local function begin(keys, args)
   if not pack then
     bind()
   end
-  local tag = keys[1]
-  local meta, topic, sections = unpack_list(cmsgpack.unpack(args[1]))
+  local meta, topic, customers, terminals, sections = unpack_list(cmsgpack.unpack(args[1]))
   local seq, wrong = open(keys, meta, topic, sections, args[2])
-  if not seq then
-    return redis.error_reply(wrong)
+  return seq, seq and sections or wrong, customers, terminals
+end
+
+-- Loads the entities of a call's transactions, unless all of them were applied before.
+local function load_both(tag, sections, customers, terminals)
+  local new = 0
+  for _, section in ipairs(sections) do
+    new = new + #section[5] - section.known
   end
-  local repeated = {}
+  if new == 0 then
+    return NONE, NONE, 0
+  end
+  return load_entities(CUSTOMER, tag .. 'c', customers), TERMINAL.used and load_entities(TERMINAL, tag .. 't', terminals) or NONE, new
+end
+
+-- FCALL apply_<library> 2 PREFIX META BLOB SEEN: see FeatureStore.apply. Returns the replies in order and, for each
+-- section, how many of them are repeated.
+local function apply(keys, args)
+  local seq, sections, customer_names, terminal_names = begin(keys, args)
+  if not seq then
+    return redis.error_reply(sections)
+  end
+  local repeated, tag = {}, keys[1]
   for i, section in ipairs(sections) do
+    local wrong
     section.again = {}
     section.known, wrong = answer_again(section, section.again)
     if wrong then
@@ -242,82 +211,69 @@ local function apply(keys, args)
     repeated[i] = section.known
   end
 
-  local entities, names = load_entities(tag, sections, true, TERMINAL.used)
+  local customers, terminals = load_both(tag, sections, customer_names, terminal_names)
   local answers, writes = {}, {}
   for _, section in ipairs(sections) do
-    local replies
-    seq, replies = compute(section, entities, seq)
-    local fresh = concat(replies)
+    local fresh
+    seq, fresh = compute(section, customers, terminals, seq, false)
     answers[#answers + 1] = concat(section.again) .. fresh
     move_mark(section, sub(section.replies, reply_after(section.replies, section[4])) .. fresh, writes)
   end
   if #writes > 0 then
     writes[#writes + 1] = tag .. 'seq'
     writes[#writes + 1] = offset_text(seq)
-    write_all(entities, names, writes)
+    write_all(customers, terminals, writes)
   end
   return { concat(answers), unpack_list(repeated) }
 end
 
 -- FCALL label_<library> 2 PREFIX META BLOB SEEN: see FeatureStore.apply_labels. Returns how many labels were new.
 local function label(keys, args)
-  if not pack then
-    bind()
-  end
-  local tag = keys[1]
-  local meta, topic, section = unpack_list(cmsgpack.unpack(args[1]))
-  local seq, wrong = open(keys, meta, topic, { section }, args[2])
+  local seq, sections, customer_names, terminal_names = begin(keys, args)
   if not seq then
-    return redis.error_reply(wrong)
+    return redis.error_reply(sections)
   end
+  local section, tag = sections[1], keys[1]
   if section[3] <= section.mark then
     return 0
   end
-  local offsets, customers, terminals, times, digests, labelled_at, codes = unpack_list(section, 5, 11)
+  local offsets, customer_of, terminal_of, times, digests, labelled_at, codes = unpack_list(section, 5, 11)
   local known = known_until(offsets, section.mark)
-  local writes = { section.mark_key, offset_text(section[3]) }
-  section.known = known
-  local entities, names = load_entities(tag, { section }, CUSTOMER.labels, TERMINAL.labels)
+  local customers = CUSTOMER.labels and load_entities(CUSTOMER, tag .. 'c', customer_names) or NONE
+  local terminals = TERMINAL.labels and load_entities(TERMINAL, tag .. 't', terminal_names) or NONE
   for i = known + 1, #offsets do
     local digest = sub(digests, 8 * i - 7, 8 * i)
     if #digest ~= 8 then
       error('each label needs a digest')
     end
-    for _, name in ipairs({ CUSTOMER.labels and customers[i] or '', TERMINAL.labels and terminals[i] or '' }) do
-      local e = entities[name]
-      if e and apply_label(e, times[i], digest, labelled_at[i], codes[i]) then
-        e.dirty = true
-      end
+    if CUSTOMER.labels then
+      apply_label(customers[customer_of[i]], times[i], digest, labelled_at[i], codes[i])
+    end
+    if TERMINAL.labels then
+      apply_label(terminals[terminal_of[i]], times[i], digest, labelled_at[i], codes[i])
     end
   end
-  write_all(entities, names, writes)
+  write_all(customers, terminals, { section.mark_key, offset_text(section[3]) })
   return #offsets - known
 end
 
 -- FCALL fold_<library> 2 PREFIX META BLOB: applies what the group has committed before, for a rebuild; nobody waits for
 -- replies, so none are kept and no places are given out. Returns how many transactions were new.
 local function fold(keys, args)
-  if not pack then
-    bind()
-  end
-  local tag = keys[1]
-  local meta, topic, sections = unpack_list(cmsgpack.unpack(args[1]))
-  local seq, wrong = open(keys, meta, topic, sections)
+  local seq, sections, customer_names, terminal_names = begin(keys, args)
   if not seq then
-    return redis.error_reply(wrong)
+    return redis.error_reply(sections)
   end
-  local new = 0
   for _, section in ipairs(sections) do
     section.known = known_until(section[5], section.mark)
-    new = new + #section[5] - section.known
   end
-  local entities, names = load_entities(tag, sections, true, TERMINAL.used)
+  local customers, terminals, new = load_both(keys[1], sections, customer_names, terminal_names)
   local writes = {}
   for _, section in ipairs(sections) do
-    compute(section, entities, seq)
+    compute(section, customers, terminals, seq, true)
     move_mark(section, '', writes)
   end
-  write_all(entities, names, writes)
+  write_all(customers, terminals, writes)
   return new
 end
 

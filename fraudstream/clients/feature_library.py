@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from fraudstream.clients.feature_plan import preamble, vector
+from fraudstream.clients.feature_plan import preamble
+from fraudstream.clients.feature_steps import steps
 from fraudstream.core.feature_set import FeatureSet, id_digest
 from fraudstream.core.transaction import Feedback, Label, Transaction
 
@@ -55,7 +56,7 @@ class Applied:
 
 
 class Library(msgspec.Struct, frozen=True):
-    """A function library: `id` names it and its two functions, `text` is what FUNCTION LOAD takes.
+    """A function library: `id` names it and its functions, `text` is what FUNCTION LOAD takes.
 
     `width` features a reply; `other_digests`: whether its calls bring the digests of the entities' names.
     """
@@ -76,14 +77,19 @@ class Library(msgspec.Struct, frozen=True):
         return np.dtype([*_HEAD, ("features", "<f4", (self.width,))])
 
 
-SOURCES = ("feature_rows.lua", "features.lua", "feature_calls.lua")
+BEFORE = ("feature_rows.lua", "feature_parts.lua", "feature_changes.lua", "features.lua")
+AFTER = ("feature_events.lua", "feature_calls.lua")
+"""What stands before and after the functions that are made for a feature set."""
 
 
 def library_source(feature_set: FeatureSet) -> str:
-    """Return the Lua made for a feature set: parameters and plans, library, list of features, calls."""
+    """Return the Lua made for a feature set: parameters and plans, rows, its windows and features, calls."""
     package = resources.files("fraudstream.clients")
-    rows, definitions, calls = [(package / name).read_text(encoding="utf-8") for name in SOURCES]
-    return "\n".join((preamble(feature_set), rows, definitions, vector(feature_set), calls))
+
+    def text(names: Sequence[str]) -> list[str]:
+        return [(package / name).read_text(encoding="utf-8") for name in names]
+
+    return "\n".join((preamble(feature_set), *text(BEFORE), steps(feature_set), *text(AFTER)))
 
 
 def build_library(feature_set: FeatureSet, source: str | None = None) -> Library:
@@ -95,9 +101,26 @@ def build_library(feature_set: FeatureSet, source: str | None = None) -> Library
     return Library(library_id, header + body, len(feature_set.features), other)
 
 
+class _Places:
+    """Names in the order in which they first come; each has its place from 1."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, int] = {}
+
+    def of(self, names: Sequence[str]) -> list[int]:
+        """Return the places of names."""
+        found = self._found
+        return [found.setdefault(name, len(found) + 1) for name in names]
+
+    def names(self) -> list[str]:
+        """Return the names in order."""
+        return list(self._found)
+
+
 def apply_blob(library: Library, meta: str, topic_id: str, slices: Sequence[Slice]) -> bytes:
     """Return the one argument of an apply call: MessagePack of columns, a section per partition."""
     named = library.other_digests
+    customers, terminals = _Places(), _Places()
     sections = [
         (
             part.partition,
@@ -105,8 +128,8 @@ def apply_blob(library: Library, meta: str, topic_id: str, slices: Sequence[Slic
             part.last_offset,
             part.committed_offset,
             part.offsets,
-            [transaction.entities.customer for transaction in part.transactions],
-            [transaction.entities.terminal for transaction in part.transactions],
+            customers.of([each.entities.customer for each in part.transactions]),
+            terminals.of([each.entities.terminal for each in part.transactions]),
             [transaction.event_time_ms for transaction in part.transactions],
             [transaction.amount_minor for transaction in part.transactions],
             _digests([transaction.transaction_id for transaction in part.transactions]),
@@ -115,7 +138,7 @@ def apply_blob(library: Library, meta: str, topic_id: str, slices: Sequence[Slic
         )
         for part in slices
     ]
-    return _encode((meta, topic_id, sections))
+    return _encode((meta, topic_id, customers.names(), terminals.names(), sections))
 
 
 def _digests(names: Sequence[str]) -> msgspec.Raw:
@@ -132,20 +155,21 @@ def label_blob(
 ) -> bytes:
     """Return the one argument of a label call; `positions` is (previous_offset, last_offset, offsets)."""
     previous_offset, last_offset, offsets = positions
+    customers, terminals = _Places(), _Places()
     section = (
         0,
         previous_offset,
         last_offset,
         -1,
         list(offsets),
-        [label.entities.customer for label in labels],
-        [label.entities.terminal for label in labels],
+        customers.of([label.entities.customer for label in labels]),
+        terminals.of([label.entities.terminal for label in labels]),
         [label.event_time_ms for label in labels],
         _digests([label.transaction_id for label in labels]),
         [label.labelled_at_ms for label in labels],
         [_LABEL_CODES[label.label] for label in labels],
     )
-    return _encode((meta, topic_id, section))
+    return _encode((meta, topic_id, customers.names(), terminals.names(), [section]))
 
 
 def read_replies(

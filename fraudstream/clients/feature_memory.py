@@ -1,19 +1,21 @@
 """How much memory a feature set will take, worked out from its plan before anything is stored."""
 
-import math
-
 import msgspec
 
-from fraudstream.clients.feature_plan import Plan, plan_of
+from fraudstream.clients.feature_layout import (
+    LABEL_BYTES,
+    MOST_ROWS,
+    ROOM,
+    Plan,
+    plan_of,
+    size_of,
+)
 from fraudstream.core.feature_kinds import ENTITIES, Entity, FeatureSet
 
-ROOM, MOST_ROWS, CELLS, LABEL_BYTES = 8, 512, 6, 21
-"""As in feature_rows.lua."""
 KEY_BYTES = 60
 """Of a key beside name and value: object, length, place in the table, rounding of the allocator."""
 PART_ROWS = 350
 """Rows of a part on average: it is split in halves above MOST_ROWS."""
-_GROUP_BYTES = {"sums": 8, "squares": 16, "extremes": 22, "hot": 22}
 
 
 class EntityMemory(msgspec.Struct, frozen=True):
@@ -51,18 +53,13 @@ def memory_of(
 
 def header_bytes(plan: Plan) -> int:
     """Return the bytes of a header of an entity in one string."""
-    profile = 16 * plan.flags["clean"] + 6 * plan.flags["age"]
-    windows = sum(
-        8 + sum(_GROUP_BYTES.get(group, 0) for group in groups) for groups in plan.windows.values()
-    )
-    return 6 + 4 + 4 + profile + windows + 1
+    return size_of(kind for _, kind in plan.small) + 1
 
 
 def _bytes_each(plan: Plan, live: float, labelled: float, name_bytes: int) -> int:
-    cell_ms = 1 << math.floor(math.log2(plan.retention_ms / CELLS))
-    rows = live * (1 + cell_ms / 2 / plan.retention_ms)
+    rows = live * (1 + plan.cell_ms / 2 / plan.retention_ms)
     labels = rows * labelled * LABEL_BYTES * plan.flags["labels"]
-    key = KEY_BYTES + len("{environment:b0}:v2:incarnat:c:") + name_bytes
+    key = KEY_BYTES + len("{environment:b0}:v3:incarnat:c:") + name_bytes
     if rows <= MOST_ROWS:
         return round((rows + ROOM / 2) * plan.row_bytes + labels + header_bytes(plan) + key)
     parts = rows / PART_ROWS

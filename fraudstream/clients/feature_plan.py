@@ -1,240 +1,87 @@
-"""The part of the Lua library that is made for a feature set: parameters, plans, the vector.
+"""The part of the Lua library that is made for a feature set and stands before the rest: parameters, plans.
 
 `fraudstream features explain NAME --lua` prints it. A plan is a Lua table: what a row of an entity holds,
-what its header keeps, which windows there are; features.lua does only what a plan names. The vector has a
-line for each feature.
+what its header keeps, which windows there are; features.lua does only what a plan names.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 
-import msgspec
-
+from fraudstream.clients.feature_layout import (
+    MOST_ROWS,
+    ROOM,
+    Plan,
+    Window,
+    header_pieces,
+    plan_of,
+    size_of,
+)
 from fraudstream.core.feature_kinds import (
-    CLEAN_KINDS,
     DISTINCT_MOST,
-    HOT_KINDS,
+    ENTITIES,
     PARAMETERS,
-    RUN_KINDS,
-    Entity,
-    Feature,
     FeatureSet,
+    duration_text,
 )
 
-SUMS = frozenset({"sum", "mean", "std"})
-EXTREMES = frozenset({"max", "min"})
-AMOUNTS = SUMS | EXTREMES
-LABELLED = RUN_KINDS | {"fraud_share"}
-_IN_WINDOWS = AMOUNTS | HOT_KINDS | {"count"}
-
-
-class Plan(msgspec.Struct):
-    """What is kept of one entity: fields of a row (name, struct format, bytes), windows by length in ms."""
-
-    entity: Entity
-    fields: list[tuple[str, str, int]]
-    windows: dict[int, set[str]]
-    distincts: list[int]
-    runs: list[int]
-    shares: list[int]
-    flags: dict[str, bool]
-    retention_ms: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Return the bytes of a row."""
-        return sum(size for _, _, size in self.fields)
-
-
-def plan_of(feature_set: FeatureSet, entity: Entity) -> Plan:
-    """Return what must be kept of an entity for the features of a set."""
-    features = feature_set.of_entity(entity)
-    kinds = {each.kind for each in features}
-    delay = feature_set.label_delay_ms
-
-    def lengths(wanted: Iterable[str]) -> list[int]:
-        return sorted({each.window_ms for each in features if each.kind in set(wanted)})
-
-    return Plan(
-        entity=entity,
-        fields=_fields(entity, kinds),
-        windows=_windows(features, delay),
-        distincts=lengths(["distinct"]),
-        runs=lengths(RUN_KINDS),
-        shares=lengths(["fraud_share"]),
-        flags={
-            "used": bool(features) or entity == "customer",
-            "age": "age" in kinds,
-            "previous": "since_last" in kinds,
-            "labels": bool(kinds & LABELLED),
-            "clean": entity == "customer" and _needs_clean(feature_set),
-        },
-        retention_ms=feature_set.retention_ms(entity),
-    )
-
-
-def _needs_clean(feature_set: FeatureSet) -> bool:
-    """Tell whether a feature reads ratios; runs do, since they tell explained frauds from others."""
-    return any(each.kind in CLEAN_KINDS | RUN_KINDS for each in feature_set.definitions)
-
-
-def _fields(entity: Entity, kinds: set[str]) -> list[tuple[str, str, int]]:
-    wanted = [
-        ("t", "I6", 6, True),
-        ("digest", "c8", 8, True),
-        ("offset", "I6", 6, entity == "customer"),
-        ("amount", "I5", 5, bool(kinds & AMOUNTS)),
-        ("ratio", "f", 4, bool(kinds & HOT_KINDS)),
-        ("unexplained", "B", 1, bool(kinds & RUN_KINDS)),
-        ("other", "c8", 8, "distinct" in kinds),
-    ]
-    return [(name, kind, size) for name, kind, size, needed in wanted if needed]
-
-
-def _windows(features: list[Feature], delay_ms: int) -> dict[int, set[str]]:
-    """Return the windows by length, each with the groups of numbers that the header keeps of it."""
-    windows: dict[int, set[str]] = {}
-    for each in features:
-        if each.kind in _IN_WINDOWS:
-            groups = windows.setdefault(each.window_ms, set())
-            groups |= {"asked"}
-            groups |= {"sums"} if each.kind in SUMS else set()
-            groups |= {"squares"} if each.kind == "std" else set()
-            groups |= {"extremes"} if each.kind in EXTREMES else set()
-            groups |= {"hot"} if each.kind in HOT_KINDS else set()
-        if each.kind in LABELLED:
-            windows.setdefault(delay_ms, set())
-        if each.kind == "fraud_share":
-            windows[delay_ms] |= {"asked"}
-            windows.setdefault(delay_ms + each.window_ms, set()).add("asked")
-    return dict(sorted(windows.items()))
+_ENTRY = ("I6", "B", "I4", "I4", "I6")
+"""An entry of the directory: start, level, rows, labels, earliest labelled_at; then sums."""
 
 
 def preamble(feature_set: FeatureSet) -> str:
     """Return parameters and plans as Lua."""
-    plans = {entity: plan_of(feature_set, entity) for entity in ("customer", "terminal")}
     lines = [f"-- Made for feature set {feature_set.name} ({feature_set.hash})."]
     lines += [f"local {name.upper()} = {getattr(feature_set, name)!r}" for name in PARAMETERS]
     lines.append(f"local DISTINCT_MOST = {DISTINCT_MOST}")
     lines.append(f"local FEATURES = {len(feature_set.features)}")
-    lines.append(f"local REPLY = '<i8i8i8I4{'f' * len(feature_set.features)}'")
-    for plan in plans.values():
-        lines += [*_plan_lua(plan, feature_set.label_delay_ms), ""]
-    return "\n".join(lines)
+    lines.append(f"local ROOM, MOST_ROWS = {ROOM}, {MOST_ROWS}")
+    for entity in ENTITIES:
+        plan = plan_of(feature_set, entity)
+        lines += [f"local {entity.upper()} = {{", *_table(plan), "}"]
+    return "\n".join([*lines, ""])
 
 
-def _plan_lua(plan: Plan, delay_ms: int) -> list[str]:
-    """Return a plan as a Lua table."""
-    table, places = plan.entity.upper(), list(plan.windows)
-    lines = [f"local {table} = {{"]
-    lines.append(f"  retention = {plan.retention_ms},")
-    lines.append(f"  row = {plan.row_bytes},")
-    at = 0
-    for name, _, size in plan.fields:
-        if name not in {"t", "digest", "offset"}:
-            lines.append(f"  {'flag' if name == 'unexplained' else name} = {at},")
-        at += size
-    lines += [f"  {name} = true," for name, given in plan.flags.items() if given]
-    lines.append("  windows = {")
-    for length, groups in plan.windows.items():
-        given = "".join(f", {group} = true" for group in sorted(groups))
-        lines.append(f"    {{ length = {length}{given} }},")
-    lines.append("  },")
-    lines.append(
-        "  distincts = {" + _list(f"{{ length = {each} }}" for each in plan.distincts) + "},"
+def _table(plan: Plan) -> Iterator[str]:
+    yield f"  retention = {plan.retention_ms}, cell = {plan.cell}, cell_ms = {plan.cell_ms},"
+    yield f"  row = {plan.row_bytes}," + "".join(
+        f" {lua} = {plan.at(name)},"
+        for name, lua in {
+            "amount": "amount",
+            "ratio": "ratio",
+            "unexplained": "flag",
+            "other": "other",
+        }.items()
+        if plan.at(name) is not None
     )
-    lines.append("  runs = {" + _list(f"{{ length = {each} }}" for each in plan.runs) + "},")
-    lines.append("  shares = {" + _list("{}" for _ in plan.shares) + "},")
-    lines.append("}")
-    inner = places.index(delay_ms) + 1 if delay_ms in places else 0
-    for i, _ in enumerate(plan.runs, start=1):
-        lines.append(f"{table}.runs[{i}].cursor = {table}.windows[{inner}]")
-    for i, each in enumerate(plan.shares, start=1):
-        outer = places.index(delay_ms + each) + 1
-        lines.append(f"{table}.shares[{i}].inner = {table}.windows[{inner}]")
-        lines.append(f"{table}.shares[{i}].outer = {table}.windows[{outer}]")
-    return lines
+    yield from (f"  {name} = true," for name, given in plan.flags.items() if given)
+    yield from _header(plan)
+    entry = [*_ENTRY]
+    entry += ["d", "d", "d", "I5", "I5"] if plan.at("amount") is not None else []
+    entry += ["f"] if plan.at("ratio") is not None else []
+    yield f"  entry = '<{''.join(entry)}', entry_bytes = {size_of(entry)},"
+    yield f"  shortest = {min((each.length_ms for each in plan.windows), default=plan.retention_ms)},"
+    yield f"  whole_rows = {'true' if plan.distincts or plan.shares else 'false'},"
+    yield "  windows = {"
+    yield from (
+        f"    {_window(window)}, -- {duration_text(window.length_ms)}" for window in plan.windows
+    )
+    yield "  },"
 
 
-def _list(items: Iterable[str]) -> str:
-    text = ", ".join(items)
-    return f" {text} " if text else ""
-
-
-def vector(feature_set: FeatureSet) -> str:
-    """Return the Lua that packs rows and lists the features."""
-    lines = ["-- The rows and the features of this set."]
-    for entity, arguments in (
-        ("customer", "t, digest, offset, amount, ratio, other"),
-        ("terminal", "t, digest, amount, unexplained, other"),
-    ):
-        fields = plan_of(feature_set, entity).fields  # type: ignore[arg-type]
-        kinds, names = (
-            "".join(kind for _, kind, _ in fields),
-            ", ".join(name for name, _, _ in fields),
-        )
-        lines += [
-            f"local function {entity}_row({arguments})",
-            f"  return pack('<{kinds}', {names})",
-            "end",
-            "",
-        ]
-    lines += [
-        "local function vector(t, amount, ratio)",
-        "  local c, x = CUSTOMER, TERMINAL",
-        "  return",
+def _header(plan: Plan) -> Iterator[str]:
+    """Yield the places of the header's fields, formats and sizes of both headers."""
+    windowed = [name for name, _ in plan.small if "." not in name]
+    names = [name for name, _ in plan.large]
+    places = [
+        f"{name} = {names.index(name) + 1}"
+        for name in [*windowed[3:], "tail_n", "tail_start", "tail_level", "newest_label"]
     ]
-    plans = {entity: plan_of(feature_set, entity) for entity in ("customer", "terminal")}
-    last = len(feature_set.definitions) - 1
-    for i, each in enumerate(feature_set.definitions):
-        value = _value(each, plans)
-        lines.append(f"    {value}{',' if i < last else ''} -- {each.name}")
-    lines += ["end", ""]
-    return "\n".join(lines)
+    yield f"  {', '.join(places)},"
+    for name, fields in (("small", plan.small), ("large", plan.large)):
+        _, head = header_pieces(fields)[0]
+        size = size_of(kind for _, kind in fields) + 1
+        yield f"  {name}_fields = {len(fields)}, {name}_bytes = {size}, {name}_head = '{head}',"
 
 
-_VALUES = {
-    "amount": "amount / MINOR_PER_MAJOR",
-    "ratio": "ratio",
-    "age": "(t - {e}.now_first) / DAY",
-    "count": "{w}.count",
-    "sum": "{w}.sum / MINOR_PER_MAJOR",
-    "mean": "{w}.sum / ({w}.count * MINOR_PER_MAJOR)",
-    "max": "{w}.max / MINOR_PER_MAJOR",
-    "min": "{w}.min / MINOR_PER_MAJOR",
-    "std": "deviation({w}) / MINOR_PER_MAJOR",
-    "distinct": "{d}.count",
-    "since_last": "{e}.now_previous > t - {length} and (t - {e}.now_previous) / DAY or NONE_DAYS",
-    "largest_ratio": "{w}.now_top",
-    "since_last_hot": "{w}.now_last > 0 and (t - {w}.now_last) / DAY or NONE_DAYS",
-    "since_first_hot": "{w}.now_first > 0 and (t - {w}.now_first) / DAY or NONE_DAYS",
-    "confirmed_run": "{r}.length_now",
-    "run_age": "{r}.first and days_between({r}.first, t) or NO_RUN_DAYS",
-    "genuine_before_run": "not {r}.first and NO_RUN_DAYS "
-    "or {r}.genuine and days_between({r}.genuine, t) or UNKNOWN_DAYS",
-    "since_genuine": "{r}.genuine and (t - {r}.genuine) / DAY or NONE_DAYS",
-    "fraud_share": "{s}.rows > 0 and {s}.frauds / {s}.rows or 0",
-}
-
-
-def _value(feature: Feature, plans: Mapping[str, Plan]) -> str:
-    """Return the Lua expression of a feature."""
-    if not feature.entity:
-        return _VALUES[feature.kind]
-    plan, table = plans[feature.entity], "c" if feature.entity == "customer" else "x"
-
-    def place(name: str, lengths: Iterable[int]) -> str:
-        found = list(lengths)
-        return (
-            f"{table}.{name}[{found.index(feature.window_ms) + 1}]"
-            if feature.window_ms in found
-            else ""
-        )
-
-    return _VALUES[feature.kind].format(
-        e=table,
-        w=place("windows", plan.windows),
-        d=place("distincts", plan.distincts),
-        r=place("runs", plan.runs),
-        s=place("shares", plan.shares),
-        length=feature.window_ms,
-    )
+def _window(window: Window) -> str:
+    places = "".join(f", {name} = {place}" for name, place in window.places.items())
+    return f"{{ length = {window.length_ms}{places} }}"

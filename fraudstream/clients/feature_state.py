@@ -22,7 +22,7 @@ from fraudstream.clients.feature_server import FeatureServer
 from fraudstream.core.errors import DependencyUnreachable, Refused
 from fraudstream.core.feature_set import FeatureSet
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 LEASE_MS = 6_000
 """A holder that has not been heard of for so long has lost its turn."""
 _RENEW_S = 1.0

@@ -1,26 +1,35 @@
--- The definitions: what one transaction's features are, from the rows of its customer and terminal (feature_rows.lua).
--- The list of a set's features, made from its file, and feature_calls.lua follow.
+-- What the rows of an entity say: windows, runs of frauds, shares, as of any time. The functions made for the set follow.
 --
--- A transaction later than all of its entity (nearly every one) finds the windows in the header, as of the row before it:
--- what has left since is taken off row by row, the transaction is added. A late one is worked out from the rows as of
--- its own time. Parameters: PRIOR_SUM_MINOR, CLEAN_MAX_MINOR, CLEAN_MAX_RATIO, CLEAN_WARM_UP, HOT_RATIO, LATENESS_MS,
--- LABEL_DELAY_MS, MINOR_PER_MAJOR, NONE_DAYS, UNKNOWN_DAYS, NO_RUN_DAYS, DISTINCT_MOST. Amounts are in minor units,
--- times in milliseconds.
+-- A transaction later than all of its entity (nearly every one) finds the windows in the header, as of the row before it;
+-- what is made for the set takes off what has left since, and adds the transaction. A late one is worked out from the
+-- rows as of its own time, by `look_back`. Parameters: PRIOR_SUM_MINOR, CLEAN_MAX_MINOR, CLEAN_MAX_RATIO, CLEAN_WARM_UP,
+-- HOT_RATIO, LATENESS_MS, LABEL_DELAY_MS, MINOR_PER_MAJOR, NONE_DAYS, UNKNOWN_DAYS, NO_RUN_DAYS, DISTINCT_MOST. Amounts
+-- are in minor units, times in milliseconds. Places are given as a part and the number k of its rows before the place.
 
 local FRAUD, GENUINE = 1, 2 -- 3 is unsure
 local DUPLICATE, BEYOND, TRUNCATED = 1, 2, 8 -- of the customer; of the terminal BEYOND and TRUNCATED are doubled
 local DAY = 86400000
 local BASE = 2 ^ 25
+local V = {} -- the features of the transaction at hand
 
--- ---------------------------------------------------------------- windows: from the rows
+-- ---------------------------------------------------------------- windows
 
--- Adds a sum of squares; the low half stays below LIMB, so that nothing is rounded.
-local function add_squares(found, high, low)
-  high, low = found.high + high, found.low + low
+-- Adds sums of squares; the low half stays below LIMB, so that nothing is rounded.
+local function add_squares(high, low, more_high, more_low)
+  high, low = high + more_high, low + more_low
   if low >= LIMB then
-    high, low = high + 1, low - LIMB
+    return high + 1, low - LIMB
   end
-  found.high, found.low = high, low
+  return high, low
+end
+
+-- Takes off a sum of squares.
+local function less_squares(high, low, less_high, less_low)
+  high, low = high - less_high, low - less_low
+  if low < 0 then
+    return high - 1, low + LIMB
+  end
+  return high, low
 end
 
 -- Adds the amounts of rows from..till - 1 of a part to `found`, from the last one down.
@@ -29,8 +38,8 @@ local function add_amounts(found, w, plan, rows, from, till)
     local at = plan.row * i + 1
     local a = read('<I5', rows, at + plan.amount)
     found.total = found.total + a
-    if w.squares then
-      add_squares(found, square(a))
+    if w.high then
+      found.high, found.low = add_squares(found.high, found.low, square(a))
     end
     if a > found.most then
       found.most, found.most_t = a, read('<I6', rows, at)
@@ -60,27 +69,27 @@ end
 local function add_sums(e, found, w, part)
   local plan = e.plan
   local at = plan.entry_bytes * (entries_until(e, part.start) - 1) + 1
-  local _, _, _, _, sum, high, low, most, least, top = read(plan.entry, e.directory, at)
+  local _, _, _, _, _, sum, high, low, most, least, top = read(plan.entry, e.directory, at)
   if not plan.amount then
     top = sum -- the only one in the entry
   end
-  if w.extremes and (most > found.most or least < found.least) then
+  if w.most and (most > found.most or least < found.least) then
     return false
   end
-  if w.hot and (top > found.top or top > HOT_RATIO) then
+  if w.top and (top > found.top or top > HOT_RATIO) then
     return false
   end
   found.rows = found.rows + part.n
-  if w.sums then
+  if w.total then
     found.total = found.total + sum
   end
-  if w.squares then
-    add_squares(found, high, low)
+  if w.high then
+    found.high, found.low = add_squares(found.high, found.low, high, low)
   end
   return true
 end
 
--- What a window has of the rows before place k of `part` that are later than `limit`.
+-- What a window has of the rows before a place that are later than `limit`.
 local function look_back(e, w, limit, part, k)
   local plan = e.plan
   local found = { rows = 0, total = 0, high = 0, low = 0, most = -1, most_t = 0, least = 2 ^ 40, least_t = 0,
@@ -91,132 +100,46 @@ local function look_back(e, w, limit, part, k)
       local rows = load_part(e, part).rows
       local from = part.start <= limit and count_until(rows, plan.row, k, limit) or 0
       found.rows = found.rows + k - from
-      if w.sums or w.extremes then
+      if w.total or w.most then
         add_amounts(found, w, plan, rows, from, k)
       end
-      if w.hot then
+      if w.top then
         add_ratios(found, plan, rows, from, k)
       end
     end
-    if part.start <= limit then
-      break
-    end
-    part = part_before(e, part)
-    k = part and part.n
+    part, k = part_before(e, part, limit)
   end
   return found
 end
 
+-- The same for all rows, once an extreme has left the window.
+local function look_again(e, w, limit)
+  if e.fresh_n > 0 then
+    settle(e)
+  end
+  return look_back(e, w, limit, e.tail, e.tail.n)
+end
+
 -- Places the window's cursor on the first row later than `newest - length`.
 local function place_cursor(e, w)
-  local h = e.h
-  local limit = h[NEWEST] - w.length
+  local limit = e[NEWEST] - w.length
   local part = part_until(e, limit) or (e.directory ~= '' and load_part(e, part_numbered(e, 1))) or e.tail
   local i = count_until(part.rows, e.plan.row, part.n, limit)
-  while i == part.n and part ~= e.tail do
-    local entry = entries_until(e, part.start) + 1
-    part = entry <= #e.directory / e.plan.entry_bytes and load_part(e, part_numbered(e, entry)) or e.tail
-    i = 0
+  if i == part.n and part ~= e.tail then
+    part, i = part_after(e, part), 0
   end
-  h[w.index] = i
+  e[w.index] = i
   if e.large then
-    h[w.start] = part.start
+    e[w.start] = part.start
   end
 end
 
 local function place_cursors(e)
-  if e.appended then
+  if e.fresh_n > 0 then
     settle(e)
   end
   for _, w in ipairs(e.plan.windows) do
     place_cursor(e, w)
-  end
-end
-
--- ---------------------------------------------------------------- windows: from the header
-
--- Takes off what is no longer later than t - length, t later than the newest row.
-local function advance(e, w, t)
-  local h, plan = e.h, e.plan
-  local width, limit = plan.row, t - w.length
-  local i, part = h[w.index], e.tail
-  if e.large then
-    part = part_at(e, h[w.start])
-  end
-  local rows = part.rows
-  local left = 0
-  while i < part.n and read('<I6', rows, width * i + 1) <= limit do
-    if w.sums then
-      local a = read('<I5', rows, width * i + 1 + plan.amount)
-      h[w.total] = h[w.total] - a
-      if w.squares then
-        local high, low = square(a)
-        high, low = h[w.high] - high, h[w.low] - low
-        if low < 0 then
-          high, low = high - 1, low + LIMB
-        end
-        h[w.high], h[w.low] = high, low
-      end
-    end
-    i, left = i + 1, left + 1
-    while i == part.n and part ~= e.tail do
-      local entry = entries_until(e, part.start) + 1
-      part = entry <= #e.directory / plan.entry_bytes and load_part(e, part_numbered(e, entry)) or e.tail
-      i, rows = 0, part.rows
-    end
-  end
-  if left > 0 then
-    h[w.index], h[w.rows] = i, h[w.rows] - left
-    if e.large then
-      h[w.start] = part.start
-    end
-    if (w.extremes and (h[w.most_t] <= limit or h[w.least_t] <= limit))
-      or (w.hot and (h[w.top_t] <= limit or (h[w.first_hot] <= limit and h[w.last_hot] > limit))) then
-      local found = look_back(e, w, limit, e.tail, e.tail.n)
-      if w.extremes then
-        h[w.most], h[w.most_t], h[w.least], h[w.least_t] = found.most, found.most_t, found.least, found.least_t
-      end
-      if w.hot then
-        h[w.top], h[w.top_t], h[w.first_hot], h[w.last_hot] = found.top, found.top_t, found.first_hot, found.last_hot
-      end
-    elseif w.hot and h[w.last_hot] <= limit then
-      h[w.first_hot], h[w.last_hot] = 0, 0
-    end
-  end
-end
-
--- Adds a row in the window to the header.
-local function add(h, w, t, amount, ratio)
-  local rows = h[w.rows]
-  h[w.rows] = rows + 1
-  if w.sums then
-    h[w.total] = h[w.total] + amount
-  end
-  if w.squares then
-    local high, low = square(amount)
-    high, low = h[w.high] + high, h[w.low] + low
-    if low >= LIMB then
-      high, low = high + 1, low - LIMB
-    end
-    h[w.high], h[w.low] = high, low
-  end
-  if w.extremes then
-    if rows == 0 or amount > h[w.most] or (amount == h[w.most] and t > h[w.most_t]) then
-      h[w.most], h[w.most_t] = amount, t
-    end
-    if rows == 0 or amount < h[w.least] or (amount == h[w.least] and t > h[w.least_t]) then
-      h[w.least], h[w.least_t] = amount, t
-    end
-  end
-  if w.hot then
-    if ratio > h[w.top] or (ratio == h[w.top] and t > h[w.top_t]) then
-      h[w.top], h[w.top_t] = ratio, t
-    end
-    if ratio > HOT_RATIO then
-      local first, last = h[w.first_hot], h[w.last_hot]
-      h[w.first_hot] = (first == 0 or t < first) and t or first
-      h[w.last_hot] = t > last and t or last
-    end
   end
 end
 
@@ -251,17 +174,26 @@ local function spread(n, total, high, low)
   return ((d[top] * BASE + d[top - 1]) * LIMB + rest) * BASE ^ (top - 4)
 end
 
--- The standard deviation of a window's amounts, over the population.
-local function deviation(w)
-  return math.sqrt(spread(w.count, w.sum, w.now_high, w.now_low) / (w.count * w.count))
+-- The standard deviation of n amounts, over the population.
+local function deviation(n, total, high, low)
+  return math.sqrt(spread(n, total, high, low) / (n * n))
 end
 
 -- Whole calendar days (UTC) from one time to a later one.
 local function days_between(from, t)
-  return floor(t / DAY) - floor(from / DAY)
+  return ((t - t % DAY) - (from - from % DAY)) / DAY
 end
 
--- How many different others stand in the newest rows of the window, `other` included.
+-- Time of the row before a place, -1 if it is not later than `limit`.
+local function time_before(e, limit, part, k)
+  while part and k == 0 do
+    part, k = part_before(e, part, limit)
+  end
+  local t = part and read('<I6', load_part(e, part).rows, e.plan.row * (k - 1) + 1) or -1
+  return t > limit and t or -1
+end
+
+-- How many different others stand in the newest rows later than `limit` and before a place, `other` included.
 local function distinct(e, limit, part, k, other)
   local plan = e.plan
   local seen, n, looked = { [other] = true }, 1, 1
@@ -278,322 +210,152 @@ local function distinct(e, limit, part, k, other)
         seen[value], n = true, n + 1
       end
     end
-    part = part_before(e, part)
-    k = part and part.n
+    part, k = part_before(e, part, limit)
   end
   return n
 end
 
--- The label in force at `now` for (t, digest), and the number of label rows that do not come after (t, digest).
--- `p` is the number of label rows to look at, from the last one down.
-local function label_at(s, p, t, digest, now)
-  local order
-  while p > 0 do
-    local at = LABEL_ROW * (p - 1) + 1
-    local label_t = read('<I6', s, at)
-    order = label_t == t and compare(sub(s, at + 6, at + 13), digest) or label_t - t
-    if order <= 0 then
-      break
+-- ---------------------------------------------------------------- labels
+
+-- The labels of the newest labelled transaction among the first p label rows: how many come before them, its time, its
+-- digest, and the code in force at `now` (nil: none yet).
+local function labelled(labels, p, now)
+  local at = LABEL_ROW * (p - 1) + 1
+  local t, digest = read('<I6c8', labels, at)
+  local code
+  repeat
+    local labelled_at, given = read('<I6B', labels, at + 14)
+    if not code and labelled_at <= now then
+      code = given
     end
-    p = p - 1
-  end
-  local row = order == 0 and p or 0
-  while row > 0 do
-    local at = LABEL_ROW * (row - 1) + 1
-    local labelled_at, code = read('<I6B', s, at + 14)
-    if read('<I6', s, at) ~= t or sub(s, at + 6, at + 13) ~= digest then
-      break
-    end
-    if labelled_at <= now then
-      return code, p
-    end
-    row = row - 1
-  end
-  return nil, p
+    p, at = p - 1, at - LABEL_ROW
+  until p == 0 or read('<I6', labels, at) ~= t or sub(labels, at + 6, at + 13) ~= digest
+  return p, t, digest, code
 end
 
 -- Time of the newest label about a transaction of the entity.
 local function newest_label(e)
   if e.large then
-    return e.h[e.plan.newest_label]
+    return e[e.plan.newest_label]
   end
-  local labels = e.tail.labels
+  local labels = e.labels
   return labels ~= '' and read('<I6', labels, #labels - LABEL_ROW + 1) or 0
 end
 
--- The run at time t: walks back over what is confirmed before place k of `part` and later than `limit`, to the first
--- genuine. What is younger than the label delay counts only if it has a label: parts without labels are passed over.
-local function walk_back(e, t, limit, part, k)
-  local plan = e.plan
-  local width, confirmed = plan.row, t - LABEL_DELAY_MS
-  local run, start, genuine = 0, nil, nil
-  while part and not genuine do
-    local p = part.label_rows or #part.labels / LABEL_ROW
-    if p > 0 or part.start <= confirmed then
-      load_part(e, part)
-      local rows, labels = part.rows, part.labels
-      p = #labels / LABEL_ROW
-      local until_t = confirmed
-      if p > 0 then
-        local newest = read('<I6', labels, LABEL_ROW * (p - 1) + 1)
-        until_t = newest > until_t and newest or until_t
-      end
-      for i = count_until(rows, width, k, until_t) - 1, 0, -1 do
-        local at = width * i + 1
-        local row_t = read('<I6', rows, at)
-        if row_t <= limit then
-          return run, start, genuine
-        end
-        local code
-        if p > 0 then
-          code, p = label_at(labels, p, row_t, sub(rows, at + 6, at + 13), t)
-        end
-        if code == FRAUD then
-          if not plan.flag or byte(rows, at + plan.flag) == 1 then
-            run, start = run + 1, row_t
-          end
-        elseif code == GENUINE or row_t <= confirmed then
-          genuine = row_t
-          break
-        end
-      end
-    end
-    if part.start <= limit then
+-- Number of rows before place k that are of (t, digest), and whether one of them is unexplained.
+local function rows_of(plan, rows, k, t, digest)
+  local i = position(rows, plan.row, k, t, digest)
+  local n, unexplained = 0, 0
+  while i < k do
+    local at = plan.row * i + 1
+    if read('<I6', rows, at) ~= t or sub(rows, at + 6, at + 13) ~= digest then
       break
     end
-    part = part_before(e, part)
-    k = part and part.n
+    if not plan.flag or byte(rows, at + plan.flag) == 1 then
+      unexplained = unexplained + 1
+    end
+    n, i = n + 1, i + 1
+  end
+  return n, unexplained
+end
+
+-- Goes on with a run through a part, from its k-th row down: what is younger than the label delay counts only if it has
+-- a label, anything older without a fraud label is genuine. Returns run, start, and the genuine row's time if found.
+local function run_in_part(plan, part, k, t, limit, run, start)
+  local rows, labels, confirmed = part.rows, part.labels, t - LABEL_DELAY_MS
+  local p = #labels / LABEL_ROW
+  local label_t, digest, code = 0
+  if p > 0 then
+    p, label_t, digest, code = labelled(labels, p, t)
+  end
+  while label_t > confirmed and label_t > limit do
+    if code == FRAUD or code == GENUINE then
+      local n, unexplained = rows_of(plan, rows, k, label_t, digest)
+      if n > 0 and code == GENUINE then
+        return run, start, label_t
+      elseif unexplained > 0 then
+        run, start = run + unexplained, label_t
+      end
+    end
+    label_t = 0
+    if p > 0 then
+      p, label_t, digest, code = labelled(labels, p, t)
+    end
+  end
+  for i = count_until(rows, plan.row, k, confirmed) - 1, 0, -1 do
+    local at = plan.row * i + 1
+    local row_t, row_digest = read('<I6c8', rows, at)
+    if row_t <= limit then
+      return run, start
+    end
+    while label_t > row_t or (label_t == row_t and compare(digest, row_digest) > 0) do
+      label_t = 0
+      if p > 0 then
+        p, label_t, digest, code = labelled(labels, p, t)
+      end
+    end
+    if label_t ~= row_t or digest ~= row_digest or code ~= FRAUD then
+      return run, start, row_t
+    elseif not plan.flag or byte(rows, at + plan.flag) == 1 then
+      run, start = run + 1, row_t
+    end
+  end
+  return run, start
+end
+
+-- The run at time t, back from a place to the first genuine, no further than `limit`: its unexplained frauds, the time
+-- of the first of them, the time of the genuine one. Parts without a label in force and without old rows are passed over.
+local function walk_back(e, t, limit, part, k)
+  local run, start, genuine = 0, nil, nil
+  while part and not genuine do
+    if part.start <= t - LABEL_DELAY_MS or (part.known_from or 0) <= t then
+      load_part(e, part)
+      run, start, genuine = run_in_part(e.plan, part, k, t, limit, run, start)
+    end
+    part, k = part_before(e, part, limit)
   end
   return run, start, genuine
 end
 
--- Number of confirmed frauds among the rows before place k of `part`, later than `limit` and up to `last`.
+-- The same, begun where something may be confirmed. `cursor`: the window of the label delay, if t is after all rows.
+local function run_at(e, t, limit, cursor, part, k)
+  local newest, confirmed = newest_label(e), t - LABEL_DELAY_MS
+  if cursor and newest <= confirmed then -- nothing younger than the label delay is confirmed
+    return walk_back(e, t, limit, e.large and part_at(e, e[cursor.start]) or e, e[cursor.index])
+  end
+  if e.fresh_n > 0 then
+    settle(e)
+    part, k = e.tail, e.tail.n
+  end
+  if e.large and newest < t then -- nothing younger than the newest label is
+    local from = part_until(e, newest > confirmed and newest or confirmed)
+    if from ~= part then
+      part, k = from, from and from.n
+    end
+  end
+  return walk_back(e, t, limit, part, k)
+end
+
+-- Number of frauds by labels in force at t among the rows before a place, later than `limit` and up to `last`.
 local function count_frauds(e, t, limit, last, part, k)
-  local width, frauds = e.plan.row, 0
+  local frauds = 0
   while part do
-    if (part.label_rows or #part.labels / LABEL_ROW) > 0 and part.start <= last then
+    if part.start <= last and (part.known_from or 0) <= t then
       load_part(e, part)
-      local rows, labels = part.rows, part.labels
+      local labels = part.labels
       local p = count_until(labels, LABEL_ROW, #labels / LABEL_ROW, last)
       while p > 0 do
-        local label_t, digest = read('<I6c8', labels, LABEL_ROW * (p - 1) + 1)
+        local label_t, digest, code
+        p, label_t, digest, code = labelled(labels, p, t)
         if label_t <= limit then
           break
         end
-        local code = label_at(labels, p, label_t, digest, t)
         if code == FRAUD then
-          local i = position(rows, width, k, label_t, digest)
-          while i < k and sub(rows, width * i + 1, width * i + 14) == sub(labels, LABEL_ROW * (p - 1) + 1, LABEL_ROW * (p - 1) + 14) do
-            frauds, i = frauds + 1, i + 1
-          end
+          frauds = frauds + rows_of(e.plan, part.rows, k, label_t, digest)
         end
-        repeat
-          p = p - 1
-          local at = LABEL_ROW * (p - 1) + 1
-        until p == 0 or read('<I6', labels, at) ~= label_t or sub(labels, at + 6, at + 13) ~= digest
       end
     end
-    if part.start <= limit then
-      break
-    end
-    part = part_before(e, part)
-    k = part and part.n
+    part, k = part_before(e, part, limit)
   end
   return frauds
-end
-
--- ---------------------------------------------------------------- one transaction of one entity
-
--- Puts into each window of the plan what a transaction finds there; `in_order`: it is later than all rows and will be
--- added. Rows before place k of `part` come before it.
-local function fill_windows(e, t, amount, ratio, in_order, part, k)
-  local h, plan = e.h, e.plan
-  local floor_t = h[NEWEST] > 0 and h[NEWEST] - plan.retention or 0
-  for at = 1, #plan.windows do
-    local w = plan.windows[at]
-    local limit = t - w.length
-    if in_order then
-      advance(e, w, t)
-      if w.hot then
-        w.now_top, w.now_first, w.now_last = h[w.top], h[w.first_hot], h[w.last_hot]
-      end
-      w.before = h[w.rows]
-      add(h, w, t, amount, ratio)
-      w.count = h[w.rows]
-      if w.sums then
-        w.sum = h[w.total]
-      end
-      if w.squares then
-        w.now_high, w.now_low = h[w.high], h[w.low]
-      end
-      if w.extremes then
-        w.max, w.min = h[w.most], h[w.least]
-      end
-    elseif w.asked then
-      limit = limit > floor_t and limit or floor_t
-      local found = look_back(e, w, limit, part, k)
-      w.before, w.count = found.rows, found.rows + 1
-      if w.sums then
-        w.sum = found.total + amount
-      end
-      if w.squares then
-        local high, low = square(amount)
-        high, low = high + found.high, low + found.low
-        w.now_low = low % LIMB
-        w.now_high = high + (low - w.now_low) / LIMB
-      end
-      if w.extremes then
-        w.max = found.most > amount and found.most or amount
-        w.min = found.least < amount and found.least or amount
-      end
-      if w.hot then
-        w.now_top, w.now_first, w.now_last = found.top, found.first_hot, found.last_hot
-      end
-    end
-  end
-end
-
--- The other values of a plan that the rows before place k of `part` give.
-local function fill_others(e, t, in_order, part, k, other)
-  local h, plan = e.h, e.plan
-  local floor_t = h[NEWEST] > 0 and h[NEWEST] - plan.retention or 0
-  if plan.previous then
-    local last = part
-    local i = k
-    while last and i == 0 do
-      last = part_before(e, last)
-      i = last and last.n
-    end
-    plan.now_previous = last and read('<I6', load_part(e, last).rows, plan.row * (i - 1) + 1) or -1
-    if plan.now_previous <= floor_t then
-      plan.now_previous = -1
-    end
-  end
-  for at = 1, #plan.distincts do
-    local d = plan.distincts[at]
-    local limit = t - d.length
-    d.count = distinct(e, limit > floor_t and limit or floor_t, part, k, other)
-  end
-  for at = 1, #plan.runs do
-    local run = plan.runs[at]
-    local limit = t - run.length
-    local from, i = part, k
-    local confirmed, labelled = t - LABEL_DELAY_MS, newest_label(e)
-    if in_order and labelled <= confirmed then -- nothing younger than the label delay is confirmed
-      from, i = e.large and part_at(e, h[run.cursor.start]) or part, h[run.cursor.index]
-    elseif e.large and labelled < t then -- nothing younger than the newest label is
-      from = part_until(e, labelled > confirmed and labelled or confirmed)
-      i = from and from.n
-    end
-    run.length_now, run.first, run.genuine = walk_back(e, t, limit > floor_t and limit or floor_t, from, i)
-  end
-  for at = 1, #plan.shares do
-    local share = plan.shares[at]
-    local limit = t - share.outer.length
-    limit = limit > floor_t and limit or floor_t
-    share.rows = share.outer.before - share.inner.before
-    share.frauds = share.rows > 0 and count_frauds(e, t, limit, t - share.inner.length, part, k) or 0
-  end
-end
-
--- Where rows before (t, digest) end: a part and a number of its rows.
-local function place_of(e, t, digest)
-  local part = part_until(e, t)
-  if not part then
-    return { start = 0, n = 0, rows = '', labels = '' }, 0
-  end
-  return part, position(part.rows, e.plan.row, part.n, t, digest)
-end
-
--- One transaction of one entity: fills the plan's values; stores `row` unless it is nil (a duplicate). Returns flags.
-local function apply_entity(e, t, digest, amount, ratio, other, row)
-  local h, plan = e.h, e.plan
-  local newest = h[NEWEST]
-  local in_order = row and t > newest
-  if e.appended then
-    settle(e)
-  end
-  local part, k = e.tail, e.tail.n
-  if not in_order and newest > 0 then
-    part, k = place_of(e, t, digest)
-  end
-  fill_windows(e, t, amount, ratio, in_order, part, k)
-  if plan.others then
-    fill_others(e, t, in_order, part, k, other)
-  end
-  if plan.age then
-    local first = h[plan.first]
-    first = (first == 0 or t < first) and t or first
-    plan.now_first = first
-    if row then
-      h[plan.first] = first
-    end
-  end
-  local flags = t < newest - LATENESS_MS and TRUNCATED or 0
-  if not row then
-    return flags
-  end
-  if in_order then
-    local moved = false
-    if (t - plan.retention) % plan.cell_ms < t - newest then -- a border of cells lies between
-      moved = expire(e, kept_from(plan, t))
-    end
-    h[NEWEST] = t
-    if append_row(e, t, row) or moved then
-      place_cursors(e)
-    end
-    return flags
-  end
-  if t >= kept_from(plan, newest) then
-    for _, w in ipairs(plan.windows) do
-      if t > newest - w.length then
-        add(h, w, t, amount, ratio)
-      end
-    end
-    insert_row(e, t, digest, row)
-    place_cursors(e)
-  end
-  return flags + (t <= newest - plan.retention and BEYOND or 0)
-end
-
--- The offset of the customer's retained transaction with this digest, or nil. Looked for among the newest MOST_ROWS
--- and, if the customer has more, those of the same event time.
-local function first_offset(e, t, digest)
-  local plan, h = e.plan, e.h
-  local width, oldest = plan.row, h[NEWEST] - plan.retention
-  if e.appended then
-    settle(e)
-  end
-  local part, looked = e.tail, 0
-  while part and looked < MOST_ROWS do
-    local from = load_part(e, part).n - (MOST_ROWS - looked)
-    from = from > 0 and from or 0
-    local at = find(part.rows, digest, width * from + 1, true)
-    while at and at <= width * part.n do
-      if at % width == 7 and read('<I6', part.rows, at - 6) > oldest then
-        return (read('<I6', part.rows, at + 8))
-      end
-      at = find(part.rows, digest, at + 1, true)
-    end
-    looked = looked + part.n
-    part = e.large and part_before(e, part)
-  end
-  if e.large and t > oldest then
-    part = part_until(e, t)
-    local i = part and position(part.rows, width, part.n, t, digest) or 0
-    local at = width * i + 1
-    if part and i < part.n and read('<I6', part.rows, at) == t and sub(part.rows, at + 6, at + 13) == digest then
-      return (read('<I6', part.rows, at + 14))
-    end
-  end
-end
-
--- One label about a transaction of the entity.
-local function apply_label(e, t, digest, labelled_at, code)
-  local newest = e.h[NEWEST]
-  if newest > 0 and t < kept_from(e.plan, newest) then
-    return false
-  end
-  put_label(e, pack('<I6c8I6B', t, digest, labelled_at, code), t, digest, labelled_at)
-  return true
 end

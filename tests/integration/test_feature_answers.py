@@ -14,21 +14,19 @@ def test_the_store_gives_the_answers_worked_out_by_hand(connect: Connect) -> Non
 
 
 MUTANTS = {
-    "window one millisecond longer": (
-        "local width, limit = plan.row, t - w.length",
-        "local width, limit = plan.row, t - w.length - 1",
-    ),
-    "terminal window one longer": (
-        "if row_t <= limit then",
-        "if row_t < limit then",
-    ),
+    "window one millisecond longer": ("if row_t > limit then", "if row_t >= limit then"),
+    "terminal window one longer": ("if row_t <= limit then", "if row_t < limit then"),
+    "terminal window one longer where no label is": ("old_t > limit and", "old_t >= limit and"),
     "digests not compared": (
         "local order = compare(sub(s, at + 6, at + 13), digest)",
         "local order = -1",
     ),
-    "label one millisecond late": ("if labelled_at <= now then", "if labelled_at < now then"),
-    "label from the future": ("if labelled_at <= now then", "if true then"),
-    "delay one longer": ("row_t <= confirmed then", "row_t < confirmed then"),
+    "label one millisecond late": ("labelled_at <= now then", "labelled_at < now then"),
+    "label from the future": ("labelled_at <= now then", "true then"),
+    "delay one longer": (
+        "count_until(rows, plan.row, k, confirmed)",
+        "count_until(rows, plan.row, k, confirmed - 1)",
+    ),
     "lost correction": ("if order == 0 then -- the same", "if false then -- the same"),
     "earlier label stays": (
         "part.labels = sub(s, 1, at - 1) .. row",
@@ -39,16 +37,21 @@ MUTANTS = {
         "    if true then\n      break\n    end\n    at = previous",
     ),
     "explained frauds count": ("byte(rows, at + plan.flag) == 1 then", "true then"),
+    "young genuine ones are passed over": ("if n > 0 and code == GENUINE then", "if false then"),
+    "an old row with a label is genuine": (
+        "if old_t > newest_label(e) then",
+        "if old_t > 0 then",
+    ),
     "hot at 3": ("ratio > HOT_RATIO", "ratio >= HOT_RATIO"),
     "clean below 2.5": ("ratio <= CLEAN_MAX_RATIO)", "ratio < CLEAN_MAX_RATIO)"),
     "explained at 2.5": ("ratio > CLEAN_MAX_RATIO", "ratio >= CLEAN_MAX_RATIO"),
     "no warm-up": ("n < CLEAN_WARM_UP or ", ""),
     "duplicates count": (
-        "local first = customer.h[ROWS] > 0 and first_offset(customer, t, digest) or nil",
+        "local first = customer[ROWS] > 0 and first_offset(customer, t, digest) or nil",
         "local first = nil",
     ),
-    "duplicates visit": ("row = not first and terminal_row", "row = terminal_row"),
-    "days by 24 hours": ("floor(t / DAY) - floor(from / DAY)", "floor((t - from) / DAY)"),
+    "duplicates visit": ("row = not first and TERMINAL.pack_row", "row = TERMINAL.pack_row"),
+    "days by 24 hours": ("((t - t % DAY) - (from - from % DAY)) / DAY", "floor((t - from) / DAY)"),
 }
 
 

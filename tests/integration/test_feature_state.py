@@ -159,7 +159,7 @@ def test_each_turn_ends_the_one_before(
         slow.fold(TOPIC, slow.pack_fold(TOPIC, [log.slice(0, 0, 10)]))
     assert not slow.state.move("ready", proven=True)
     before = own.state("test")
-    own.client.set(f"{other.state.tag}:v2:former:c:x", "x")
+    own.client.set(f"{other.state.tag}:v3:former:c:x", "x")
     assert slow.state.forget_others() == 0, "it no longer knows which state is the present one"
     assert other.state.forget_others() == 1
     assert own.state("test") == before

@@ -197,14 +197,14 @@ def fail_in_the_middle(column: str, store: FeatureStore, patch: pytest.MonkeyPat
     encode = msgspec.msgpack.Encoder().encode
     place = {"offset": 4, "terminal": 6, "time": 7, "amount": 8, "digest": 9, "label": 10}[column]
 
-    def malformed(value: tuple[str, str, Any]) -> bytes:
-        meta, topic, found = value
-        section = list(found if column == "label" else found[0])
+    def malformed(value: tuple[Any, ...]) -> bytes:
+        *before, sections = value
+        section = list(sections[0])
         if column == "digest":
             section[place] = msgspec.Raw(b"\xdb" + (50 * 8).to_bytes(4, "big") + b"x" * 400)
         else:
             section[place] = [*section[place][:50], *([{}] * 50)]
-        return encode((meta, topic, section if column == "label" else [section]))
+        return encode((*before, [section]))
 
     patch.setattr("fraudstream.clients.feature_library._encode", malformed)
     if column == "label":
@@ -241,7 +241,10 @@ def test_control_a_library_that_writes_as_it_goes_is_caught(
     connect: Connect, server: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     early = mutated(
-        ("    seq = seq + 1\n", "    seq = seq + 1\n    call('SET', customers[i], '')\n")
+        (
+            "      seq = seq + 1\n",
+            "      seq = seq + 1\n      call('SET', customers[customer_of[i]].key, '')\n",
+        )
     )
     monkeypatch.setattr(feature_store, "build_library", early)
     with pytest.raises(FraudstreamError, match=r"Redis at .* answered"):

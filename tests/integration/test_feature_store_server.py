@@ -196,7 +196,7 @@ def _bytes_of(own: Server, kind: str) -> int:
     keys = [
         key
         for form in (":", ".")
-        for key in own.client.scan_iter(f"{{test:b0}}:v2:*:{kind}{form}*")
+        for key in own.client.scan_iter(f"{{test:b0}}:v3:*:{kind}{form}*")
     ]
     return sum(own.client.memory_usage(key, samples=0) for key in keys)  # type: ignore[misc]
 

@@ -194,7 +194,7 @@ def test_the_commands_list_explain_and_compare() -> None:
     assert "clean_warm_up = 3" in shown
     explained = msgspec.json.decode(run("explain", "nine", "--json", "-"))
     assert [each["name"] for each in explained] == list(NINE.features)
-    assert "local function vector" in run("explain", "windows", "--lua")
+    assert "customer_sum" in run("explain", "windows", "--lua")
     report = msgspec.json.decode(run("diff", "nine", "windows", "--json", "-"))
     assert len(report["differences"]) == 15
     assert run("diff", "nine", "nine").count("\n") == 1
