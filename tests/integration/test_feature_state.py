@@ -278,7 +278,7 @@ def foreign(path: Path) -> Path:
         (flipped, "not as it was written"),
         (foreign, "no snapshot of features"),
         (lambda path: path.with_name("gone"), "No such file"),
-        (lambda path: rewritten(path, state_version=3), "update fraudstream"),
+        (lambda path: rewritten(path, state_version=4), "update fraudstream"),
         (lambda path: rewritten(path, state_version=1), "no longer"),
         (lambda path: rewritten(path, feature_set="other"), "of feature set other"),
         (lambda path: rewritten(path, topics={"transactions": "before"}), "another topic"),

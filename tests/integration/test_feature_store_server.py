@@ -91,7 +91,7 @@ def test_a_state_of_another_feature_set_is_refused(own: Server) -> None:
         connect(own.url, msgspec.structs.replace(NINE, hot_ratio=4.0))
 
 
-@pytest.mark.parametrize(("version", "what"), [(3, "update fraudstream"), (1, "version 1")])
+@pytest.mark.parametrize(("version", "what"), [(4, "update fraudstream"), (1, "version 1")])
 def test_a_state_of_another_version_is_refused(version: int, what: str, own: Server) -> None:
     meta = {"state_version": version, "feature_set": NINE.hash, "incarnation": "x"}
     own.client.set("{test:b0}:meta", json.dumps(meta))
