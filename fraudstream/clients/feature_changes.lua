@@ -171,27 +171,45 @@ end
 
 -- ---------------------------------------------------------------- writing
 
+-- What the changed parts of an entity and their directory have to write. Entries that stay in their places are written
+-- each for itself, since the directory of a hot entity is long.
+local function flush_parts(e, sets, ranges)
+  local plan, pieces, at = e.plan, {}, 1
+  local changed = {}
+  for start, part in pairs(e.parts) do
+    if part.dirty and start ~= e.tail.start then
+      changed[#changed + 1] = start
+    end
+  end
+  table.sort(changed)
+  for _, start in ipairs(changed) do
+    local part = e.parts[start]
+    local place = plan.entry_bytes * (entries_until(e, start) - 1)
+    local entry, n = entry_of(e, part), #ranges
+    if e.directory_dirty then
+      pieces[#pieces + 1] = sub(e.directory, at, place) .. entry
+      at = place + plan.entry_bytes + 1
+    else
+      ranges[n + 1], ranges[n + 2], ranges[n + 3] = directory_key(e), place, entry
+    end
+    sets[#sets + 1] = part_key(e, start)
+    sets[#sets + 1] = sub(part.rows, 1, plan.row * part.n) .. part.labels .. pack('<I4', part.n)
+  end
+  if e.directory_dirty then
+    sets[#sets + 1] = directory_key(e)
+    sets[#sets + 1] = concat(pieces) .. sub(e.directory, at)
+  end
+end
+
 -- What an entity has to write: appends to `sets` (key, value, ...), `ranges` (key, offset, bytes, ...), `gone` (keys).
 local function flush(e, sets, ranges, gone)
   local plan, tail = e.plan, e.tail
   if e.large then
     e[plan.tail_n], e[plan.tail_start], e[plan.tail_level] = tail.n + e.fresh_n, tail.start, tail.level
+    flush_parts(e, sets, ranges)
   end
   flush_tail(e, sets, ranges)
   for _, key in ipairs(e.gone or NONE) do
     gone[#gone + 1] = key
-  end
-  if not e.large then
-    return
-  end
-  if e.directory_dirty then
-    sets[#sets + 1] = directory_key(e)
-    sets[#sets + 1] = renewed_directory(e)
-  end
-  for start, part in pairs(e.parts) do
-    if part.dirty and start ~= tail.start then
-      sets[#sets + 1] = part_key(e, start)
-      sets[#sets + 1] = sub(part.rows, 1, plan.row * part.n) .. part.labels .. pack('<I4', part.n)
-    end
   end
 end

@@ -170,7 +170,7 @@ end
 -- A part was changed: it will be written, and so will its entry.
 local function touch(e, part)
   part.dirty, part.label_rows, part.known_from = true, #part.labels / LABEL_ROW, known_from(part.labels)
-  e.parts[part.start], e.directory_dirty = part, true
+  e.parts[part.start] = part
 end
 
 -- Puts changed parts, in order, in the place of the entry that starts where `replaced` does, or between the others.
@@ -188,25 +188,7 @@ local function enter(e, replaced, parts)
     e.parts[replaced] = nil
   end
   e.directory = sub(s, 1, bytes * before) .. concat(entries) .. sub(s, bytes * after + 1)
-end
-
--- The directory with the entries of changed parts as the parts are now.
-local function renewed_directory(e)
-  local bytes, changed, pieces, at = e.plan.entry_bytes, {}, {}, 1
-  for start, part in pairs(e.parts) do
-    if part.dirty and start ~= e.tail.start then
-      changed[#changed + 1] = start
-    end
-  end
-  table.sort(changed)
-  for _, start in ipairs(changed) do
-    local place = bytes * (entries_until(e, start) - 1) + 1
-    pieces[#pieces + 1] = sub(e.directory, at, place - 1)
-    pieces[#pieces + 1] = entry_of(e, e.parts[start])
-    at = place + bytes
-  end
-  pieces[#pieces + 1] = sub(e.directory, at)
-  return concat(pieces)
+  e.directory_dirty = true
 end
 
 -- ---------------------------------------------------------------- cutting and joining

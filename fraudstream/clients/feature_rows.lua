@@ -26,7 +26,7 @@ local pack, read, sub, byte, find, rep, format, floor, concat, unpack_list, call
 local LABEL_ROW = 21
 local NEWEST, ROWS, LABELS = 1, 2, 3 -- places in the header
 local LIMB = 2 ^ 50 -- sums of squares are kept as high * 2^50 + low
-local MOST_FRESH = 16
+local MOST_FRESH = 32
 local NONE = {}
 
 local function bind()
@@ -156,8 +156,11 @@ end
 
 -- Puts the rows that were appended among the others; to be called, if there are any, before rows are read.
 local function settle(e)
-  local tail = e.tail
-  tail.rows = sub(tail.rows, 1, e.plan.row * tail.n) .. e.fresh
+  local tail, rows = e.tail, e.tail.rows
+  if #rows > e.plan.row * tail.n then
+    rows = sub(rows, 1, e.plan.row * tail.n)
+  end
+  tail.rows = rows .. e.fresh
   tail.n = tail.n + e.fresh_n
   e.fresh, e.fresh_n = '', 0
 end

@@ -207,12 +207,11 @@ class _EntitySteps:
     def _leave(self, window: Window) -> list[str]:
         """Return what takes rows off that are no longer later than `limit`."""
         places, width = window.places, self._plan.row_bytes
-        amount = self._plan.at("amount") if "total" in places else None
-        kind, names = "I6", "row_t"
-        if amount is not None:
-            kind, names = f"I6{'x' * (amount - 6)}I5", "row_t, a"
-        less = ["total = total - a"] if amount is not None else []
-        less += ["high, low = less_squares(high, low, square(a))"] if "high" in places else []
+        less = []
+        if "total" in places:
+            less += [f"local a = read('<I5', held, at + {self._plan.at('amount')})", "total = total - a"]
+        if "high" in places:
+            less += ["high, low = less_squares(high, low, square(a))"]
         return [
             f"local i, from, left = e[{places['index']}], e, 0",
             "if e.large then",
@@ -220,8 +219,8 @@ class _EntitySteps:
             "end",
             "local held, n = from.rows, from.n",
             "while i < n do",
-            f"  local {names} = read('<{kind}', held, {width} * i + 1)",
-            "  if row_t > limit then",
+            f"  local at = {width} * i + 1",
+            "  if read('<I6', held, at) > limit then",
             "    break",
             "  end",
             *indented(less),

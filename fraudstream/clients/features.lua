@@ -307,10 +307,13 @@ end
 -- of the first of them, the time of the genuine one. Parts without a label in force and without old rows are passed over.
 local function walk_back(e, t, limit, part, k)
   local run, start, genuine = 0, nil, nil
-  while part and not genuine do
+  while part do
     if part.start <= t - LABEL_DELAY_MS or (part.known_from or 0) <= t then
       load_part(e, part)
       run, start, genuine = run_in_part(e.plan, part, k, t, limit, run, start)
+    end
+    if genuine then
+      break
     end
     part, k = part_before(e, part, limit)
   end

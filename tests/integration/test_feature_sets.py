@@ -230,7 +230,7 @@ def test_the_store_gives_the_answers_worked_out_by_hand(
 
 
 MUTANTS = {
-    "what leaves a window stays": ("if row_t > limit then", "if true then"),
+    "what leaves a window stays": ("if read('<I6', held, at) > limit then", "if true then"),
     "a sum keeps what left": ("total = total - a", "total = total"),
     "squares keep what left": ("high, low = less_squares(high, low, square(a))", ""),
     "the largest is not looked for again": ("if most_t <= limit or", "if false or"),
@@ -295,8 +295,8 @@ PART_MUTANTS = {
         "      return nil\n",
     ),
     "a changed part keeps its entry": (
-        "pieces[#pieces + 1] = entry_of(e, e.parts[start])",
-        "pieces[#pieces + 1] = sub(e.directory, place, place + bytes - 1)",
+        "local entry, n = entry_of(e, part), #ranges",
+        "local entry, n = sub(e.directory, place + 1, place + plan.entry_bytes), #ranges",
     ),
     "a part's label in force is passed over": (
         "(part.known_from or 0) <= t",

@@ -14,15 +14,14 @@ from redis import Redis
 
 from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.core.feature_set import DAY_MS, NINE, FeatureSet, packaged
+from verify.bench.hot import CURVE, HotPoint, hot_point
 from verify.bench.load import Load
-from verify.bench.peers import Peer, one_call_per_event, sorted_sets
+from verify.bench.peers import Peer, floor, one_call_per_event, sorted_sets
 from verify.bench.server import Meter, own_server
 
 CUSTOMERS, TERMINALS, LIVE, BATCH = 500, 1_000, 60, 500
 COPIES = 10
 MEASURED, PARTS = 20_000, 4
-HOT_BATCH, HOT_MEASURED, HOT_LATE, HOT_CUSTOMERS = 20, 2_000, 200, 20_000
-CURVE = (10, 60, 1_000, 10_000, 100_000, 1_000_000)
 TIMEOUT_MS = 60_000
 Progress = Callable[[str], None]
 
@@ -35,14 +34,6 @@ class Cost(msgspec.Struct, frozen=True):
     client_us_per_tx: float
     customer_bytes: int
     terminal_bytes: int
-
-
-class HotPoint(msgspec.Struct, frozen=True):
-    """A terminal with so many live entries: server CPU a transaction in order and late (up to 3 days)."""
-
-    live: int
-    server_us_per_tx: float
-    late_server_us_per_tx: float
 
 
 class FeatureBench(msgspec.Struct, frozen=True):
@@ -74,12 +65,15 @@ def measure(most_live: int, progress: Progress) -> FeatureBench:
         curve = []
         for live in [each for each in CURVE if each <= most_live]:
             progress(f"a terminal with {live:,} live entries")
-            curve.append(_hot(url, client, live))
+            store = _connect(url, f"hot{live}", _shortened(NINE))
+            curve.append(hot_point(store, client, live))
+            store.close()
             client.flushall()
         progress("the usual ways")
         peers = {
             "sorted_sets_pipeline_per_event": sorted_sets(client),
             "one_evalsha_per_event": one_call_per_event(client),
+            "floor": floor(client),
         }
     usual = next(each.server_us_per_tx for each in curve if each.live >= LIVE)
     return FeatureBench(
@@ -161,26 +155,3 @@ def _key_bytes(client: Redis, kind: str) -> int:
     keys: list[Any] = list(client.scan_iter(f"{{bench:b0}}:v*:{kind}:*", count=1_000))[:1_000]
     used: list[Any] = [client.memory_usage(key) for key in keys]
     return round(float(np.mean(used))) if used else 0
-
-
-def _hot(url: str, client: Redis, live: int) -> HotPoint:
-    """Fill one terminal with `live` entries in 42 days, then measure it in calls of 20."""
-    store = _connect(url, f"hot{live}", _shortened(NINE))
-    load = Load(HOT_CUSTOMERS, 1, live / 42, seed=live)
-    batch = 5_000 if live >= 10_000 else max(live // 10, 1)
-    _run(store, load, live, batch)
-    meter = Meter(client)
-    _run(store, load, HOT_MEASURED, HOT_BATCH)
-    in_order, _ = meter.read(HOT_MEASURED)
-    meter = Meter(client)
-    for _ in range(HOT_LATE // HOT_BATCH):
-        late = [
-            msgspec.structs.replace(
-                each, event_time_ms=each.event_time_ms - int(load.random.integers(3 * DAY_MS))
-            )
-            for each in load.transactions(HOT_BATCH)
-        ]
-        store.apply("transactions", load.slices(late))
-    late_us, _ = meter.read(HOT_LATE)
-    store.close()
-    return HotPoint(live, in_order, late_us)

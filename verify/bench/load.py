@@ -30,9 +30,13 @@ class Load:
         self.customers, self.terminals = self.customers * times, self.terminals * times
         self.per_day *= times
 
-    def transactions(self, n: int) -> list[Transaction]:
-        """Return the next n transactions; some of them become labels that wait in `due`."""
-        customers = self.random.integers(0, self.customers, n).tolist()
+    def transactions(self, n: int, among: range | None = None) -> list[Transaction]:
+        """Return the next n transactions, of the customers `among` (None: all).
+
+        Some of them become labels that wait in `due`.
+        """
+        chosen = range(self.customers) if among is None else among
+        customers = self.random.integers(chosen.start, chosen.stop, n).tolist()
         terminals = self.random.integers(0, self.terminals, n).tolist()
         amounts = (self.random.lognormal(8, 0.8, n)).astype(int).tolist()
         chance = self.random.random((2, n))

@@ -1,4 +1,7 @@
-"""The usual ways of doing the same work, in the same run: no labels, no marks, nothing exactly once."""
+"""The usual ways of doing the same work, in the same run: no labels, no marks, nothing exactly once.
+
+And the floor: the bytes of two entities a transaction read and written in calls of 500, nothing computed.
+"""
 
 import msgspec
 import numpy as np
@@ -25,6 +28,17 @@ local t, length = tonumber(ARGV[2]), tonumber(ARGV[3])
 return { window(KEYS[1], ARGV[1], t, length), window(KEYS[2], ARGV[1], t, length) }
 """
 """Two sorted sets of `digest:amount` by event time; count and sum of both."""
+
+
+FLOOR_SCRIPT = """
+for from = 1, #KEYS, 100 do
+  redis.call('MGET', unpack(KEYS, from, math.min(from + 99, #KEYS)))
+end
+for i = 1, #KEYS do
+  redis.call('SETRANGE', KEYS[i], 1400, ARGV[1])
+end
+"""
+FLOOR_ENTITIES, FLOOR_BYTES, FLOOR_WRITTEN, FLOOR_CALL = 15_000, 1_500, 100, 1_000
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -58,6 +72,24 @@ def one_call_per_event(client: Redis) -> Peer:
         t = event.event_time_ms
         client.evalsha(script, 2, *_keys(event), _member(event), str(t), str(21 * DAY_MS))
     return Peer(*meter.read(EVENTS))
+
+
+def floor(client: Redis) -> Peer:
+    """Measure two values of 1,500 bytes a transaction read, and 100 bytes of each written, 500 in a call."""
+    client.flushall()
+    random = np.random.default_rng(1)
+    keys = [f"floor:{i}" for i in range(FLOOR_ENTITIES)]
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.set(key, random.bytes(FLOOR_BYTES))
+    pipeline.execute()
+    script = client.script_load(FLOOR_SCRIPT)
+    chosen = [random.choice(keys, FLOOR_CALL, replace=False).tolist() for _ in range(40)]
+    written = random.bytes(FLOOR_WRITTEN)
+    meter = Meter(client)
+    for some in chosen:
+        client.evalsha(script, FLOOR_CALL, *some, written)
+    return Peer(*meter.read(len(chosen) * FLOOR_CALL // 2))
 
 
 def _filled(client: Redis) -> list[Transaction]:
