@@ -209,7 +209,10 @@ class _EntitySteps:
         places, width = window.places, self._plan.row_bytes
         less = []
         if "total" in places:
-            less += [f"local a = read('<I5', held, at + {self._plan.at('amount')})", "total = total - a"]
+            less += [
+                f"local a = read('<I5', held, at + {self._plan.at('amount')})",
+                "total = total - a",
+            ]
         if "high" in places:
             less += ["high, low = less_squares(high, low, square(a))"]
         return [

@@ -14,7 +14,10 @@ def test_the_store_gives_the_answers_worked_out_by_hand(connect: Connect) -> Non
 
 
 MUTANTS = {
-    "window one millisecond longer": ("read('<I6', held, at) > limit", "read('<I6', held, at) >= limit"),
+    "window one millisecond longer": (
+        "read('<I6', held, at) > limit",
+        "read('<I6', held, at) >= limit",
+    ),
     "terminal window one longer": ("if row_t <= limit then", "if row_t < limit then"),
     "terminal window one longer where no label is": ("old_t > limit and", "old_t >= limit and"),
     "digests not compared": (
