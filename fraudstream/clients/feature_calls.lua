@@ -7,11 +7,13 @@
 -- KEYS: 1 what all other keys begin with (seq: last apply_seq, m: marks, r: replies, c: customers, t: terminals),
 -- 2 meta, which must be as it was at connect.
 -- A reply: offset, apply_seq, duplicate_of (8 bytes each), flags (4), the features as float32.
+-- A call stops early when its time is over: marks then stand where it stopped, and the same call again goes on from there.
 -- Nothing is written before everything is computed. What then is written cannot fail, and the server logs it as one
 -- transaction: whole values in one MSET; the ends of values to which a row was appended; what expired.
 
 local REPLY_BYTES = 28 + 4 * FEATURES
 local MOST_ARGUMENTS = 4000 -- of one command: Lua's stack holds 8,000 values
+local TIMED_EVERY = 32 -- so many transactions or labels are applied between looks at the clock
 local KEYS_AT_ONCE = 100 -- to read: the values of one MGET then still lie in the processor's cache
 local proven = {} -- prefixes that were proven to be whole since this server process began; forgotten with it
 
@@ -103,8 +105,15 @@ local function load_entities(plan, prefix, names)
   return entities
 end
 
+-- Whether a call that is to end by `timer.stop` (in seconds of CPU) must end before it applies one more.
+local function is_over(timer)
+  timer.applied = timer.applied + 1
+  timer.over = timer.over or timer.applied % TIMED_EVERY == 0 and clock() > timer.stop
+  return timer.over
+end
+
 -- Applies the new transactions of one section to the entities; returns the sequence and their replies (none if `quiet`).
-local function compute(section, customers, terminals, seq, quiet)
+local function compute(section, customers, terminals, seq, timer, quiet)
   local offsets, customer_of, terminal_of = section[5], section[6], section[7]
   local times, amounts, digests = section[8], section[9], section[10]
   local customer_digests, terminal_digests = section[11], section[12]
@@ -114,6 +123,10 @@ local function compute(section, customers, terminals, seq, quiet)
     local offset, digest = offsets[i], sub(digests, 8 * i - 7, 8 * i)
     if offset <= previous or offset > last or #digest ~= 8 then
       error('offsets must rise up to the last one of the batch, each with a digest')
+    end
+    if is_over(timer) then
+      section[3] = previous
+      break
     end
     previous = offset
     local customer_digest, terminal_digest
@@ -170,15 +183,16 @@ local function move_mark(section, replies, writes)
   end
 end
 
--- What the call brings, read and held against the state: sequence, topic and sections, customers' and terminals' names;
--- or nil and what is wrong.
+-- What the call brings, read and held against the state: sequence, sections, names of customers and of terminals, and its
+-- time; or nil and what is wrong.
 local function begin(keys, args)
   if not pack then
     bind()
   end
+  local timer = { stop = clock() + (tonumber(args[3]) or 0) / 1000, applied = 0, over = false }
   local meta, topic, customers, terminals, sections = unpack_list(cmsgpack.unpack(args[1]))
   local seq, wrong = open(keys, meta, topic, sections, args[2])
-  return seq, seq and sections or wrong, customers, terminals
+  return seq, seq and sections or wrong, customers, terminals, timer
 end
 
 -- Loads the entities of a call's transactions, unless all of them were applied before.
@@ -188,15 +202,15 @@ local function load_both(tag, sections, customers, terminals)
     new = new + #section[5] - section.known
   end
   if new == 0 then
-    return NONE, NONE, 0
+    return NONE, NONE
   end
-  return load_entities(CUSTOMER, tag .. 'c', customers), TERMINAL.used and load_entities(TERMINAL, tag .. 't', terminals) or NONE, new
+  return load_entities(CUSTOMER, tag .. 'c', customers), TERMINAL.used and load_entities(TERMINAL, tag .. 't', terminals) or NONE
 end
 
--- FCALL apply_<library> 2 PREFIX META BLOB SEEN: see FeatureStore.apply. Returns the replies in order and, for each
--- section, how many of them are repeated.
+-- FCALL apply_<library> 2 PREFIX META BLOB SEEN MS: see FeatureStore.apply. Returns whether it came to the end within MS
+-- milliseconds (1 or 0), the replies in order and, for each section, how many of them are repeated.
 local function apply(keys, args)
-  local seq, sections, customer_names, terminal_names = begin(keys, args)
+  local seq, sections, customer_names, terminal_names, timer = begin(keys, args)
   if not seq then
     return redis.error_reply(sections)
   end
@@ -215,7 +229,7 @@ local function apply(keys, args)
   local answers, writes = {}, {}
   for _, section in ipairs(sections) do
     local fresh
-    seq, fresh = compute(section, customers, terminals, seq, false)
+    seq, fresh = compute(section, customers, terminals, seq, timer, false)
     answers[#answers + 1] = concat(section.again) .. fresh
     move_mark(section, sub(section.replies, reply_after(section.replies, section[4])) .. fresh, writes)
   end
@@ -224,21 +238,22 @@ local function apply(keys, args)
     writes[#writes + 1] = offset_text(seq)
     write_all(customers, terminals, writes)
   end
-  return { concat(answers), unpack_list(repeated) }
+  return { timer.over and 0 or 1, concat(answers), unpack_list(repeated) }
 end
 
--- FCALL label_<library> 2 PREFIX META BLOB SEEN: see FeatureStore.apply_labels. Returns how many labels were new.
+-- FCALL label_<library> 2 PREFIX META BLOB SEEN MS: see FeatureStore.apply_labels. Returns whether it came to the end, and
+-- how many labels were new.
 local function label(keys, args)
-  local seq, sections, customer_names, terminal_names = begin(keys, args)
+  local seq, sections, customer_names, terminal_names, timer = begin(keys, args)
   if not seq then
     return redis.error_reply(sections)
   end
   local section, tag = sections[1], keys[1]
   if section[3] <= section.mark then
-    return 0
+    return { 1, 0 }
   end
   local offsets, customer_of, terminal_of, times, digests, labelled_at, codes = unpack_list(section, 5, 11)
-  local known = known_until(offsets, section.mark)
+  local known, new = known_until(offsets, section.mark), 0
   local customers = CUSTOMER.labels and load_entities(CUSTOMER, tag .. 'c', customer_names) or NONE
   local terminals = TERMINAL.labels and load_entities(TERMINAL, tag .. 't', terminal_names) or NONE
   for i = known + 1, #offsets do
@@ -246,6 +261,11 @@ local function label(keys, args)
     if #digest ~= 8 then
       error('each label needs a digest')
     end
+    if is_over(timer) then
+      section[3] = offsets[i - 1]
+      break
+    end
+    new = new + 1
     if CUSTOMER.labels then
       apply_label(customers[customer_of[i]], times[i], digest, labelled_at[i], codes[i])
     end
@@ -254,27 +274,28 @@ local function label(keys, args)
     end
   end
   write_all(customers, terminals, { section.mark_key, offset_text(section[3]) })
-  return #offsets - known
+  return { timer.over and 0 or 1, new }
 end
 
--- FCALL fold_<library> 2 PREFIX META BLOB: applies what the group has committed before, for a rebuild; nobody waits for
--- replies, so none are kept and no places are given out. Returns how many transactions were new.
+-- FCALL fold_<library> 2 PREFIX META BLOB SEEN MS: applies what the group has committed before, for a rebuild; nobody waits
+-- for replies, so none are kept and no places are given out. Returns whether it came to the end, and how many were new.
 local function fold(keys, args)
-  local seq, sections, customer_names, terminal_names = begin(keys, args)
+  local seq, sections, customer_names, terminal_names, timer = begin(keys, args)
   if not seq then
     return redis.error_reply(sections)
   end
   for _, section in ipairs(sections) do
     section.known = known_until(section[5], section.mark)
   end
-  local customers, terminals, new = load_both(keys[1], sections, customer_names, terminal_names)
-  local writes = {}
+  local customers, terminals = load_both(keys[1], sections, customer_names, terminal_names)
+  local writes, new = {}, 0
   for _, section in ipairs(sections) do
-    compute(section, customers, terminals, seq, true)
+    compute(section, customers, terminals, seq, timer, true)
+    new = new + known_until(section[5], section[3]) - section.known
     move_mark(section, '', writes)
   end
   write_all(customers, terminals, writes)
-  return new
+  return { timer.over and 0 or 1, new }
 end
 
 -- FCALL change_<library> 2 PREFIX META EXPECTED NEW PROVEN LEAST: makes META of EXPECTED ('': none) to NEW, if it still is

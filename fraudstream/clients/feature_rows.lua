@@ -21,7 +21,7 @@
 -- Of the server's Lua: each string is hashed over all of its bytes when it is made, so long ones are made rarely.
 
 -- Bound at the first call: a library that is being loaded sees none of these.
-local pack, read, sub, byte, find, rep, format, floor, concat, unpack_list, call
+local pack, read, sub, byte, find, rep, format, floor, concat, unpack_list, call, clock
 
 local LABEL_ROW = 21
 local NEWEST, ROWS, LABELS = 1, 2, 3 -- places in the header
@@ -32,7 +32,7 @@ local NONE = {}
 local function bind()
   pack, read = struct.pack, struct.unpack
   sub, byte, find, rep, format = string.sub, string.byte, string.find, string.rep, string.format
-  floor, concat, unpack_list, call = math.floor, table.concat, unpack, redis.call
+  floor, concat, unpack_list, call, clock = math.floor, table.concat, unpack, redis.call, os.clock
   for _, plan in ipairs({ CUSTOMER, TERMINAL }) do
     plan.rooms, plan.spare, plan.small_formats, plan.large_formats = {}, {}, {}, {}
     for n = 0, ROOM - 1 do

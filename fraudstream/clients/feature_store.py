@@ -37,6 +37,10 @@ __all__ = [
 ]
 
 
+CALL_MS = 25
+"""A call stops after so much of the server's CPU time and is made again: others wait no longer for it."""
+
+
 class FeatureStore:
     """One connection to the feature state of one environment. Not thread-safe."""
 
@@ -95,7 +99,7 @@ class FeatureStore:
     def apply(self, topic_id: str, slices: Sequence[Slice]) -> Applied:
         """Apply a batch, each partition at most once in it; records applied before get their stored reply.
 
-        All or nothing, and safe to repeat after any error.
+        Each call to the server is all or nothing; a batch is safe to repeat after any error.
 
         Raises:
             StateInDoubt: the state may lack something; a slice that begins after the mark is `Behind`.
@@ -104,10 +108,12 @@ class FeatureStore:
         """
         if not slices:
             return read_replies(self._library, b"", [], [])
-        reply: Any = self._call(
-            "apply", topic_id, apply_blob(self._library, self.state.text, topic_id, slices)
-        )
-        applied = read_replies(self._library, reply[0], reply[1:], slices)
+        blob = apply_blob(self._library, self.state.text, topic_id, slices)
+        first: Any = self._call("apply", topic_id, blob)
+        last: Any = first
+        while not last[0]:
+            last = self._call("apply", topic_id, blob)
+        applied = read_replies(self._library, last[1], first[2:], slices)
         self._seen_seq = max(self._seen_seq, int(applied.apply_seq.max(initial=0)))
         return applied
 
@@ -137,8 +143,7 @@ class FeatureStore:
         """
         positions = (previous_offset, last_offset, offsets)
         blob = label_blob(self.state.text, topic_id, positions, labels)
-        new: Any = self._call("label", topic_id, blob)
-        return int(new)
+        return self._to_the_end("label", topic_id, blob)
 
     def pack_fold(self, topic_id: str, slices: Sequence[Slice]) -> bytes:
         """Return slices as `fold` takes them; may be called in another thread."""
@@ -151,13 +156,21 @@ class FeatureStore:
             StateInDoubt: the state is no longer the one that the slices were packed for, or ends before them.
             DependencyUnreachable: the server does not answer, or refuses to write for now.
         """
-        new: Any = self._call("fold", topic_id, packed)
-        return int(new)
+        return self._to_the_end("fold", topic_id, packed)
 
     def close(self) -> None:
         """Close the connection."""
         self._server.close()
 
+    def _to_the_end(self, function: str, topic_id: str, blob: bytes) -> int:
+        """Make a call until all of it is applied; return how many were new."""
+        done, new = 0, 0
+        while not done:
+            reply: Any = self._call(function, topic_id, blob)
+            done, new = reply[0], new + reply[1]
+        return new
+
     def _call(self, function: str, topic_id: str, blob: bytes) -> object:
         keys = (self.state.prefix, self.state.meta_key)
-        return self._server.call(function, keys, blob, self._seen_seq, topic_id=topic_id)
+        arguments = (blob, self._seen_seq, CALL_MS)
+        return self._server.call(function, keys, *arguments, topic_id=topic_id)

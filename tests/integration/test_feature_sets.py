@@ -2,12 +2,14 @@
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from redis import Redis
 
 from fraudstream.clients import feature_store
+from fraudstream.clients.feature_server import FeatureServer
 from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.core import twin as twin_module
 from fraudstream.core.feature_set import parse
@@ -338,6 +340,40 @@ def test_amounts_at_the_limit_have_exact_squares_in_order_and_late(
         day = offset / 12 - (offset % 3 == 1)
         batch = one(pay(day, amount, customer="me", terminal="shop"), offset)
         assert rows(store.apply(TOPIC, batch)) == twin_replies(twin, batch)
+
+
+def calls_that_stop_early(
+    connect: Connect, patch: pytest.MonkeyPatch, *mutant: tuple[str, str]
+) -> tuple[TwinReply | None, int]:
+    """Send 3,000 transactions in calls whose time is always over; return a wrong reply, and the calls."""
+    patch.setattr(feature_store, "CALL_MS", 0)
+    patch.setattr(feature_store, "build_library", mutated(*mutant))
+    call, made = FeatureServer.call, []
+
+    def counted(self: FeatureServer, function: str, *arguments: Any, **named: Any) -> object:
+        made.append(function)
+        return call(self, function, *arguments, **named)
+
+    patch.setattr(FeatureServer, "call", counted)
+    store = connect("", EVERYTHING)
+    stream = Stream(6, customers=30, terminals=20, days=120 / 3_000)
+    return differs(store, Twin(EVERYTHING), stream, 3_000), made.count("apply")
+
+
+def test_calls_whose_time_is_over_go_on_where_they_stopped(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong, calls = calls_that_stop_early(connect, monkeypatch)
+    assert wrong is None
+    assert calls > 3_000 / 33
+
+
+def test_control_a_call_that_stops_early_without_its_mark_is_found(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late_mark = ("      section[3] = previous\n      break\n", "      break\n")
+    with pytest.raises(feature_store.ReplyGone):
+        calls_that_stop_early(connect, monkeypatch, late_mark)
 
 
 def test_a_set_of_a_hundred_features_in_as_many_windows(connect: Connect) -> None:
