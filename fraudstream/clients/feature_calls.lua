@@ -105,10 +105,11 @@ local function load_entities(plan, prefix, names)
   return entities
 end
 
--- Whether a call that is to end by `timer.stop` (in seconds of CPU) must end before it applies one more.
-local function is_over(timer)
-  timer.applied = timer.applied + 1
-  timer.over = timer.over or timer.applied % TIMED_EVERY == 0 and clock() > timer.stop
+-- Whether a call must end before it applies the n-th record more: never before it has applied some.
+local function is_over(timer, n)
+  if not timer.over and n % TIMED_EVERY == 0 and timer.applied + n > 0 then
+    timer.over = clock() > timer.stop -- in seconds of the server's CPU time
+  end
   return timer.over
 end
 
@@ -118,13 +119,13 @@ local function compute(section, customers, terminals, seq, timer, quiet)
   local times, amounts, digests = section[8], section[9], section[10]
   local customer_digests, terminal_digests = section[11], section[12]
   local replies = {}
-  local previous, last = section.mark, section[3]
-  for i = section.known + 1, #offsets do
+  local previous, last, start = section.mark, section[3], section.known + 1
+  for i = start, #offsets do
     local offset, digest = offsets[i], sub(digests, 8 * i - 7, 8 * i)
     if offset <= previous or offset > last or #digest ~= 8 then
       error('offsets must rise up to the last one of the batch, each with a digest')
     end
-    if is_over(timer) then
+    if (i - start) % TIMED_EVERY == 0 and is_over(timer, i - start) then
       section[3] = previous
       break
     end
@@ -140,6 +141,7 @@ local function compute(section, customers, terminals, seq, timer, quiet)
       replies[#replies + 1] = pack_reply(offset, seq, duplicate_of, flags)
     end
   end
+  timer.applied = timer.applied + #offsets - section.known
   return seq, concat(replies)
 end
 
@@ -261,7 +263,7 @@ local function label(keys, args)
     if #digest ~= 8 then
       error('each label needs a digest')
     end
-    if is_over(timer) then
+    if is_over(timer, i - known - 1) then
       section[3] = offsets[i - 1]
       break
     end

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -350,9 +349,15 @@ def calls_that_stop_early(
     patch.setattr(feature_store, "build_library", mutated(*mutant))
     call, made = FeatureServer.call, []
 
-    def counted(self: FeatureServer, function: str, *arguments: Any, **named: Any) -> object:
+    def counted(
+        self: FeatureServer,
+        function: str,
+        keys: tuple[str, ...],
+        *arguments: str | bytes | int,
+        topic_id: str = "",
+    ) -> object:
         made.append(function)
-        return call(self, function, *arguments, **named)
+        return call(self, function, keys, *arguments, topic_id=topic_id)
 
     patch.setattr(FeatureServer, "call", counted)
     store = connect("", EVERYTHING)
