@@ -18,19 +18,8 @@ from redis import Redis
 from fraudstream.clients.clock import monotonic_s, now_ms, process_cpu_s
 from fraudstream.clients.feature_snapshot import fill, take_snapshot
 from fraudstream.clients.feature_state import Lease
-from fraudstream.clients.feature_store import FeatureStore
-from fraudstream.clients.kafka import topic_facts
-from fraudstream.clients.topic_admin import create_topics
-from fraudstream.clients.topic_log import TopicReader
 from fraudstream.core.settings import Settings
-from fraudstream.core.topics import topic_name
-from fraudstream.stack import embedded
-from fraudstream.stack.addresses import with_addresses
-from producer.generator import make_parameters, source
-from producer.pace import Unpaced
-from producer.replay import ReplayPlan, replay_table
-from scorer.rebuild import Rebuild
-from scorer.status import Status
+from verify.bench.rebuild import log_of, rebuild_all
 
 
 @dataclass
@@ -59,44 +48,21 @@ def main() -> None:
     arguments.add_argument("--days", type=int, default=62)
     arguments.add_argument("--json", type=Path)
     values = arguments.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        bare = Settings(state_dir=folder, environment="bench")
-        try:
-            embedded.up(bare)
-            figures = measure(with_addresses(bare), values.days, Path(folder))
-        finally:
-            embedded.down(bare, wipe=True)
+    with log_of(values.days) as settings, tempfile.TemporaryDirectory() as folder:
+        figures = measure(settings, Path(folder))
     text = json.dumps(figures, indent=2)
     print(text)
     if values.json:
         values.json.write_text(text)
 
 
-def measure(settings: Settings, days: int, folder: Path) -> dict[str, object]:
-    """Fill the log, rebuild an empty state from it, copy it, flush it, and restore the copy."""
-    create_topics(
-        settings.kafka_bootstrap, settings.environment, settings.partitions, timeout_ms=20_000
-    )
-    parameters = make_parameters({"customers": 5_000, "terminals": 10_000, "days": days})
-    replay_table(settings, source(parameters), ReplayPlan(pace=Unpaced(), client="confluent"))
+def measure(settings: Settings, folder: Path) -> dict[str, object]:
+    """Rebuild an empty state from the log, copy it, flush it, and restore the copy."""
     client = Redis.from_url(settings.redis_url)
-    store = FeatureStore.connect(
-        settings.redis_url, settings.environment, connect_timeout_ms=5_000, request_timeout_ms=5_000
-    )
-    names = [topic_name(settings.environment, name) for name in ("transactions", "feedback")]
-    facts = topic_facts(settings, names)
-    store.bind(
-        {name: facts[names[i]].topic_id for i, name in enumerate(("transactions", "feedback"))}
-    )
-    with TopicReader(settings) as reader:
-        ends = {p: high for p, (_, high) in reader.bounds(names[0]).items()}
-    status = Status()
     cost = Cost(client)
-    Rebuild(settings, store, (facts[names[0]], facts[names[1]]), status).run(
-        lambda: ends, lambda: None
-    )
-    wall, server, own = cost.read()
-    n = status.rebuild_done
+    store, rebuild = rebuild_all(settings)
+    _, server, own = cost.read()
+    n = rebuild.transactions
     taken = take_snapshot(
         store.state, folder / "copy.features", environment="bench", now_ms=now_ms()
     )
@@ -108,7 +74,7 @@ def measure(settings: Settings, days: int, folder: Path) -> dict[str, object]:
     fill(store.state, folder / "copy.features", lambda: None)
     return {
         "transactions": n,
-        "rebuild_per_s": round(n / wall),
+        "rebuild_per_s": rebuild.per_s,
         "server_us_per_tx": round(server / n * 1e6, 1),
         "client_us_per_tx": round(own / n * 1e6, 1),
         "keys": taken.keys,

@@ -58,6 +58,10 @@ def _tell(report: FeatureBench) -> None:
             f"{point.late_server_us_per_tx:7.1f} us late"
         )
     click.echo(f"the hottest costs {report.hot_terminal_ratio} times the one with 60")
+    click.echo(
+        f"rebuild: {report.rebuild_per_s:,} transactions a second "
+        f"({report.rebuild_transactions:,} in the log)"
+    )
 
 
 def _peer(name: str, peer: Peer) -> None:
