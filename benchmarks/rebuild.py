@@ -10,36 +10,16 @@ machine they say more than the rates.
 import argparse
 import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from redis import Redis
 
-from fraudstream.clients.clock import monotonic_s, now_ms, process_cpu_s
+from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.feature_snapshot import fill, take_snapshot
 from fraudstream.clients.feature_state import Lease
 from fraudstream.core.settings import Settings
 from verify.bench.rebuild import log_of, rebuild_all
-
-
-@dataclass
-class Cost:
-    """Wall, server and client time since it was made, in seconds."""
-
-    client: Redis
-
-    def __post_init__(self) -> None:
-        self.before = self._now()
-
-    def read(self) -> tuple[float, float, float]:
-        """Return wall, server's CPU and this process's CPU in seconds."""
-        wall, server, own = (b - a for a, b in zip(self.before, self._now(), strict=True))
-        return wall, server, own
-
-    def _now(self) -> tuple[float, float, float]:
-        used = self.client.info("cpu")
-        server = float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
-        return monotonic_s(), server, process_cpu_s()
 
 
 def main() -> None:
@@ -59,10 +39,7 @@ def main() -> None:
 def measure(settings: Settings, folder: Path) -> dict[str, object]:
     """Rebuild an empty state from the log, copy it, flush it, and restore the copy."""
     client = Redis.from_url(settings.redis_url)
-    cost = Cost(client)
     store, rebuild = rebuild_all(settings)
-    _, server, own = cost.read()
-    n = rebuild.transactions
     taken = take_snapshot(
         store.state, folder / "copy.features", environment="bench", now_ms=now_ms()
     )
@@ -73,10 +50,7 @@ def measure(settings: Settings, folder: Path) -> dict[str, object]:
     begun = monotonic_s()
     fill(store.state, folder / "copy.features", lambda: None)
     return {
-        "transactions": n,
-        "rebuild_per_s": rebuild.per_s,
-        "server_us_per_tx": round(server / n * 1e6, 1),
-        "client_us_per_tx": round(own / n * 1e6, 1),
+        "rebuild": msgspec.structs.asdict(rebuild),
         "keys": taken.keys,
         "snapshot_bytes": taken.bytes,
         "snapshot_pause_s": taken.pause_s,

@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 Ranges = dict[int, tuple[int, int]]
 """Offsets [from, to) by partition."""
 
-FOLD_RECORDS = 2_000
-"""Records of one call: the server takes some 50 ms for them."""
+FOLD_RECORDS = 1_000
+"""Records of one call: the server takes some 15 ms for them."""
 AHEAD = 4
 """Calls that are read and packed before the server has taken the one before."""
 TOLD_EVERY_S = 1.0

@@ -60,8 +60,9 @@ def _tell(report: FeatureBench) -> None:
     click.echo(f"the hottest costs {report.hot_terminal_ratio} times the one with 60")
     click.echo(
         f"rebuild: {report.rebuild_per_s:,} transactions a second "
-        f"({report.rebuild_transactions:,} in the log)"
+        f"({report.rebuild.transactions:,} in the log)"
     )
+    _line("rebuild", report.rebuild.server_us_per_tx, report.rebuild.client_us_per_tx)
 
 
 def _peer(name: str, peer: Peer) -> None:

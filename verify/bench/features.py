@@ -17,7 +17,7 @@ from fraudstream.core.feature_set import DAY_MS, NINE, FeatureSet, packaged
 from verify.bench.hot import CURVE, HotPoint, hot_point
 from verify.bench.load import Load
 from verify.bench.peers import Peer, floor, one_call_per_event, sorted_sets
-from verify.bench.rebuild import log_of, rebuild_all
+from verify.bench.rebuild import RebuildCost, log_of, rebuild_all
 from verify.bench.server import Meter, own_server
 
 CUSTOMERS, TERMINALS, LIVE, BATCH = 500, 1_000, 60, 500
@@ -39,7 +39,7 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class FeatureBench(msgspec.Struct, frozen=True):
-    """The report of `fraudstream bench features`; `rebuild_per_s` is by the clock, all in one process."""
+    """The report of `fraudstream bench features`; `rebuild_per_s` is by the clock."""
 
     customers: int
     terminals: int
@@ -52,7 +52,7 @@ class FeatureBench(msgspec.Struct, frozen=True):
     hot_terminal_ratio: float
     hot_terminal_curve: list[HotPoint]
     peers: dict[str, Peer]
-    rebuild_transactions: int
+    rebuild: RebuildCost
     rebuild_per_s: int
 
 
@@ -95,7 +95,7 @@ def measure(most_live: int, progress: Progress) -> FeatureBench:
         hot_terminal_ratio=round(curve[-1].server_us_per_tx / usual, 2),
         hot_terminal_curve=curve,
         peers=peers,
-        rebuild_transactions=rebuild.transactions,
+        rebuild=rebuild,
         rebuild_per_s=rebuild.per_s,
     )
 

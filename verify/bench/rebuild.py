@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
+from redis import Redis
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.feature_store import FeatureStore
@@ -21,21 +22,19 @@ from producer.pace import Unpaced
 from producer.replay import ReplayPlan, replay_table
 from scorer.rebuild import Rebuild
 from scorer.status import Status
+from verify.bench.server import Meter
 
 CUSTOMERS, TERMINALS = 5_000, 10_000
 SERVERS: tuple[ServerName, ...] = ("kafka", "redis")
 
 
 class RebuildCost(msgspec.Struct, frozen=True):
-    """A rebuild from an empty state: transactions, seconds of the clock."""
+    """A rebuild from an empty state: transactions, and by the clock so many a second; CPU of both sides."""
 
     transactions: int
-    wall_s: float
-
-    @property
-    def per_s(self) -> int:
-        """Return transactions a second."""
-        return round(self.transactions / self.wall_s)
+    per_s: int
+    server_us_per_tx: float
+    client_us_per_tx: float
 
 
 @contextmanager
@@ -75,6 +74,8 @@ def rebuild_all(settings: Settings) -> tuple[FeatureStore, RebuildCost]:
         ends = {p: high for p, (_, high) in reader.bounds(topics["transactions"]).items()}
     status = Status()
     of_both = (facts[topics["transactions"]], facts[topics["feedback"]])
-    begun_s = monotonic_s()
-    Rebuild(settings, store, of_both, status).run(lambda: ends, lambda: None)
-    return store, RebuildCost(status.rebuild_done, round(monotonic_s() - begun_s, 2))
+    with Redis.from_url(settings.redis_url) as client:
+        begun_s, meter = monotonic_s(), Meter(client)
+        Rebuild(settings, store, of_both, status).run(lambda: ends, lambda: None)
+        n = status.rebuild_done
+        return store, RebuildCost(n, round(n / (monotonic_s() - begun_s)), *meter.read(n))
