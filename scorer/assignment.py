@@ -70,6 +70,8 @@ class Assignment:
         self._topic = topic
         self.positions: dict[int, int] = {}
         self.committed: dict[int, int] = {}
+        self.notes: dict[int, str] = {}
+        """What was committed with the offsets that partitions were taken over at."""
         self._pause = threading.Event()
         self.group_metadata: object = None
         """Names the generation in which the present partitions were assigned; commits are fenced by it.
@@ -103,10 +105,12 @@ class Assignment:
             self._consumer.seek(TopicPartition(self._topic.name, tp.partition, offset))
             self.positions[tp.partition] = self.committed[tp.partition] = offset
 
-    def offsets_after(self, last_offsets: dict[int, int]) -> list[TopicPartition]:
-        """Return what a transaction commits when these offsets, by partition, are done."""
+    def offsets_after(
+        self, last_offsets: Mapping[int, int], notes: Mapping[int, str]
+    ) -> list[TopicPartition]:
+        """Return what a transaction commits when these offsets, by partition, are done, with a note each."""
         return [
-            TopicPartition(self._topic.name, partition, last + 1)
+            TopicPartition(self._topic.name, partition, last + 1, metadata=notes[partition])
             for partition, last in last_offsets.items()
         ]
 
@@ -152,6 +156,7 @@ class Assignment:
         for tp, low, _ in self._facts(consumer, partitions):
             start = low if tp.offset == OFFSET_INVALID else tp.offset
             self.positions[tp.partition] = self.committed[tp.partition] = start
+            self.notes[tp.partition] = tp.metadata or ""
             starts.append(TopicPartition(self._topic.name, tp.partition, start))
         consumer.assign(starts)
         consumer.resume(starts)
@@ -192,6 +197,7 @@ class Assignment:
         for tp in partitions:
             self.positions.pop(tp.partition, None)
             self.committed.pop(tp.partition, None)
+            self.notes.pop(tp.partition, None)
         consumer.unassign()
         logger.info("gave up partitions %s", sorted(tp.partition for tp in partitions))
 
