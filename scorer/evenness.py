@@ -82,7 +82,7 @@ class Evenness:
         self._neighbours.look(
             positions,
             now_s=now_s,
-            idle=not (batch.size or self._held),
+            held=bool(self._held),
             furthest_ms=furthest,
             lead_ms=self._lead_ms // 2,
         )

@@ -10,9 +10,9 @@ from fraudstream.core.errors import DependencyUnreachable
 
 logger = logging.getLogger(__name__)
 
-ASK_EVERY_S = 0.05
-"""How often, while there is something to read; a history goes by at some days of event time a second."""
-ASK_IDLE_S = 1.0
+ASK_EVERY_S = 1.0
+ASK_SOON_S = 0.05
+"""How often, while this worker waits, or goes through a history at hours of event time in that time."""
 PATIENCE_S = 10.0
 """A partition that does not move for so long holds nobody: longer than the takeover from a dead worker."""
 MOST_STEP_S = 0.5
@@ -51,17 +51,18 @@ class Neighbours:
         self._asked_s = 0.0
         self._asked_at_ms = 0
         self._looked_s = 0.0
+        self._away = False
 
     def forget(self) -> None:
         """Begin anew: partitions have changed hands."""
         self._seen = {}
 
     def look(
-        self, own: Collection[int], *, now_s: float, idle: bool, furthest_ms: int, lead_ms: int
+        self, own: Collection[int], *, now_s: float, held: bool, furthest_ms: int, lead_ms: int
     ) -> None:
         """Take what has been answered, and ask again when it is time to.
 
-        `furthest_ms` is the newest event time of this worker, which is held by who is `lead_ms` behind it.
+        `furthest_ms` is the newest event time of this worker; who is `lead_ms` behind it may hold it.
         """
         if not own or len(own) == len(self._partitions):
             return
@@ -76,7 +77,9 @@ class Neighbours:
                 _take(self._seen[partition], place, self._asked_at_ms)
         for partition, seen in self._seen.items():
             _age(partition, seen, step_s if seen.holds_at_ms < furthest_ms - lead_ms else 0)
-        if not self._places.asked and now_s - self._asked_s > (ASK_IDLE_S if idle else ASK_EVERY_S):
+        soon = held or furthest_ms - self._asked_at_ms > lead_ms // 8
+        since_s = now_s - self._asked_s
+        if not self._places.asked and since_s > (ASK_SOON_S if soon else ASK_EVERY_S):
             self._places.ask()
             self._asked_s, self._asked_at_ms = now_s, furthest_ms
 
@@ -90,10 +93,14 @@ class Neighbours:
 
     def _answer(self) -> dict[int, Place]:
         try:
-            return self._places.answer() or {}
+            found = self._places.answer()
         except DependencyUnreachable as exc:
-            logger.warning("%s; how far the other workers are is not known", exc)
+            if not self._away:
+                logger.warning("%s; how far the other workers are is not known", exc)
+            self._away = True
             return {}
+        self._away = self._away and found is None
+        return found or {}
 
 
 def _take(seen: Seen, place: Place, asked_at_ms: int) -> None:
