@@ -110,7 +110,8 @@ def _take(seen: Seen, place: Place, asked_at_ms: int) -> None:
     """
     note = read_note(place.note)
     has_more = place.end > max(place.committed, note.read_to)
-    if not has_more:
+    unknown = place.committed >= 0 and not note.event_time_ms  # committed by an older version
+    if unknown or not has_more:
         seen.holds_at_ms = asked_at_ms
     elif seen.has_more:
         seen.holds_at_ms = note.event_time_ms

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from functools import partial
 
 from fraudstream.cli import main
-from fraudstream.clients import feature_store
+from fraudstream.clients import feature_state, feature_store
 from fraudstream.clients.feature_state import FeatureState, Meta
 from fraudstream.clients.feature_store import FeatureStore
+from scorer import evenness
 from scorer.rebuild import Rebuild
 from tests.feature_streams import mutated
 
@@ -41,6 +42,14 @@ def _change_library(name: str) -> None:
     vars(feature_store)["build_library"] = mutated(LIBRARY[name])
 
 
+def _tell_nothing() -> None:
+    vars(evenness)["write_note"] = lambda _: ""
+
+
+def _take_leases_without_end() -> None:
+    vars(feature_state)["LEASE_MS"] = 600_000
+
+
 def _do_nothing_in(owner: type, method: str) -> None:
     setattr(owner, method, lambda *_: None)
 
@@ -64,6 +73,8 @@ def _is_rebuilt(state: FeatureState, meta: Meta) -> bool:
 
 CHANGES: dict[str, Callable[[], None]] = {
     **{name: partial(_change_library, name) for name in LIBRARY},
+    "commits carry no event time": _tell_nothing,
+    "leases have no end": _take_leases_without_end,
     "a rebuild does not ask where the log begins": partial(_do_nothing_in, Rebuild, "_check_log"),
     "freeze before the first fold": partial(_freeze_before, FeatureStore, "fold"),
     "freeze before the state is ready": partial(_freeze_before, FeatureState, "put", _is_rebuilt),

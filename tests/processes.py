@@ -76,9 +76,11 @@ class Worker:
 
 
 @contextmanager
-def worker(settings: Settings, log: Path, *arguments: str) -> Iterator[Worker]:
+def worker(
+    settings: Settings, log: Path, *arguments: str, changes: Sequence[str] = ()
+) -> Iterator[Worker]:
     """Run a worker for the length of the block."""
-    made = Worker(settings, log, *arguments)
+    made = Worker(settings, log, *arguments, changes=changes)
     try:
         yield made
     finally:

@@ -64,9 +64,12 @@ def test_a_partition_ahead_waits_for_one_that_has_more_and_not_for_one_that_has_
 
 
 @contextmanager
-def two_workers(settings: Settings, folder: Path) -> Iterator[tuple[Worker, Worker]]:
+def two_workers(settings: Settings, folder: Path, *changes: str) -> Iterator[tuple[Worker, Worker]]:
     """Run two workers that own a partition each; yield them in the order of their partitions."""
-    with worker(settings, folder / "a.log") as a, worker(settings, folder / "b.log") as b:
+    with (
+        worker(settings, folder / "a.log", changes=changes) as a,
+        worker(settings, folder / "b.log", changes=changes) as b,
+    ):
 
         def owner(partition: int) -> Worker | None:
             owns = [each for each in (a, b) if f"owns partitions [{partition}]" in each.said()]
@@ -122,6 +125,16 @@ def test_workers_wait_for_each_other(topics: Settings, log: Log, tmp_path: Path)
         line = f'fraudstream_scorer_event_time_ms{{partition="{number}"}} {event_time_ms}\n'
         assert any(line in text for text in shown)
     assert largest_skew_days(settings) < LEAD_DAYS + 2, "a batch of 50 may be a day"
+
+
+def test_workers_that_do_not_tell_each_other_how_far_they_are_drift_apart(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    settings = faster(topics, batch_max_records=50)
+    with two_workers(settings, tmp_path, "commits carry no event time") as workers:
+        produce_at_once(settings, workers, {0: FAST, 1: SLOW})
+        wait_for_all(log, settings, len(FAST) + len(SLOW))
+    assert largest_skew_days(settings) > 2 * (LEAD_DAYS + 2), "the test above would not see it"
 
 
 @pytest.mark.parametrize("records", [0, 100], ids=["empty", "has_ended"])

@@ -187,6 +187,32 @@ def test_a_rebuilder_that_nothing_fences_is_found_when_it_wakes(run: Run, place:
         wake_a_rebuilder(run, place, PLACES[place])
 
 
+# A rebuilder that is killed
+
+
+def kill_a_rebuilder(run: Run, *changes: str) -> None:
+    """Kill a worker before it folds anything; another must take the rebuild over."""
+    first = run.start("freeze before the first fold", *changes)
+    send_some(run, 4_000)
+    run.server.client.flushall()
+    wait_until(lambda: is_stopped(first), timeout_s=30, what="it rebuilds")
+    first.kill()
+    second = run.start(*changes)
+    took_over = "features are whole again"
+    wait_until(lambda: took_over in second.said(), timeout_s=20, what="another took over")
+
+
+def test_a_rebuilder_that_is_killed_is_followed_by_another(run: Run) -> None:
+    kill_a_rebuilder(run)
+    send_some(run, TOTAL)
+    check(run)
+
+
+def test_a_lease_without_an_end_is_found_when_its_holder_is_killed(run: Run) -> None:
+    with pytest.raises(AssertionError, match="another took over"):
+        kill_a_rebuilder(run, "leases have no end")
+
+
 # A log that begins after what the snapshot has
 
 

@@ -69,10 +69,11 @@ def test_a_partition_with_more_to_read_holds_at_its_event_time() -> None:
         place(committed=9, end=9, event_time_ms=7),
         place(committed=8, end=9, event_time_ms=7, read_to=9),
         Place(-1001, "", 0),
+        Place(5, "", 9),
     ],
-    ids=["at_its_end", "only_markers_follow", "empty"],
+    ids=["at_its_end", "only_markers_follow", "empty", "committed_by_an_older_version"],
 )
-def test_a_partition_that_has_no_more_holds_nobody(ended: Place) -> None:
+def test_a_partition_that_has_no_more_or_says_nothing_holds_nobody(ended: Place) -> None:
     assert Worker().look(ended) == [NOW_MS]
 
 
