@@ -71,7 +71,7 @@ class Assignment:
         self.positions: dict[int, int] = {}
         self.committed: dict[int, int] = {}
         self.notes: dict[int, str] = {}
-        """What was committed with the offsets that partitions were taken over at."""
+        """What was committed with the offsets that this worker began at; a new dict whenever it begins."""
         self._pause = threading.Event()
         self.group_metadata: object = None
         """Names the generation in which the present partitions were assigned; commits are fenced by it.
@@ -100,7 +100,9 @@ class Assignment:
             DependencyUnreachable: the broker does not tell.
         """
         owned = [TopicPartition(self._topic.name, partition) for partition in self.positions]
-        for tp, low, _ in self._facts(self._consumer, owned) if owned else ():
+        facts = self._facts(self._consumer, owned) if owned else []
+        self.notes = {tp.partition: tp.metadata or "" for tp, _, _ in facts}
+        for tp, low, _ in facts:
             offset = low if tp.offset == OFFSET_INVALID else tp.offset
             self._consumer.seek(TopicPartition(self._topic.name, tp.partition, offset))
             self.positions[tp.partition] = self.committed[tp.partition] = offset
@@ -153,10 +155,11 @@ class Assignment:
         self.generation += 1
         self.proven = False
         starts = []
-        for tp, low, _ in self._facts(consumer, partitions):
+        facts = self._facts(consumer, partitions)
+        self.notes = {tp.partition: tp.metadata or "" for tp, _, _ in facts}
+        for tp, low, _ in facts:
             start = low if tp.offset == OFFSET_INVALID else tp.offset
             self.positions[tp.partition] = self.committed[tp.partition] = start
-            self.notes[tp.partition] = tp.metadata or ""
             starts.append(TopicPartition(self._topic.name, tp.partition, start))
         consumer.assign(starts)
         consumer.resume(starts)
@@ -197,7 +200,6 @@ class Assignment:
         for tp in partitions:
             self.positions.pop(tp.partition, None)
             self.committed.pop(tp.partition, None)
-            self.notes.pop(tp.partition, None)
         consumer.unassign()
         logger.info("gave up partitions %s", sorted(tp.partition for tp in partitions))
 

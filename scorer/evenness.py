@@ -50,6 +50,7 @@ class Evenness:
         self.rests = False
         """Whether every partition is ahead of other workers', so that nothing is to be polled just now."""
         self._generation = 0
+        self._notes: Mapping[int, str] = {}
         self._empty_polls = 0
         self._exhausted: dict[int, int] = {}
         """The positions at which partitions gave nothing for `EMPTY_POLLS`."""
@@ -66,12 +67,11 @@ class Evenness:
             self._generation = assignment.generation
             self._neighbours.forget()
             self.forget()
-            for partition, note in assignment.notes.items():
-                self._newest[partition] = read_note(note).event_time_ms
+        if assignment.notes is not self._notes:  # what was read and not committed is read again
+            self._notes = assignment.notes
+            self._newest |= {p: read_note(note).event_time_ms for p, note in self._notes.items()}
         positions = assignment.positions
-        for part in batch.parts:
-            times = [transaction.event_time_ms for transaction in part.transactions]
-            self._newest[part.partition] = max(times, default=self._newest.get(part.partition, 0))
+        self._read(batch)
         if batch.size or self.rests:
             self._empty_polls = 0
         else:
@@ -110,6 +110,13 @@ class Evenness:
         newest = {p: self._newest[p] for p in partitions if p in self._newest}
         furthest = max([*newest.values(), *self._neighbours.event_times()], default=0)
         return {p: Apart(at, furthest - at, p in self._held) for p, at in newest.items()}
+
+    def _read(self, batch: Batch) -> None:
+        """Take note of event times; late ones lead nobody back, and none is ahead of the clock."""
+        for part in batch.parts:
+            newest = max((each.event_time_ms for each in part.transactions), default=0)
+            before = self._newest.get(part.partition, 0)
+            self._newest[part.partition] = max(before, min(newest, batch.polled_at_ms))
 
     def _hold(self, ahead: set[int], positions: Mapping[int, int], now_s: float) -> None:
         """Pause and resume so that nothing of the partitions ahead comes, and of the others all."""

@@ -20,7 +20,7 @@ MOST_STEP_S = 0.5
 
 
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a worker commits with an offset: event time (UTC ms) of the newest transaction in its last batch.
+    """What a worker commits with an offset: the newest event time (UTC ms) that it has read in the partition.
 
     `read_to`: the end of the log up to which nothing but markers followed; 0 where that is not known.
     """
