@@ -14,6 +14,7 @@ from mode import Service
 from fraudstream.clients import kafka
 from fraudstream.clients.clock import now_ms
 from fraudstream.clients.feature_store import FeatureStore
+from fraudstream.clients.group_places import GroupPlaces
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.feature_set import NINE
@@ -25,6 +26,7 @@ from scorer.champion import Champion
 from scorer.evenness import Evenness
 from scorer.hot_path import HotPath, Parts
 from scorer.labels import LabelReader
+from scorer.neighbours import Neighbours
 from scorer.output import TransactionalOutput
 
 logger = logging.getLogger(__name__)
@@ -151,7 +153,12 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
             labels=LabelReader(feedback, store, facts[names["feedback"]]),
             champion=champion,
             assignment=Assignment(consumer, transactions),
-            evenness=Evenness(consumer, transactions.name, NINE.label_delay_ms // 4),
+            evenness=Evenness(
+                consumer,
+                transactions.name,
+                NINE.label_delay_ms // 4,
+                Neighbours(GroupPlaces(settings, transactions, group), transactions.partitions),
+            ),
             output=TransactionalOutput(make_producer, settings.environment),
         )
     )
@@ -241,4 +248,10 @@ def _add_views(app: faust.App, hot_path: HotPath) -> None:
             f'fraudstream_scorer_seconds_total{{hop="{hop}"}} {seconds:.6f}'
             for hop, seconds in list(s.seconds.items())
         ]
+        for partition, apart in hot_path.apart.items():
+            lines += [
+                f'fraudstream_scorer_event_time_ms{{partition="{partition}"}} {apart.event_time_ms}',
+                f'fraudstream_scorer_behind_ms{{partition="{partition}"}} {apart.behind_ms}',
+                f'fraudstream_scorer_held{{partition="{partition}"}} {int(apart.held)}',
+            ]
         return view.text("\n".join(lines) + "\n")

@@ -70,6 +70,8 @@ class Assignment:
         self._topic = topic
         self.positions: dict[int, int] = {}
         self.committed: dict[int, int] = {}
+        self.notes: dict[int, str] = {}
+        """What was committed with the offsets that this worker began at; a new dict whenever it begins."""
         self._pause = threading.Event()
         self.group_metadata: object = None
         """Names the generation in which the present partitions were assigned; commits are fenced by it.
@@ -98,15 +100,19 @@ class Assignment:
             DependencyUnreachable: the broker does not tell.
         """
         owned = [TopicPartition(self._topic.name, partition) for partition in self.positions]
-        for tp, low, _ in self._facts(self._consumer, owned) if owned else ():
+        facts = self._facts(self._consumer, owned) if owned else []
+        self.notes = {tp.partition: tp.metadata or "" for tp, _, _ in facts}
+        for tp, low, _ in facts:
             offset = low if tp.offset == OFFSET_INVALID else tp.offset
             self._consumer.seek(TopicPartition(self._topic.name, tp.partition, offset))
             self.positions[tp.partition] = self.committed[tp.partition] = offset
 
-    def offsets_after(self, last_offsets: dict[int, int]) -> list[TopicPartition]:
-        """Return what a transaction commits when these offsets, by partition, are done."""
+    def offsets_after(
+        self, last_offsets: Mapping[int, int], notes: Mapping[int, str]
+    ) -> list[TopicPartition]:
+        """Return what a transaction commits when these offsets, by partition, are done, with a note each."""
         return [
-            TopicPartition(self._topic.name, partition, last + 1)
+            TopicPartition(self._topic.name, partition, last + 1, metadata=notes[partition])
             for partition, last in last_offsets.items()
         ]
 
@@ -149,7 +155,9 @@ class Assignment:
         self.generation += 1
         self.proven = False
         starts = []
-        for tp, low, _ in self._facts(consumer, partitions):
+        facts = self._facts(consumer, partitions)
+        self.notes = {tp.partition: tp.metadata or "" for tp, _, _ in facts}
+        for tp, low, _ in facts:
             start = low if tp.offset == OFFSET_INVALID else tp.offset
             self.positions[tp.partition] = self.committed[tp.partition] = start
             starts.append(TopicPartition(self._topic.name, tp.partition, start))

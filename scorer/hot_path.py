@@ -27,7 +27,7 @@ from fraudstream.core.settings import Settings
 from scorer.assignment import Assignment
 from scorer.batch import Batch, Message, decode
 from scorer.champion import Champion
-from scorer.evenness import Evenness
+from scorer.evenness import Apart, Evenness
 from scorer.labels import LabelReader
 from scorer.output import BatchAborted, TransactionalOutput
 from scorer.recovery import Recovery
@@ -41,6 +41,8 @@ T = TypeVar("T")
 PROBE_RECORDS = 1_000
 """More dead letters than half of so many first records mean a wrong deployment, not bad data."""
 
+REST_S = 0.01
+"""How often a worker that waits for others looks how far they are."""
 CONFIRM_S = 1.0
 """How often a worker without records asks whether the features are still the same."""
 
@@ -95,6 +97,11 @@ class HotPath:
         """The watcher of the champion alias, which runs beside this loop."""
         return self._parts.champion
 
+    @property
+    def apart(self) -> dict[int, Apart]:
+        """Return where each partition of this worker is in event time; may be called from another thread."""
+        return self._parts.evenness.apart(list(self._parts.assignment.positions))
+
     def stop(self) -> None:
         """Ask the loop to end after the batch in hand."""
         self._stopping.set()
@@ -136,13 +143,14 @@ class HotPath:
             return
         messages = self._timed("poll", self._poll)
         batch = self._timed("decode", lambda: self._decode(messages))
-        self._parts.evenness.look(batch, self._parts.assignment)
+        self._parts.evenness.look(batch, self._parts.assignment, monotonic_s())
         self._take_swap()
         try:
             if not self._parts.assignment.proven:
                 self._prove()
             if batch.size == 0:
                 self._patiently(self._idle)
+                self._tell_ends()
                 return
             applied = self._timed("features", lambda: self._features(batch))
             probabilities = self._timed("score", lambda: self._score(applied.features))
@@ -158,8 +166,19 @@ class HotPath:
             self._parts.store.confirm()
             self._confirmed_s = monotonic_s()
 
+    def _tell_ends(self) -> None:
+        """Tell the other workers, once, which partitions have ended though their log goes on in markers."""
+        p = self._parts
+        if notes := p.evenness.untold(p.assignment.committed):
+            last_offsets = {partition: p.assignment.committed[partition] - 1 for partition in notes}
+            offsets = p.assignment.offsets_after(last_offsets, notes)
+            p.output.commit([], offsets, p.assignment.group_metadata)
+
     def _poll(self) -> list[Message]:
         """Wait for a first message, then gather what comes within the batch's time and size."""
+        if self._parts.evenness.rests:
+            self._stopping.wait(REST_S)
+            return []
         messages = self._poll_consumer()
         errors = [error for message in messages if (error := message.error()) is not None]
         for error in errors:
@@ -251,7 +270,7 @@ class HotPath:
     def _commit(self, batch: Batch, outputs: list[Output]) -> None:
         p = self._parts
         last_offsets = {part.partition: part.last_offset for part in batch.parts}
-        offsets = p.assignment.offsets_after(last_offsets)
+        offsets = p.assignment.offsets_after(last_offsets, p.evenness.notes(last_offsets))
         p.output.commit(outputs, offsets, p.assignment.group_metadata)
         p.assignment.done(last_offsets)
         self._failing_since = None

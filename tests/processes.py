@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import msgspec
 from fraudstream.core.settings import Settings
 
 
-def command(settings: Settings, *arguments: str) -> list[str]:
-    """Return the command line of the product with these settings."""
+def command(settings: Settings, *arguments: str, changes: Sequence[str] = ()) -> list[str]:
+    """Return the command line of the product with these settings, with `changes` made to it."""
     default = Settings()
     overrides = [
         part
@@ -23,7 +23,8 @@ def command(settings: Settings, *arguments: str) -> list[str]:
         if (value := getattr(settings, name)) != getattr(default, name)
         for part in ("--set", f"{name}={value}")
     ]
-    return [sys.executable, "-m", "fraudstream.cli", *overrides, *arguments]
+    module = ["tests.changed_command", *changes, "--"] if changes else ["fraudstream.cli"]
+    return [sys.executable, "-m", *module, *overrides, *arguments]
 
 
 def run(
@@ -48,13 +49,15 @@ def wait_until(reached: Callable[[], bool], *, timeout_s: float, what: str) -> N
 
 
 class Worker:
-    """One `fraudstream scorer` process and its log."""
+    """One `fraudstream scorer` process and its log; `changes` are those of tests/changed_command.py."""
 
-    def __init__(self, settings: Settings, log: Path, *arguments: str) -> None:
+    def __init__(
+        self, settings: Settings, log: Path, *arguments: str, changes: Sequence[str] = ()
+    ) -> None:
         self.log = log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                command(settings, "scorer", *arguments), stdout=file, stderr=file
+                command(settings, "scorer", *arguments, changes=changes), stdout=file, stderr=file
             )
 
     def kill(self) -> None:
@@ -73,9 +76,11 @@ class Worker:
 
 
 @contextmanager
-def worker(settings: Settings, log: Path, *arguments: str) -> Iterator[Worker]:
+def worker(
+    settings: Settings, log: Path, *arguments: str, changes: Sequence[str] = ()
+) -> Iterator[Worker]:
     """Run a worker for the length of the block."""
-    made = Worker(settings, log, *arguments)
+    made = Worker(settings, log, *arguments, changes=changes)
     try:
         yield made
     finally:

@@ -29,7 +29,7 @@ def worker_consumer(settings: Settings, *, group: str, slot: int) -> Consumer:
     producer's transactions only, and a missing offset is an error, never a silent jump.
     """
     return Consumer(
-        _common(settings)
+        common(settings)
         | {
             "group.id": group,
             "group.instance.id": f"{group}.{slot}",
@@ -60,7 +60,7 @@ def reader(
     """
     reset = "error" if tell_end else "earliest" if from_beginning else "latest"
     return Consumer(
-        _common(settings)
+        common(settings)
         | {
             "group.id": group,
             "enable.auto.commit": False,
@@ -80,7 +80,7 @@ def transactional_producer(settings: Settings, *, transactional_id: str) -> Prod
     CONCURRENT_TRANSACTIONS while the markers of the last one are written (ADR 0002).
     """
     return Producer(
-        _common(settings)
+        common(settings)
         | {
             "transactional.id": transactional_id,
             "transaction.timeout.ms": settings.transaction_timeout_ms,
@@ -101,7 +101,7 @@ def topic_facts(settings: Settings, names: list[str]) -> dict[str, TopicFacts]:
         DependencyUnreachable: no broker answers within `connect_timeout_ms`.
         Refused: a topic does not exist.
     """
-    admin = AdminClient(_common(settings))
+    admin = AdminClient(common(settings))
     timeout_s = settings.connect_timeout_ms / 1000
     try:
         admin.list_topics(timeout=timeout_s)
@@ -132,7 +132,8 @@ def _facts(name: str, future: object) -> TopicFacts:
     return TopicFacts(name, str(described.topic_id), len(described.partitions))
 
 
-def _common(settings: Settings) -> dict[str, Any]:
+def common(settings: Settings) -> dict[str, Any]:
+    """Return what all clients of this product have in common."""
     return {
         "bootstrap.servers": settings.kafka_bootstrap,
         "client.id": "fraudstream",

@@ -7,9 +7,15 @@ from itertools import groupby
 from pathlib import Path
 
 import msgspec
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
+from fraudstream.clients.feature_library import build_library
+from fraudstream.clients.feature_server import FeatureServer
+from fraudstream.clients.feature_state import FeatureState
 from fraudstream.clients.feature_store import FeatureStore, Slice
 from fraudstream.clients.kafka import topic_facts
+from fraudstream.core.feature_set import NINE
 from fraudstream.core.scores import Score
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
@@ -21,7 +27,7 @@ from fraudstream.core.transaction import (
 )
 from fraudstream.core.twin import Twin
 from producer.generator import make_parameters, source
-from producer.pace import AtRate
+from producer.pace import AtRate, Unpaced
 from producer.replay import ReplayPlan, replay_table
 from tests.own_server import Server
 from tests.processes import Worker, wait_until
@@ -45,11 +51,18 @@ class Run:
         self.topic_id, self.feedback_id = (facts[name].topic_id for name in names)
         self.workers: list[Worker] = []
 
-    def start(self) -> Worker:
-        """Start one more worker."""
+    def start(self, *changes: str) -> Worker:
+        """Start one more worker, with changes of tests/changed_command.py."""
         file = Path(self.settings.state_dir).parent / f"worker-{len(self.workers)}.log"
-        self.workers.append(Worker(self.settings, file))
+        self.workers.append(Worker(self.settings, file, changes=changes))
         return self.workers[-1]
+
+    def close(self) -> None:
+        """End the workers and the server."""
+        for each in self.workers:
+            each.kill()
+        self.server.client.close()
+        self.server.kill()
 
     def said(self) -> str:
         """Return what all workers have logged."""
@@ -159,3 +172,31 @@ def slice_of(records: Records, partition: int, offsets: list[int]) -> Slice:
         offsets=offsets,
         transactions=[records[partition, offset] for offset in offsets],
     )
+
+
+def state_of(run: Run) -> FeatureState:
+    """Return the feature state as it is now, as a bystander sees it."""
+    server = FeatureServer.connect(
+        run.settings.redis_url,
+        build_library(NINE),
+        connect_timeout_ms=5_000,
+        request_timeout_ms=5_000,
+    )
+    state = FeatureState(server, run.settings.environment, NINE)
+    state.look()
+    return state
+
+
+def send_some(run: Run, limit: int) -> None:
+    """Send the stream up to so many transactions and wait until they are scored."""
+    plan = ReplayPlan(pace=Unpaced(), client="confluent", limit=limit)
+    replay_table(run.settings, source(STREAM), plan)
+    wait_until(run.is_done, timeout_s=60, what="scored")
+
+
+def forget_the_beginning(run: Run, before: int) -> None:
+    """Let the log of partition 0 begin at an offset, as a retention would."""
+    admin = AdminClient({"bootstrap.servers": run.settings.kafka_bootstrap})
+    place = TopicPartition(topic_name(run.settings.environment, "transactions"), 0, before)
+    for done in admin.delete_records([place]).values():
+        done.result()

@@ -9,21 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.clients.feature_library import build_library
-from fraudstream.clients.feature_server import FeatureServer
-from fraudstream.clients.feature_state import FeatureState, Lease
+from fraudstream.clients.feature_state import Lease
 from fraudstream.clients.snapshot_file import check_file
-from fraudstream.core.feature_set import NINE
 from fraudstream.core.settings import Settings, snapshot_folder
-from fraudstream.core.topics import topic_name
-from producer.generator import source
-from producer.pace import Unpaced
-from producer.replay import ReplayPlan, replay_table
-from tests.integration.recovery_run import STREAM, TOTAL, Run, check, score_under, transactions
+from tests.integration.recovery_run import (
+    TOTAL,
+    Run,
+    check,
+    forget_the_beginning,
+    score_under,
+    send_some,
+    state_of,
+    transactions,
+)
 from tests.integration.test_workers import free_port
 from tests.integration.test_workers import view as web_view
 from tests.own_server import Server
@@ -38,10 +38,7 @@ def run(topics: Settings, log: Log, tmp_path: Path) -> Iterator[Run]:
     server = Server(tmp_path / "redis")
     made = Run(faster(topics, redis_url=server.url), server, log)
     yield made
-    for each in made.workers:
-        each.kill()
-    server.client.close()
-    server.kill()
+    made.close()
 
 
 def flush(run: Run) -> None:
@@ -99,7 +96,7 @@ def test_a_server_killed_with_the_tail_of_its_file_cut_off_is_rolled_forward(run
 
 def rebuilder(run: Run) -> Worker:
     """Wait until a rebuild is under way; return the worker that carries it out."""
-    state = _state(run)
+    state = state_of(run)
     found: list[Worker] = []
 
     def begun() -> bool:
@@ -113,18 +110,8 @@ def rebuilder(run: Run) -> Worker:
     return found[0]
 
 
-def _state(run: Run) -> FeatureState:
-    server = FeatureServer.connect(
-        run.settings.redis_url,
-        build_library(NINE),
-        connect_timeout_ms=5_000,
-        request_timeout_ms=5_000,
-    )
-    return FeatureState(server, run.settings.environment, NINE)
-
-
 def assert_unfinished(run: Run) -> None:
-    meta = _state(run).look()
+    meta = state_of(run).look()
     assert meta is not None
     assert meta.state == "rebuilding", "it was done before: the test proves nothing"
 
@@ -156,21 +143,6 @@ def test_a_rebuilder_that_wakes_after_its_lease_does_no_harm(run: Run) -> None:
     score_under(run, freeze_the_rebuilder)
     assert run.said().count("this worker rebuilds the features") >= 2
     check(run)
-
-
-def send_some(run: Run, limit: int) -> None:
-    """Send the stream up to so many transactions and wait until they are scored."""
-    plan = ReplayPlan(pace=Unpaced(), client="confluent", limit=limit)
-    replay_table(run.settings, source(STREAM), plan)
-    wait_until(run.is_done, timeout_s=60, what="scored")
-
-
-def forget_the_beginning(run: Run, before: int) -> None:
-    """Let the log of partition 0 begin at an offset, as a retention would."""
-    admin = AdminClient({"bootstrap.servers": run.settings.kafka_bootstrap})
-    place = TopicPartition(topic_name(run.settings.environment, "transactions"), 0, before)
-    for done in admin.delete_records([place]).values():
-        done.result()
 
 
 def test_a_log_that_begins_too_late_is_refused_until_a_snapshot_is_restored(
@@ -214,7 +186,7 @@ def snapshot_then_flush(run: Run) -> None:
 
 def kill_the_snapshotter(run: Run) -> None:
     """Kill who copies the features while it does."""
-    state = _state(run)
+    state = state_of(run)
 
     def begun() -> bool:
         meta = state.look()
@@ -242,7 +214,7 @@ def test_when_the_snapshotter_is_killed_scoring_goes_on(run: Run) -> None:
 def test_labels_alone_that_were_lost_are_read_again(run: Run) -> None:
     run.start()
     send_some(run, 16_000)
-    state = _state(run)
+    state = state_of(run)
     assert state.look() is not None
     assert state.marks(run.feedback_id, [0])[0] > 5
     run.server.client.set(f"{state.prefix}m:{run.feedback_id}:0", 3)
@@ -281,7 +253,7 @@ def test_a_rebuild_shows_its_progress_and_ends_with_the_worker_that_is_stopped(r
     assert first.stop() == 0
     assert monotonic_s() - begun_s < 5
     assert_unfinished(run)
-    lease = Lease.take(_state(run))
+    lease = Lease.take(state_of(run))
     assert lease is not None, "who stops gives the lease back"
     run.workers.clear()
     run.start()

@@ -1,0 +1,90 @@
+"""How far a consumer group is in a topic and where the log ends, asked for without waiting for the answer."""
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ListOffsetsResultInfo,
+    OffsetSpec,
+)
+from msgspec import Struct
+
+from fraudstream.clients.kafka import TopicFacts, common
+from fraudstream.core.errors import DependencyUnreachable
+from fraudstream.core.settings import Settings
+
+
+class Place(Struct, frozen=True):
+    """The group's next offset in a partition (negative: none), the note committed with it, the log's end.
+
+    The end is the offset after the last one that a reader of committed records may read; markers of
+    transactions take offsets, too.
+    """
+
+    committed: int
+    note: str
+    end: int
+
+
+class GroupPlaces:
+    """Asks for the places of one group in one topic, one question at a time. Not thread-safe."""
+
+    def __init__(self, settings: Settings, topic: TopicFacts, group: str) -> None:
+        self._admin = AdminClient(common(settings))
+        self._timeout_s = settings.request_timeout_ms / 1000
+        every = [TopicPartition(topic.name, partition) for partition in range(topic.partitions)]
+        self._request = ConsumerGroupTopicPartitions(group, every)
+        self._latest = {place: OffsetSpec.latest() for place in every}  # type: ignore[no-untyped-call]
+        self._group: Future[Any] | None = None
+        self._ends: Mapping[TopicPartition, Future[ListOffsetsResultInfo]] = {}
+
+    @property
+    def asked(self) -> bool:
+        """Tell whether an answer is awaited."""
+        return self._group is not None
+
+    def ask(self) -> None:
+        """Ask; the answer comes in the background.
+
+        What a transaction that is still open will commit does not count yet, and is not waited for.
+        """
+        (self._group,) = self._admin.list_consumer_group_offsets(
+            [self._request], require_stable=False, request_timeout=self._timeout_s
+        ).values()
+        self._ends = self._admin.list_offsets(
+            self._latest,
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=self._timeout_s,
+        )
+
+    def answer(self) -> dict[int, Place] | None:
+        """Return the places by partition once they have come, else None.
+
+        Raises:
+            DependencyUnreachable: the broker does not tell; ask again.
+        """
+        if self._group is None or not all(
+            each.done() for each in (self._group, *self._ends.values())
+        ):
+            return None
+        group, self._group = self._group, None
+        try:
+            ends = {place.partition: each.result().offset for place, each in self._ends.items()}
+            found = group.result().topic_partitions
+        except KafkaException as exc:
+            raise DependencyUnreachable(
+                f"Kafka does not tell how far the group is: {exc.args[0].str()}"
+            ) from exc
+        return {
+            place.partition: Place(place.offset, place.metadata or "", ends[place.partition])
+            for place in found
+            if place.error is None
+        }

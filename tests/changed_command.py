@@ -1,0 +1,92 @@
+"""A command of the product with changes made to it: a guard taken out, or a freeze at a chosen place.
+
+`python -m tests.changed_command CHANGE ... -- ARGUMENTS OF fraudstream`
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+
+from fraudstream.cli import main
+from fraudstream.clients import feature_state, feature_store
+from fraudstream.clients.feature_state import FeatureState, Meta
+from fraudstream.clients.feature_store import FeatureStore
+from scorer import evenness
+from scorer.rebuild import Rebuild
+from tests.feature_streams import mutated
+
+COMPARED = "values[keys[2]] ~= meta"
+"""Where a call of the library compares the record that it brings with the one there is."""
+INCARNATION = "gsub('\"incarnation\":\"%x*\"', '')"
+LIBRARY = {
+    "calls do not compare the record": (COMPARED, "false"),
+    "calls do not compare the incarnation": (
+        COMPARED,
+        f"(values[keys[2]] or ''):{INCARNATION} ~= meta:{INCARNATION}",
+    ),
+    "moves do not compare the record": (
+        "if (call('GET', keys[2]) or '') ~= expected then",
+        "if false then",
+    ),
+    "deletions do not compare the record": (
+        "if redis.call('GET', keys[1]) ~= args[1] then\n    return 0\n  end\n  return redis.call('UNLINK'",
+        "if false then\n    return 0\n  end\n  return redis.call('UNLINK'",
+    ),
+}
+"""Mutants of the library: what is replaced in its source, and by what."""
+
+
+def _change_library(name: str) -> None:
+    vars(feature_store)["build_library"] = mutated(LIBRARY[name])
+
+
+def _tell_nothing() -> None:
+    vars(evenness)["write_note"] = lambda _: ""
+
+
+def _take_leases_without_end() -> None:
+    vars(feature_state)["LEASE_MS"] = 600_000
+
+
+def _do_nothing_in(owner: type, method: str) -> None:
+    setattr(owner, method, lambda *_: None)
+
+
+def _freeze_before(owner: type, method: str, when: Callable[..., bool] = lambda *_: True) -> None:
+    """Stop this process, once, as SIGSTOP does, at the first call of a method `when` so."""
+    original = getattr(owner, method)
+
+    def frozen(*arguments: object, **more: object) -> object:
+        if when(*arguments):
+            setattr(owner, method, original)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return original(*arguments, **more)
+
+    setattr(owner, method, frozen)
+
+
+def _is_rebuilt(state: FeatureState, meta: Meta) -> bool:
+    return (state.meta.state, meta.state) == ("rebuilding", "ready")
+
+
+CHANGES: dict[str, Callable[[], None]] = {
+    **{name: partial(_change_library, name) for name in LIBRARY},
+    "commits carry no event time": _tell_nothing,
+    "leases have no end": _take_leases_without_end,
+    "a rebuild does not ask where the log begins": partial(_do_nothing_in, Rebuild, "_check_log"),
+    "freeze before the first fold": partial(_freeze_before, FeatureStore, "fold"),
+    "freeze before the state is ready": partial(_freeze_before, FeatureState, "put", _is_rebuilt),
+    "freeze before former states are deleted": partial(
+        _freeze_before, FeatureState, "forget_others"
+    ),
+}
+
+
+if __name__ == "__main__":
+    end = sys.argv.index("--")
+    for change in sys.argv[1:end]:
+        CHANGES[change]()
+    sys.argv[1 : end + 1] = []
+    main()
