@@ -62,7 +62,7 @@ def _bytes_each(plan: Plan, live: float, labelled: float, name_bytes: int) -> in
     cell_ms = 1 << math.floor(math.log2(plan.retention_ms / CELLS))
     rows = live * (1 + cell_ms / 2 / plan.retention_ms)
     labels = rows * labelled * LABEL_BYTES * plan.flags["labels"]
-    key = KEY_BYTES + len("{environment:b0}:v2:incarnat:c:") + name_bytes
+    key = KEY_BYTES + len("{environment:b0}:v2:feature-set-hash.incarnat:c:") + name_bytes
     if rows <= MOST_ROWS:
         return round((rows + ROOM / 2) * plan.row_bytes + labels + header_bytes(plan) + key)
     parts = rows / PART_ROWS

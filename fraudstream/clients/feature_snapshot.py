@@ -16,7 +16,6 @@ from fraudstream.clients.feature_state import (
     STATE_VERSION,
     FeatureState,
     Lease,
-    Meta,
     new_incarnation,
     pattern_of,
 )
@@ -89,13 +88,7 @@ def restore_snapshot(state: FeatureState, path: Path, topics: Mapping[str, str])
     header = check_fit(path, state, topics)
     with _lease(state) as lease:
         present = state.look()
-        empty = Meta(
-            STATE_VERSION,
-            state.feature_set.hash,
-            new_incarnation(),
-            "rebuilding",
-            holder=lease.token,
-        )
+        empty = state.fresh("rebuilding", holder=lease.token)
         begun = state.move("rebuilding", holder=lease.token) if present else state.put(empty)
         if not begun:
             raise Refused("somebody else works on the feature state just now: try again")
@@ -147,7 +140,7 @@ def fill(
         DependencyUnreachable: the server does not answer.
     """
     fresh = msgspec.structs.replace(
-        state.meta, incarnation=new_incarnation(), revision=state.meta.revision + 1
+        state.meta, incarnation=new_incarnation(state.feature_set), revision=state.meta.revision + 1
     )
     prefix = state.prefix_of(fresh.incarnation).encode()
     written, waiting, size = 0, dict[bytes, bytes](), 0
