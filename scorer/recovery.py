@@ -1,7 +1,6 @@
 """Before scoring: do the features hold what is committed? If not, one worker rebuilds, the others wait.
 
-A set that has just gone live is no other case: it lacks what came since it was filled. Its place is as exact as
-that of a rebuilt one, since nothing is scored meanwhile.
+A set that has just gone live is no other case: it lacks what came since it was filled.
 """
 
 import logging
@@ -22,8 +21,8 @@ from scorer.waiting import Waiting
 logger = logging.getLogger(__name__)
 
 MOST_BACK_OFF_S = 0.25
-LOST = (
-    "the features of %s lost what they had: partition %d is committed to %d, they end at %d; "
+LACKING = (
+    "the features of %s lack records: partition %d is committed to %d, they end at %d; "
     "scoring stops until they are rebuilt"
 )
 
@@ -63,7 +62,9 @@ class Proof:
         return waited
 
     def _prove(self, store: FeatureStore) -> None:
-        recovery = self._recoveries.setdefault(store, self._make(store))
+        if store not in self._recoveries:
+            self._recoveries[store] = self._make(store)
+        recovery = self._recoveries[store]
         while True:
             try:
                 self._waited |= recovery.prove()
@@ -153,7 +154,7 @@ class Recovery:
             return self._store.state.vouch(now_ms())
         partition, (mark, committed) = next(iter(lacking.items()))
         if self._store.state.move("rebuilding"):
-            logger.warning(LOST, self._name, partition, committed - 1, mark)
+            logger.warning(LACKING, self._name, partition, committed - 1, mark)
         return False
 
     def _take_turn(self) -> bool:

@@ -195,7 +195,7 @@ class FeatureState:
         return True
 
     def forget_others(self) -> int:
-        """Delete the keys of the set's other incarnations while the state is as last read; return their number.
+        """Delete keys of the set's other incarnations while the state is as last read; return their number.
 
         Raises:
             DependencyUnreachable: the server does not answer.
