@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from fraudstream.clients.feature_store import Applied
 from fraudstream.clients.inference import Model
-from fraudstream.core.scores import Alert, AuditEvent, Decision, Score, Stages
+from fraudstream.core.scores import Alert, AuditEvent, Decision, Score, SetFeatures, Stages
 from fraudstream.core.topics import MAX_TRANSACTION_BYTES
 from scorer.batch import Batch, DeadLetter, Message
 
@@ -58,7 +58,7 @@ def scores_of(
     rows = served.features.tolist()
     sequence = served.apply_seq.tolist()
     duplicates = served.duplicate_of.tolist()
-    others = {each: a.features.tolist() for each, a in applied.items() if each != feature_set}
+    others = _others(applied, feature_set)
     chances = [None] * len(rows) if probabilities is None else probabilities.tolist()
     threshold = None if model is None else model.threshold
     version = None if model is None else model.version
@@ -87,7 +87,7 @@ def scores_of(
                     model_version=version,
                     feature_set=feature_set,
                     features=rows[i],
-                    other_features={h: r[i] for h, r in others.items()} if others else UNSET,
+                    other_sets=others[i] if others else UNSET,
                     apply_seq=sequence[i],
                     duplicate_of=None if duplicates[i] < 0 else duplicates[i],
                     age_ms=age_ms,
@@ -120,6 +120,19 @@ def outputs_of(batch: Batch, scores: list[Score], *, model: Model | None) -> lis
 def swap_output(model_name: str, event: AuditEvent) -> Output:
     """Return the audit record of a swap: it travels with the first batch of the new version."""
     return Output("audit", model_name.encode(), _encoder.encode(event), [])
+
+
+def _others(applied: Mapping[str, Applied], served: str) -> list[dict[str, SetFeatures]]:
+    """Return by row what the sets that do not serve say; empty if there are none."""
+    by_set = [
+        [
+            (each, SetFeatures(*row))
+            for row in zip(a.features.tolist(), a.apply_seq.tolist(), strict=True)
+        ]
+        for each, a in applied.items()
+        if each != served
+    ]
+    return [dict(row) for row in zip(*by_set, strict=True)]
 
 
 def _decide(chance: float | None, threshold: float | None) -> Decision:

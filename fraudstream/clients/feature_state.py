@@ -23,9 +23,11 @@ from typing import Any, Literal, Self
 import msgspec
 
 from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.feature_library import build_library
 from fraudstream.clients.feature_server import FeatureServer
 from fraudstream.core.errors import DependencyUnreachable, Refused
 from fraudstream.core.feature_set import FeatureSet
+from fraudstream.core.settings import Settings
 
 STATE_VERSION = 2
 LEASE_MS = 6_000
@@ -234,6 +236,22 @@ class FeatureState:
                 f"the feature state at {self.server.address} is of version {meta.state_version}, this "
                 f"program computes version {STATE_VERSION}: {how}"
             )
+
+
+def open_state(settings: Settings, feature_set: FeatureSet) -> FeatureState:
+    """Return the state of a set in the environment of the settings, nothing of it read or begun.
+
+    Raises:
+        DependencyUnreachable: the server does not answer.
+        Refused: the server may lose data, or cannot write.
+    """
+    server = FeatureServer.connect(
+        settings.redis_url,
+        build_library(feature_set),
+        connect_timeout_ms=settings.connect_timeout_ms,
+        request_timeout_ms=settings.request_timeout_ms,
+    )
+    return FeatureState(server, settings.environment, feature_set)
 
 
 class Lease:

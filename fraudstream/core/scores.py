@@ -17,11 +17,18 @@ class Stages(msgspec.Struct, frozen=True):
     until_produce: float
 
 
+class SetFeatures(msgspec.Struct, frozen=True):
+    """What a live set that the model does not read says of the transaction: for training and comparison."""
+
+    features: list[float]
+    apply_seq: int
+
+
 class Score(msgspec.Struct, frozen=True, kw_only=True):
     """One score: exactly one committed record of this kind, or one dead letter, exists per source position.
 
     `features` are float32 values in the order of the feature set; `apply_seq` is the place of this
-    application in the state of that set; `other_features` are those of the other live sets by hash, if there
+    application in the state of that set; `other_sets` has the same of the other live sets by hash, if there
     are any; `age_ms` runs from the source record's Kafka timestamp to produce.
     """
 
@@ -42,7 +49,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     challenger_score: float | None = None
     feature_set: str
     features: list[float]
-    other_features: dict[str, list[float]] | msgspec.UnsetType = msgspec.UNSET
+    other_sets: dict[str, SetFeatures] | msgspec.UnsetType = msgspec.UNSET
     apply_seq: int
     duplicate_of: int | None = None
     age_ms: int
