@@ -204,8 +204,8 @@ def lease_of(state: FeatureState) -> Lease:
     while (lease := Lease.take(state)) is None:
         if monotonic_s() > deadline_s:
             raise Refused(
-                f"somebody fills, rebuilds or copies feature set {state.feature_set.name} just now: try again "
-                "when that is done"
+                f"somebody fills, rebuilds or copies feature set {state.feature_set.name} just now: try "
+                "again when that is done"
             )
         pause.wait(_PAUSE_S)
     return lease
