@@ -121,7 +121,8 @@ class FeatureState:
         """
         while (meta := self.look()) is None:
             self.put(self.fresh(), proven=True)
-        self.bind(self._topics)
+        if meta.state != "retired":
+            self.bind(self._topics)
         return meta
 
     def bind(self, topics: Mapping[str, str]) -> None:

@@ -70,7 +70,8 @@ class Run:
             assert each.process.poll() in (None, -signal.SIGKILL), each.said()[-3_000:]
         done, total = self.log.lag(self.group)
         labels = sum(1 for _ in self.log.records("feedback"))
-        return done == total and self.marks().get(f"m:{self.feedback_id}:0".encode()) == labels - 1
+        mark = self.marks().get(f"m:{self.feedback_id}:0".encode(), -1)
+        return done == total and mark == labels - 1
 
 
 def score_under(run: Run, fault: Fault, *, workers: int = 2, rate: int = RATE) -> None:
