@@ -31,7 +31,11 @@ def retire(settings: Settings, name: str, *, actor: str) -> RetiredSet:
     """
     log = SetLog(settings)
     sets = log.refresh()
-    chosen = chosen_set(sets, name)
+    chosen = sets.named(name)
+    if chosen is None:
+        raise FraudstreamError(
+            f"this environment has no feature set {name}: look with `fraudstream features sets`"
+        )
     if chosen.hash in sets.live:
         _check_unused(settings, sets, chosen)
     state = open_state(settings, chosen)
@@ -40,24 +44,6 @@ def retire(settings: Settings, name: str, *, actor: str) -> RetiredSet:
             log.append("retired", chosen, actor=actor, why="features retire")
         keys = _empty(state)
     return RetiredSet(chosen.name, chosen.hash, keys)
-
-
-def chosen_set(sets: EnvironmentSets, name: str) -> FeatureSet:
-    """Return the one set of that name or hash, a present one before one that was retired.
-
-    Raises:
-        FraudstreamError: there is none, or several have the name.
-    """
-    retired = [each for found, each in sets.known.items() if name in {found, each.name}]
-    found = sets.named(name) or retired
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise FraudstreamError(
-            f"this environment has no feature set {name}: look with `fraudstream features sets`"
-        )
-    hashes = " or ".join(each.hash for each in found)
-    raise FraudstreamError(f"several feature sets are called {name}: give the hash, {hashes}")
 
 
 def _check_unused(settings: Settings, sets: EnvironmentSets, chosen: FeatureSet) -> None:

@@ -27,6 +27,7 @@ from fraudstream.clients.snapshot_file import (
     write_file,
 )
 from fraudstream.core.errors import FraudstreamError, Refused
+from fraudstream.core.feature_set import FeatureSet
 
 SUFFIX = ".features"
 _KEYS_AT_ONCE = 1_000
@@ -161,7 +162,7 @@ def newest_fitting(
     folder: Path, state: FeatureState, topics: Mapping[str, str]
 ) -> tuple[Path, Header] | None:
     """Return the newest snapshot of a folder that may take the place of the state."""
-    for path in snapshots(folder):
+    for path in snapshots(folder, state.feature_set):
         try:
             return path, check_fit(path, state, topics)
         except Refused:
@@ -169,15 +170,15 @@ def newest_fitting(
     return None
 
 
-def snapshots(folder: Path) -> list[Path]:
-    """Return the snapshots of a folder, the newest first."""
-    return sorted(folder.glob(f"*{SUFFIX}"), reverse=True)
+def snapshots(folder: Path, feature_set: FeatureSet) -> list[Path]:
+    """Return the snapshots of a set that a folder has, the newest first."""
+    return sorted(folder.glob(f"*Z-{feature_set.hash}{SUFFIX}"), reverse=True)
 
 
-def snapshot_name(now_ms: int) -> str:
-    """Return the name of a snapshot taken now; names sort by time."""
+def snapshot_name(now_ms: int, feature_set: FeatureSet) -> str:
+    """Return the name of a snapshot taken now; those of a set sort by time."""
     at = datetime.fromtimestamp(now_ms / 1000, UTC)
-    return f"{at:%Y%m%dT%H%M%S}{now_ms % 1000:03}Z{SUFFIX}"
+    return f"{at:%Y%m%dT%H%M%S}{now_ms % 1000:03}Z-{feature_set.hash}{SUFFIX}"
 
 
 def _copy(

@@ -25,6 +25,21 @@ from fraudstream.core.settings import Settings
 _PAUSE_S = 0.02
 
 
+def find_set(settings: Settings, name: str | None = None) -> FeatureSet:
+    """Return the environment's set of that name or hash, or else the packaged set or file of that name.
+
+    Without a name: the set that went live first; in a new environment, that of the setting `feature_set`.
+
+    Raises:
+        SettingsError: there is none.
+        DependencyUnreachable: no broker answers.
+    """
+    sets = SetLog(settings).refresh()
+    if name is None:
+        return next(iter(sets.live.values()), None) or load_feature_set(settings.feature_set)
+    return sets.named(name) or load_feature_set(name)
+
+
 class SetLog:
     """The sets as far as the log was read, `sets`; one for each process. Not thread-safe."""
 

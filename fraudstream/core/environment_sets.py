@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from fraudstream.core.errors import Refused
+from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.feature_kinds import FeatureSet
 
 Phase = Literal["begin", "filling", "live", "retired"]
@@ -42,10 +42,23 @@ class EnvironmentSets(msgspec.Struct, frozen=True):
             live, filling | own if change.phase == "filling" else filling, dict(self.known) | own
         )
 
-    def named(self, name: str) -> list[FeatureSet]:
-        """Return the live and filling sets of that name or hash."""
+    def named(self, name: str) -> FeatureSet | None:
+        """Return the set of that name or hash: a present one, or else one that was retired; None for none.
+
+        Raises:
+            FraudstreamError: several have the name.
+        """
         present = {**self.live, **self.filling}
-        return [each for found, each in present.items() if name in {found, each.name}]
+        for sets in (present, self.known):
+            found = [each for known, each in sets.items() if name in {known, each.name}]
+            if len(found) > 1:
+                hashes = " or ".join(each.hash for each in found)
+                raise FraudstreamError(
+                    f"several feature sets are called {name}: give the hash, {hashes}"
+                )
+            if found:
+                return found[0]
+        return None
 
 
 def change_of(phase: Phase, feature_set: FeatureSet) -> SetChange:

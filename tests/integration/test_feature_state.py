@@ -212,12 +212,12 @@ def test_a_server_that_became_a_replica_is_back_pressure(
 @pytest.fixture
 def taken(connect: Callable[..., FeatureStore], log: Log, tmp_path: Path) -> Path:
     """A snapshot of the whole log."""
-    store, path = connect(), tmp_path / snapshot_name(NOW_MS)
+    store, path = connect(), tmp_path / snapshot_name(NOW_MS, NINE)
     apply_all(store, log)
     done = take_snapshot(store.state, path, environment="test", now_ms=NOW_MS)
     assert (done.file, done.bytes) == (str(path), path.stat().st_size)
     assert done.marks["transactions"] == {p: len(part) - 1 for p, part in enumerate(log.partitions)}
-    assert snapshots(tmp_path) == [path]
+    assert snapshots(tmp_path, NINE) == [path]
     return path
 
 
