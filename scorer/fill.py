@@ -35,6 +35,8 @@ ENOUGH = 2_000
 """So few records may be left to the workers when the set goes live: one call, some 0.1 s of waiting."""
 MOST_LEFT = 20_000
 """With more of them, the workers would have to wait for too long."""
+FOLD_RECORDS = 250
+"""Of one call, so that those who score do not wait for long; a rebuild, when nobody scores, takes more."""
 _PAUSE_S = 0.05
 
 Tell = Callable[[int, int], None]
@@ -146,7 +148,9 @@ class Fill:
         Raises:
             FraudstreamError: it does not, and too much is left.
         """
-        rebuild = Rebuild(self._settings, self._store, self._topics, self._status)
+        rebuild = Rebuild(
+            self._settings, self._store, self._topics, self._status, most=FOLD_RECORDS
+        )
         left: int | None = None
         with TopicReader(self._settings, group=group_name(self._settings)) as reader:
             while True:
