@@ -20,7 +20,7 @@ COMMANDS = {
     "alerts": "monitoring.commands:alerts",
     "bench": "verify.bench.commands:bench",
     "demo": "verify.demo.command:demo",
-    "features": "fraudstream.stack.feature_commands:features",
+    "features": "scorer.feature_commands:features",
     "generate": "producer.commands:generate",
     "ledger": "verify.commands:ledger",
     "models": "trainer.commands:models",

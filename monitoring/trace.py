@@ -10,7 +10,7 @@ import msgspec
 
 from fraudstream.clients.topic_log import Record
 from fraudstream.core.errors import BadRecord, FraudstreamError
-from fraudstream.core.feature_set import NINE
+from fraudstream.core.feature_set import packaged
 from fraudstream.core.model import Contract
 from fraudstream.core.printable import printable_bytes
 from fraudstream.core.scores import Alert, AuditEvent, Score
@@ -212,8 +212,8 @@ def _features(score: Score, contract: Contract | None) -> list[Feature]:
             Feature(name, value, usual, (value - usual) / spread if spread else None)
             for name, value, usual, spread in rows
         ]
-    known = NINE.features if score.feature_set == NINE.hash else ()
-    names = known or [f"feature {i + 1}" for i in range(len(score.features))]
+    known = next((each for each in packaged().values() if each.hash == score.feature_set), None)
+    names = known.features if known else [f"feature {i + 1}" for i in range(len(score.features))]
     return [Feature(name, value) for name, value in zip(names, score.features, strict=False)]
 
 

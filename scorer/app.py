@@ -16,16 +16,18 @@ from fraudstream.clients.clock import now_ms
 from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.clients.group_places import GroupPlaces
 from fraudstream.clients.model_registry import ModelRegistry
+from fraudstream.clients.set_log import SetLog
 from fraudstream.core.errors import FraudstreamError, Refused
-from fraudstream.core.feature_set import NINE
+from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.model import model_name
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
-from scorer.assignment import WAYS_OUT, Assignment
+from scorer.assignment import WAYS_OUT, Assignment, group_name
 from scorer.champion import Champion
 from scorer.evenness import Evenness
 from scorer.hot_path import HotPath, Parts
 from scorer.labels import LabelReader
+from scorer.live_sets import LiveSets
 from scorer.neighbours import Neighbours
 from scorer.output import TransactionalOutput
 
@@ -111,11 +113,6 @@ class ScorerWorker(faust.Worker):
         super()._on_sigterm()
 
 
-def group_name(settings: Settings) -> str:
-    """Return the consumer group of the scorers of an environment."""
-    return f"{settings.environment}.scorer"
-
-
 def build_hot_path(settings: Settings, slot: int) -> HotPath:
     """Return the hot path with all its clients connected.
 
@@ -125,16 +122,12 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
     """
     names = {name: topic_name(settings.environment, name) for name in ("transactions", "feedback")}
     facts = kafka.topic_facts(settings, list(names.values()))
-    store = FeatureStore.connect(
-        settings.redis_url,
-        settings.environment,
-        NINE,
-        connect_timeout_ms=settings.connect_timeout_ms,
-        request_timeout_ms=settings.request_timeout_ms,
-    )
-    _bind(store, {name: facts[full].topic_id for name, full in names.items()})
+    log = SetLog(settings)
+    log.begin(actor="scorer")
+    topic_ids = {name: facts[full].topic_id for name, full in names.items()}
+    live = LiveSets(log, partial(connect, settings, topic_ids))
     registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
-    champion = Champion(registry, model_name(settings.environment), NINE)
+    champion = Champion(registry, model_name(settings.environment), live.sets)
     group = group_name(settings)
     consumer = kafka.worker_consumer(settings, group=group, slot=slot)
     feedback = kafka.reader(settings, group=f"{group}.feedback", tell_end=True)
@@ -145,18 +138,17 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
     return HotPath(
         Parts(
             settings=settings,
-            feature_set=NINE,
             consumer=consumer,
-            store=store,
+            live=live,
             transactions=transactions,
             feedback=facts[names["feedback"]],
-            labels=LabelReader(feedback, store, facts[names["feedback"]]),
+            labels=LabelReader(feedback, live, facts[names["feedback"]]),
             champion=champion,
             assignment=Assignment(consumer, transactions),
             evenness=Evenness(
                 consumer,
                 transactions.name,
-                NINE.label_delay_ms // 4,
+                _lead_ms(live),
                 Neighbours(GroupPlaces(settings, transactions, group), transactions.partitions),
             ),
             output=TransactionalOutput(make_producer, settings.environment),
@@ -164,11 +156,30 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
     )
 
 
-def _bind(store: FeatureStore, topic_ids: dict[str, str]) -> None:
+def connect(settings: Settings, topic_ids: dict[str, str], feature_set: FeatureSet) -> FeatureStore:
+    """Return the store of one live set, tied to the topics.
+
+    Raises:
+        DependencyUnreachable: Redis does not answer.
+        Refused: the server would lose data, or the state is of another version or topic.
+    """
+    store = FeatureStore.connect(
+        settings.redis_url,
+        settings.environment,
+        feature_set,
+        connect_timeout_ms=settings.connect_timeout_ms,
+        request_timeout_ms=settings.request_timeout_ms,
+    )
     try:
         store.bind(topic_ids)
     except Refused as exc:
         raise Refused(f"{exc}; {WAYS_OUT}") from exc
+    return store
+
+
+def _lead_ms(live: LiveSets) -> int:
+    """Return how far a partition may run ahead: a quarter of the shortest label delay of a live set."""
+    return min(each.label_delay_ms for each in live.sets.live.values()) // 4
 
 
 def build_app(settings: Settings, hot_path: HotPath, slot: int) -> faust.App:

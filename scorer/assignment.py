@@ -10,6 +10,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicParti
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,11 @@ MOST_UNCOMMITTED = 10_000
 ASK_S = 5.0
 PATIENCE_S = 60.0
 """How long the broker may take to tell where to go on; the group keeps its member meanwhile."""
+
+
+def group_name(settings: Settings) -> str:
+    """Return the consumer group of the scorers of an environment."""
+    return f"{settings.environment}.scorer"
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):

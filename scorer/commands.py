@@ -44,8 +44,8 @@ def run(settings: Settings, wanted_slot: int | None) -> None:
         ScorerWorker,
         build_app,
         build_hot_path,
-        group_name,
     )
+    from scorer.assignment import group_name  # noqa: PLC0415
     from scorer.slot import Slot  # noqa: PLC0415
 
     slot = Slot.take(state_path(settings), group_name(settings), wanted_slot)

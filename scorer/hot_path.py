@@ -12,7 +12,6 @@ from confluent_kafka import Message as KafkaMessage
 
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.feature_store import (
-    Applied,
     FeatureStore,
     ReplyGone,
     Slice,
@@ -21,7 +20,6 @@ from fraudstream.clients.feature_store import (
 from fraudstream.clients.inference import Model
 from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.errors import FraudstreamError, Refused
-from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
 from scorer.assignment import Assignment
@@ -29,8 +27,9 @@ from scorer.batch import Batch, Message, decode
 from scorer.champion import Champion
 from scorer.evenness import Apart, Evenness
 from scorer.labels import LabelReader
+from scorer.live_sets import AppliedSets, LiveSets
 from scorer.output import BatchAborted, TransactionalOutput
-from scorer.recovery import Recovery
+from scorer.recovery import Proof, Recovery
 from scorer.results import Output, Timing, outputs_of, scores_of, swap_output
 from scorer.status import Status
 from scorer.waiting import PATIENCE_S, Abandoned, Waiting, raise_for
@@ -51,9 +50,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What the hot path is made of; built once by `scorer.app`."""
 
     settings: Settings
-    feature_set: FeatureSet
     consumer: Consumer
-    store: FeatureStore
+    live: LiveSets
     transactions: TopicFacts
     feedback: TopicFacts
     labels: LabelReader
@@ -83,11 +81,14 @@ class HotPath:
             stopping=self._stopping,
             resumed=parts.evenness.forget,
         )
-        self._recovery = Recovery(
-            settings=parts.settings,
-            store=parts.store,
-            topics=(parts.transactions, parts.feedback),
-            assignment=parts.assignment,
+        self._proof = Proof(parts.live, self._recovery)
+
+    def _recovery(self, store: FeatureStore) -> Recovery:
+        return Recovery(
+            settings=self._parts.settings,
+            store=store,
+            topics=(self._parts.transactions, self._parts.feedback),
+            assignment=self._parts.assignment,
             waiting=self._waiting,
             status=self.status,
         )
@@ -153,7 +154,7 @@ class HotPath:
                 self._tell_ends()
                 return
             applied = self._timed("features", lambda: self._features(batch))
-            probabilities = self._timed("score", lambda: self._score(applied.features))
+            probabilities = self._timed("score", lambda: self._score(applied))
             outputs = self._timed("emit", lambda: self._emit(batch, applied, probabilities))
             self._timed("commit", lambda: self._commit(batch, outputs))
         except (Abandoned, BatchAborted) as exc:
@@ -163,7 +164,7 @@ class HotPath:
         """Without records: apply labels, and notice within a second that the features are others."""
         self._parts.labels.apply_available()
         if monotonic_s() - self._confirmed_s > CONFIRM_S:
-            self._parts.store.confirm()
+            self._parts.live.confirm()
             self._confirmed_s = monotonic_s()
 
     def _tell_ends(self) -> None:
@@ -213,8 +214,26 @@ class HotPath:
         if (model := self._parts.champion.take()) is not None:
             self._model = self._swap = model
 
-    def _features(self, batch: Batch) -> Applied:
-        """Apply labels that the batch needs, then the batch, in one call to the feature store."""
+    @property
+    def _served(self) -> str:
+        """The hash of the set whose features the model reads.
+
+        Raises:
+            Refused: it was retired meanwhile.
+        """
+        live = self._parts.live
+        if self._model is None:
+            return live.first
+        wanted = self._model.contract.feature_set
+        if wanted not in live.stores:
+            raise Refused(
+                f"version {self._model.version} serves on feature set {wanted}, which is live no more: "
+                "fill it again with `fraudstream features fill`, or promote a version of a live set"
+            )
+        return wanted
+
+    def _features(self, batch: Batch) -> AppliedSets:
+        """Apply labels that the batch needs, then the batch, in one call for each live set."""
         p = self._parts
         slices = [
             Slice(
@@ -228,21 +247,21 @@ class HotPath:
             for part in batch.parts
         ]
 
-        def call() -> Applied:
+        def call() -> AppliedSets:
             p.labels.apply_available()
             p.labels.apply_until(batch.after_feedback, timeout_s=1.0)
-            return p.store.apply(p.transactions.topic_id, slices)
+            return p.live.apply(p.transactions.topic_id, slices)
 
         return self._patiently(call)
 
-    def _score(self, features: np.ndarray) -> np.ndarray | None:
+    def _score(self, applied: AppliedSets) -> np.ndarray | None:
         """Return float32 [N] probabilities, None without a model."""
         if self._model is None:
             return None
-        return self._model.score(features)
+        return self._model.score(applied[self._served].features)
 
     def _emit(
-        self, batch: Batch, applied: Applied, probabilities: np.ndarray | None
+        self, batch: Batch, applied: AppliedSets, probabilities: np.ndarray | None
     ) -> list[Output]:
         p = self._parts
         now = now_ms()
@@ -258,13 +277,13 @@ class HotPath:
             applied,
             probabilities,
             model=self._model,
-            feature_set=p.feature_set.hash,
+            feature_set=self._served,
             timing=timing,
         )
         outputs = outputs_of(batch, scores, model=self._model)
         if self._swap is not None:
             outputs.append(swap_output(p.champion.model_name, self._swap_event(batch, now)))
-        self.status.redelivered += int(applied.redelivered.sum())
+        self.status.redelivered += int(applied[self._served].redelivered.sum())
         return outputs
 
     def _commit(self, batch: Batch, outputs: list[Output]) -> None:
@@ -340,8 +359,9 @@ class HotPath:
             DependencyUnreachable: a server was away for too long.
         """
         p = self._parts
-        waited = self._waiting.patiently(self._recovery.prove)
+        waited = self._waiting.patiently(self._proof.prove)
         self._waiting.patiently(p.labels.go_back)
+        p.champion.follow(p.live.sets)
         p.assignment.proven = True
         if waited:
             self._failing_since = None

@@ -1,15 +1,16 @@
-"""Third hop: every worker reads the one feedback partition; the mark in Redis decides who applies."""
+"""Third hop: every worker reads the one feedback partition; the marks in Redis decide who applies."""
 
 import logging
 from collections.abc import Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from fraudstream.clients.feature_store import FeatureStore, StateInDoubt
+from fraudstream.clients.feature_store import StateInDoubt
 from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.errors import BadRecord, DependencyUnreachable, Refused
 from fraudstream.core.transaction import Feedback, decode_feedback
 from scorer.assignment import WAYS_OUT
+from scorer.live_sets import LiveSets
 
 logger = logging.getLogger(__name__)
 
@@ -29,22 +30,23 @@ def decode_labels(messages: Sequence[Message]) -> tuple[list[int], list[Feedback
 
 
 class LabelReader:
-    """Applies the feedback topic to the features, at least up to the offset that a batch asks for."""
+    """Applies the feedback topic to every live set, at least up to the offset that a batch asks for."""
 
-    def __init__(self, consumer: Consumer, store: FeatureStore, topic: TopicFacts) -> None:
+    def __init__(self, consumer: Consumer, live: LiveSets, topic: TopicFacts) -> None:
         self._consumer = consumer
-        self._store = store
+        self._live = live
         self._topic = topic
         self._position = -1
         self.go_back()
 
     def go_back(self) -> None:
-        """Go on after the newest label that the features have, which may be one from before.
+        """Go on after the newest label that all sets have; those that have more take none of it twice.
 
         Raises:
             DependencyUnreachable: the feature store does not answer.
         """
-        position = self._store.marks(self._topic.topic_id, [0])[0] + 1
+        stores = self._live.stores.values()
+        position = min(each.marks(self._topic.topic_id, [0])[0] for each in stores) + 1
         if position != self._position:
             self._position = position
             self._consumer.assign([TopicPartition(self._topic.name, 0, position)])
@@ -104,13 +106,14 @@ class LabelReader:
 
     def _apply(self, offsets: list[int], labels: list[Feedback], last: int) -> None:
         try:
-            self._store.apply_labels(
-                self._topic.topic_id,
-                previous_offset=self._position - 1,
-                last_offset=last,
-                offsets=offsets,
-                labels=labels,
-            )
+            for store in self._live.stores.values():
+                store.apply_labels(
+                    self._topic.topic_id,
+                    previous_offset=self._position - 1,
+                    last_offset=last,
+                    offsets=offsets,
+                    labels=labels,
+                )
         except (DependencyUnreachable, StateInDoubt):
             # What was fetched and not applied must come again.
             self._consumer.seek(TopicPartition(self._topic.name, 0, self._position))

@@ -47,8 +47,12 @@ class Rebuild:
         store: FeatureStore,
         topics: tuple[TopicFacts, TopicFacts],
         status: Status,
+        *,
+        most: int = FOLD_RECORDS,
     ) -> None:
+        """Take `most` records into a call: the server does nothing else meanwhile."""
         self._settings = settings
+        self._most = most
         self._store = store
         self._transactions, self._feedback = topics
         self._status = status
@@ -131,7 +135,7 @@ class Rebuild:
     def _pack(self, reader: TopicReader, ranges: Ranges) -> Iterator[Packed]:
         """Yield calls; decodes as the hot path does, so that the same records count."""
         positions = {partition: begin for partition, (begin, _) in ranges.items()}
-        for messages in reader.batches(self._transactions.name, ranges, most=FOLD_RECORDS):
+        for messages in reader.batches(self._transactions.name, ranges, most=self._most):
             batch = decode(
                 cast("list[Message]", messages),
                 positions,
@@ -158,7 +162,7 @@ class Rebuild:
         position = self._store.marks(topic.topic_id, [0])[0] + 1
         wanted = {0: (position, reader.bounds(topic.name)[0][1])}
         self._check_log(reader, topic, wanted)
-        for messages in reader.batches(topic.name, wanted, most=FOLD_RECORDS):
+        for messages in reader.batches(topic.name, wanted, most=self._most):
             offsets, labels = decode_labels(messages)
             last = int(messages[-1].offset() or 0)
             self._store.apply_labels(

@@ -1,4 +1,7 @@
-"""Before scoring: do the features hold what is committed? If not, one worker rebuilds, the others wait."""
+"""Before scoring: do the features hold what is committed? If not, one worker rebuilds, the others wait.
+
+A set that has just gone live is no other case: it lacks what came since it was filled.
+"""
 
 import logging
 from collections.abc import Callable
@@ -10,6 +13,7 @@ from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.errors import Refused
 from fraudstream.core.settings import Settings
 from scorer.assignment import WAYS_OUT, Assignment
+from scorer.live_sets import LiveSets
 from scorer.rebuild import Rebuild
 from scorer.status import Status
 from scorer.waiting import Waiting
@@ -17,14 +21,66 @@ from scorer.waiting import Waiting
 logger = logging.getLogger(__name__)
 
 MOST_BACK_OFF_S = 0.25
+LACKING = (
+    "the features of %s lack records: partition %d is committed to %d, they end at %d; "
+    "scoring stops until they are rebuilt"
+)
 
 
 class LeaseLost(StateInDoubt):
     """This worker was silent for so long that another may have the lease."""
 
 
+class Retired(StateInDoubt):
+    """The set is live no more; nothing is to be proven."""
+
+
+class Proof:
+    """Proves the states of all live sets, as the environment's list has them at the end of it."""
+
+    def __init__(self, live: LiveSets, recovery: Callable[[FeatureStore], "Recovery"]) -> None:
+        self._live = live
+        self._make = recovery
+        self._recoveries: dict[FeatureStore, Recovery] = {}
+        self._waited = False
+
+    def prove(self) -> bool:
+        """Return once every live set holds what is committed; whether that took waiting.
+
+        The list is read after the records were adopted. Who changes it moves a record afterwards, which
+        every worker then notices at its next call: no batch can miss a set that is live.
+
+        Raises:
+            as `Recovery.prove`.
+        """
+        while True:
+            for store in list(self._live.stores.values()):
+                self._prove(store)
+            if not self._live.refresh():
+                break
+        waited, self._waited = self._waited, False
+        return waited
+
+    def _prove(self, store: FeatureStore) -> None:
+        if store not in self._recoveries:
+            self._recoveries[store] = self._make(store)
+        recovery = self._recoveries[store]
+        while True:
+            try:
+                self._waited |= recovery.prove()
+            except Retired:
+                self._waited = True
+                self._live.refresh()
+                if store not in self._live.stores.values():
+                    del self._recoveries[store]
+                    return
+                store.state.move("rebuilding")  # an older copy of a set that was filled once more
+            else:
+                return
+
+
 class Recovery:
-    """Proves the state, or waits until it is rebuilt, by this worker or by another one."""
+    """Proves one set's state, or waits until it is rebuilt, by this worker or by another one."""
 
     def __init__(
         self,
@@ -37,6 +93,7 @@ class Recovery:
         status: Status,
     ) -> None:
         self._store = store
+        self._name = store.state.feature_set.name
         self._transactions = topics[0]
         self._assignment = assignment
         self._waiting = waiting
@@ -50,6 +107,7 @@ class Recovery:
 
         Raises:
             Abandoned: the worker stops.
+            Retired: the set is live no more.
             Refused: the state cannot be rebuilt, or group, features and log do not fit.
             DependencyUnreachable: a server does not answer; call again.
         """
@@ -87,6 +145,8 @@ class Recovery:
     def _is_proven(self) -> bool:
         """Vouch for a state that is ready and lacks nothing; begin the rebuild of one that does."""
         meta = self._store.adopt()
+        if meta.state == "retired":
+            raise Retired(f"feature set {meta.feature_set} was retired")
         if meta.state != "ready":
             return False
         lacking = self._lacking()
@@ -94,11 +154,7 @@ class Recovery:
             return self._store.state.vouch(now_ms())
         partition, (mark, committed) = next(iter(lacking.items()))
         if self._store.state.move("rebuilding"):
-            logger.warning(
-                "the features lost what they had: partition %d is committed to %d, they end at %d; "
-                "scoring stops until they are rebuilt",
-                *(partition, committed - 1, mark),
-            )
+            logger.warning(LACKING, self._name, partition, committed - 1, mark)
         return False
 
     def _take_turn(self) -> bool:
@@ -119,7 +175,7 @@ class Recovery:
         """Rebuild as the holder of the lease; the state stays `rebuilding` if that is cut short."""
         state = self._store.state
         self._status.state = "rebuilding"
-        logger.info("this worker rebuilds the features (turn %s)", lease.token)
+        logger.info("this worker rebuilds the features of %s (turn %s)", self._name, lease.token)
         try:
             self._rebuild.run(self._assignment.committed_everywhere, self._beat(lease))
         except StateInDoubt as exc:
@@ -128,7 +184,10 @@ class Recovery:
         if state.move("ready", proven=True, least_seq=first_seq(now_ms())):
             self._status.rebuilds += 1
             gone = state.forget_others()
-            logger.info("the features are whole again; %d keys of former states deleted", gone)
+            logger.info(
+                "the features of %s are whole again; %d keys of former states deleted",
+                *(self._name, gone),
+            )
 
     def _beat(self, lease: Lease) -> Callable[[], None]:
         """Return what the rebuild calls again and again: keeps membership and lease, ends it on SIGTERM."""

@@ -1,13 +1,15 @@
 """Fifth hop: what a batch sends out: scores, alerts, dead letters and the event of a swap."""
 
 import hashlib
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from fraudstream.clients.feature_store import Applied
 from fraudstream.clients.inference import Model
-from fraudstream.core.scores import Alert, AuditEvent, Decision, Score, Stages
+from fraudstream.core.scores import Alert, AuditEvent, Decision, Score, SetFeatures, Stages
 from fraudstream.core.topics import MAX_TRANSACTION_BYTES
 from scorer.batch import Batch, DeadLetter, Message
 
@@ -40,7 +42,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 def scores_of(
     batch: Batch,
-    applied: Applied,
+    applied: Mapping[str, Applied],
     probabilities: np.ndarray | None,
     *,
     model: Model | None,
@@ -49,11 +51,14 @@ def scores_of(
 ) -> list[Score]:
     """Return one score for each decodable record, in the order of the batch's parts.
 
-    `probabilities` is float32 [N], None without a model.
+    `applied` has what each live set says, by hash, that of `feature_set` included; `probabilities` is
+    float32 [N], None without a model.
     """
-    rows = applied.features.tolist()
-    sequence = applied.apply_seq.tolist()
-    duplicates = applied.duplicate_of.tolist()
+    served = applied[feature_set]
+    rows = served.features.tolist()
+    sequence = served.apply_seq.tolist()
+    duplicates = served.duplicate_of.tolist()
+    others = _others(applied, feature_set)
     chances = [None] * len(rows) if probabilities is None else probabilities.tolist()
     threshold = None if model is None else model.threshold
     version = None if model is None else model.version
@@ -82,6 +87,7 @@ def scores_of(
                     model_version=version,
                     feature_set=feature_set,
                     features=rows[i],
+                    other_sets=others[i] if others else UNSET,
                     apply_seq=sequence[i],
                     duplicate_of=None if duplicates[i] < 0 else duplicates[i],
                     age_ms=age_ms,
@@ -114,6 +120,19 @@ def outputs_of(batch: Batch, scores: list[Score], *, model: Model | None) -> lis
 def swap_output(model_name: str, event: AuditEvent) -> Output:
     """Return the audit record of a swap: it travels with the first batch of the new version."""
     return Output("audit", model_name.encode(), _encoder.encode(event), [])
+
+
+def _others(applied: Mapping[str, Applied], served: str) -> list[dict[str, SetFeatures]]:
+    """Return by row what the sets that do not serve say; empty if there are none."""
+    by_set = [
+        [
+            (each, SetFeatures(*row))
+            for row in zip(a.features.tolist(), a.apply_seq.tolist(), strict=True)
+        ]
+        for each, a in applied.items()
+        if each != served
+    ]
+    return [dict(row) for row in zip(*by_set, strict=True)]
 
 
 def _decide(chance: float | None, threshold: float | None) -> Decision:

@@ -46,12 +46,13 @@ class Server:
         """The part of the append-only file that is being written."""
         return max((self.folder / "appendonlydir").glob("*.incr.aof"))
 
-    def state(self, environment: str, kinds: str = "") -> dict[bytes, bytes]:
+    def state(self, environment: str, kinds: str = "", feature_set: str = "") -> dict[bytes, bytes]:
         """Return the keys of an environment's state, without environment and incarnation, and values.
 
-        `kinds`: only those of these letters, "ct" for customers and terminals.
+        `kinds`: only those of these letters, "ct" for customers and terminals; `feature_set`: only those of
+        the set of this hash.
         """
-        pattern = f"{{{environment}:b0}}:v*"
+        pattern = f"{{{environment}:b0}}:v*:{feature_set}*"
         found = {key.split(b":", 4)[4]: key for key in self.client.scan_iter(pattern, count=1_000)}
         wanted = [
             name

@@ -7,10 +7,11 @@ import click
 import msgspec
 
 from fraudstream.clients.clock import now_ms
+from fraudstream.clients.feature_set_files import load_feature_set
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.report_file import json_option, write_json
+from fraudstream.clients.set_log import find_set
 from fraudstream.core.errors import FraudstreamError, Refused
-from fraudstream.core.feature_set import NINE
 from fraudstream.core.model import ModelVersion, model_name
 from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
@@ -52,9 +53,17 @@ class EventTime(click.ParamType):
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--promote", is_flag=True, help="Make the new version champion.")
+@click.option(
+    "--feature-set",
+    "set_name",
+    metavar="NAME",
+    help="Live set to train on, by name or hash [default: the one that went live first].",
+)
 @json_option
 @click.pass_obj
-def train(settings: Settings, /, json_file: str | None, **options: object) -> None:
+def train(
+    settings: Settings, /, json_file: str | None, set_name: str | None, **options: object
+) -> None:
     """Train on the features that were served and the labels known by then; publish to MLflow.
 
     Rows younger than the label delay (7 days of event time) are left out; the later part of the
@@ -64,12 +73,15 @@ def train(settings: Settings, /, json_file: str | None, **options: object) -> No
     \b
     Examples:
       fraudstream train --promote
+      fraudstream train --feature-set windows
       fraudstream train --days 7 --as-of 2018-08-01T00:00 --json report.json
     """
+    settings = with_addresses(settings)
     chosen = msgspec.convert(
-        {**options, "actor": getpass.getuser(), "feature_set": NINE}, TrainingOptions
+        {**options, "actor": getpass.getuser(), "feature_set": find_set(settings, set_name)},
+        TrainingOptions,
     )
-    report = run_training(with_addresses(settings), chosen, _say)
+    report = run_training(settings, chosen, _say)
     if json_file != "-":
         click.echo(_summary(report))
     _write(json_file, report)
@@ -158,7 +170,8 @@ def promote(settings: Settings, /, version: str, why: str, json_file: str | None
     registry, name = _registry(settings)
     number = _resolved(registry, name, version).version
     order = Order(version=number, actor=getpass.getuser(), why=why, now_ms=now_ms())
-    outcome = run_promotion(settings, registry, order, feature_set=NINE)
+    first = load_feature_set(settings.feature_set)
+    outcome = run_promotion(settings, registry, order, feature_set=first)
     _write(json_file, outcome)
     if json_file is None and outcome.moved:
         click.echo(f"version {number} of {name} is champion (before: {outcome.previous or 'none'})")

@@ -12,8 +12,10 @@ MLflow's aliases have no compare-and-set; the order of the audit topic's one par
 import msgspec
 
 from fraudstream.clients import audit_log
-from fraudstream.clients.inference import load_version
+from fraudstream.clients.inference import load_live_version
 from fraudstream.clients.model_registry import ModelRegistry
+from fraudstream.clients.set_log import SetLog
+from fraudstream.core.environment_sets import EnvironmentSets, change_of
 from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.model import CHAMPION, PREVIOUS, ModelVersion, model_name
@@ -41,20 +43,20 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_promotable(
-    registry: ModelRegistry, name: str, version: str, feature_set: FeatureSet
+    registry: ModelRegistry, name: str, version: str, sets: EnvironmentSets
 ) -> ModelVersion:
     """Return the version after fetching and loading it as a scorer would.
 
     Raises:
         FraudstreamError: it does not exist.
-        Refused: a check of its digest, feature set or contract fails.
+        Refused: its feature set is not live, or a check of its digest or contract fails.
     """
     found = registry.version(name, version)
     if found is None:
         raise FraudstreamError(
             f"version {version} of {name} does not exist: look with `fraudstream models list`"
         )
-    load_version(registry, found, feature_set)
+    load_live_version(registry, found, sets)
     return found
 
 
@@ -63,13 +65,18 @@ def promote(
 ) -> Promotion:
     """Make a version champion and the former champion `previous`; nothing moves if it is champion already.
 
+    `feature_set` is the one that an environment without any live set will begin with.
+
     Raises:
         FraudstreamError: the version does not exist, or the alias does not read back as written.
         Refused: the version fails a check, or another promotion is under way or came first.
         DependencyUnreachable: Kafka or MLflow does not answer.
     """
     name = model_name(settings.environment)
-    check_promotable(registry, name, order.version, feature_set)
+    sets = SetLog(settings).refresh()
+    if not sets.live:
+        sets = sets.after(change_of("live", feature_set))
+    check_promotable(registry, name, order.version, sets)
     seen = _log_without_open_intent(settings, name, order)
     champion = registry.alias(name, CHAMPION)
     expected = champion.version if champion else None

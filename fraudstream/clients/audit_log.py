@@ -4,7 +4,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from fraudstream.clients.kafka import unreachable
-from fraudstream.clients.topic_log import TIMED_OUT, read_to_end
+from fraudstream.clients.topic_log import TIMED_OUT, TopicReader, read_to_end
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
@@ -57,3 +57,22 @@ def read_events(settings: Settings, model_name: str) -> list[tuple[int, AuditEve
             if event.model_name == model_name:
                 events.append((message.offset() or 0, event))
     return events
+
+
+def read_after(settings: Settings, offset: int) -> list[tuple[int, AuditEvent]]:
+    """Return (offset, event) of everything after `offset` (-1: from the beginning), oldest first.
+
+    Ends at the first Kafka transaction that is still open.
+
+    Raises:
+        DependencyUnreachable: no broker answers.
+        FraudstreamError: the topic does not exist.
+    """
+    topic = topic_name(settings.environment, "audit")
+    with TopicReader(settings) as reader:
+        low, high = reader.bounds(topic)[0]
+        return [
+            (message.offset() or 0, _decoder.decode(message.value() or b""))
+            for batch in reader.batches(topic, {0: (max(low, offset + 1), high)})
+            for message in batch
+        ]

@@ -59,7 +59,7 @@ def header_bytes(plan: Plan) -> int:
 def _bytes_each(plan: Plan, live: float, labelled: float, name_bytes: int) -> int:
     rows = live * (1 + plan.cell_ms / 2 / plan.retention_ms)
     labels = rows * labelled * LABEL_BYTES * plan.flags["labels"]
-    key = KEY_BYTES + len("{environment:b0}:v3:incarnat:c:") + name_bytes
+    key = KEY_BYTES + len("{environment:b0}:v3:set-hash.incarn:c:") + name_bytes
     if rows <= MOST_ROWS:
         return round((rows + ROOM / 2) * plan.row_bytes + labels + header_bytes(plan) + key)
     parts = rows / PART_ROWS

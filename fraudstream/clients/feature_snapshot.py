@@ -16,7 +16,6 @@ from fraudstream.clients.feature_state import (
     STATE_VERSION,
     FeatureState,
     Lease,
-    Meta,
     new_incarnation,
     pattern_of,
 )
@@ -28,6 +27,7 @@ from fraudstream.clients.snapshot_file import (
     write_file,
 )
 from fraudstream.core.errors import FraudstreamError, Refused
+from fraudstream.core.feature_set import FeatureSet
 
 SUFFIX = ".features"
 _KEYS_AT_ONCE = 1_000
@@ -89,13 +89,7 @@ def restore_snapshot(state: FeatureState, path: Path, topics: Mapping[str, str])
     header = check_fit(path, state, topics)
     with _lease(state) as lease:
         present = state.look()
-        empty = Meta(
-            STATE_VERSION,
-            state.feature_set.hash,
-            new_incarnation(),
-            "rebuilding",
-            holder=lease.token,
-        )
+        empty = state.fresh("rebuilding", holder=lease.token)
         begun = state.move("rebuilding", holder=lease.token) if present else state.put(empty)
         if not begun:
             raise Refused("somebody else works on the feature state just now: try again")
@@ -147,7 +141,7 @@ def fill(
         DependencyUnreachable: the server does not answer.
     """
     fresh = msgspec.structs.replace(
-        state.meta, incarnation=new_incarnation(), revision=state.meta.revision + 1
+        state.meta, incarnation=new_incarnation(state.feature_set), revision=state.meta.revision + 1
     )
     prefix = state.prefix_of(fresh.incarnation).encode()
     written, waiting, size = 0, dict[bytes, bytes](), 0
@@ -168,7 +162,7 @@ def newest_fitting(
     folder: Path, state: FeatureState, topics: Mapping[str, str]
 ) -> tuple[Path, Header] | None:
     """Return the newest snapshot of a folder that may take the place of the state."""
-    for path in snapshots(folder):
+    for path in snapshots(folder, state.feature_set):
         try:
             return path, check_fit(path, state, topics)
         except Refused:
@@ -176,15 +170,15 @@ def newest_fitting(
     return None
 
 
-def snapshots(folder: Path) -> list[Path]:
-    """Return the snapshots of a folder, the newest first."""
-    return sorted(folder.glob(f"*{SUFFIX}"), reverse=True)
+def snapshots(folder: Path, feature_set: FeatureSet) -> list[Path]:
+    """Return the snapshots of a set that a folder has, the newest first."""
+    return sorted(folder.glob(f"*Z-{feature_set.hash}{SUFFIX}"), reverse=True)
 
 
-def snapshot_name(now_ms: int) -> str:
-    """Return the name of a snapshot taken now; names sort by time."""
+def snapshot_name(now_ms: int, feature_set: FeatureSet) -> str:
+    """Return the name of a snapshot taken now; those of a set sort by time."""
     at = datetime.fromtimestamp(now_ms / 1000, UTC)
-    return f"{at:%Y%m%dT%H%M%S}{now_ms % 1000:03}Z{SUFFIX}"
+    return f"{at:%Y%m%dT%H%M%S}{now_ms % 1000:03}Z-{feature_set.hash}{SUFFIX}"
 
 
 def _copy(

@@ -1,13 +1,18 @@
-"""What the feature state is and who may change it: one record, moved by compare-and-set, and a lease.
+"""What a feature state is and who may change it: one record, moved by compare-and-set, and a lease.
 
-The record (key `meta`) goes with every call; the server refuses a call that brings another. So each move,
-whoever makes it, stops every other worker at its next call:
+Each feature set of an environment has a state of its own: record, lease and keys are named by its hash. The
+record goes with every call; the server refuses a call that brings another. So each move, whoever makes it,
+stops every other worker at its next call:
 
     none -> ready                  begun by the first worker
+    none -> rebuilding             a new set is filled while others serve
     ready -> rebuilding            somebody found that it lacks what the group has committed
     rebuilding -> rebuilding       the holder of the lease begins its turn; the one before can write no more
     rebuilding -> ready            it holds all that is committed
     ready -> snapshot -> ready     it is being copied: scoring waits
+    ready -> ready                 all workers shall look anew which sets are live
+    ready -> retired               no worker keeps it up any more, its keys are deleted
+    retired -> rebuilding          it is filled once more
 """
 
 import secrets
@@ -18,18 +23,22 @@ from typing import Any, Literal, Self
 import msgspec
 
 from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.feature_library import build_library
 from fraudstream.clients.feature_server import FeatureServer
 from fraudstream.core.errors import DependencyUnreachable, Refused
 from fraudstream.core.feature_set import FeatureSet
+from fraudstream.core.settings import Settings
 
 STATE_VERSION = 3
+SHORT_HASH = 8
+"""Hex digits of a set's hash in each of its keys: a byte of a key costs as much as one of a value."""
 LEASE_MS = 6_000
 """A holder that has not been heard of for so long has lost its turn."""
 _RENEW_S = 1.0
 _SEQ_PER_MS = 1_024
 _BUCKET = 0
 
-Phase = Literal["ready", "rebuilding", "snapshot"]
+Phase = Literal["ready", "rebuilding", "snapshot", "retired"]
 
 
 def first_seq(now_ms: int) -> int:
@@ -53,7 +62,7 @@ class Meta(msgspec.Struct, frozen=True):
 
 
 class FeatureState:
-    """The state of one environment: its record, its marks and the topics that it is a fold of."""
+    """The state of one feature set in an environment: its record, its marks, the topics it is a fold of."""
 
     def __init__(self, server: FeatureServer, environment: str, feature_set: FeatureSet) -> None:
         self.server = server
@@ -67,12 +76,17 @@ class FeatureState:
     @property
     def meta_key(self) -> str:
         """Return the key of the record."""
-        return f"{self.tag}:meta"
+        return f"{self.tag}:meta:{self.feature_set.hash}"
 
     @property
     def prefix(self) -> str:
         """Return what all other keys of this incarnation begin with."""
         return self.prefix_of(self.meta.incarnation)
+
+    def fresh(self, state: Phase = "ready", *, holder: str = "") -> Meta:
+        """Return the record of an empty state in keys that no state has had."""
+        incarnation = new_incarnation(self.feature_set)
+        return Meta(STATE_VERSION, self.feature_set.hash, incarnation, state, holder=holder)
 
     def prefix_of(self, incarnation: str) -> str:
         """Return what the keys of an incarnation begin with."""
@@ -83,7 +97,7 @@ class FeatureState:
 
         Raises:
             DependencyUnreachable: the server does not answer.
-            Refused: the state is of another version or of another feature set.
+            Refused: the state is of another version.
         """
         with self.server.translated():
             raw: Any = self.server.client.get(self.meta_key)
@@ -105,11 +119,12 @@ class FeatureState:
 
         Raises:
             DependencyUnreachable: the server does not answer.
-            Refused: the state is of another version, feature set or topic.
+            Refused: the state is of another version or topic.
         """
         while (meta := self.look()) is None:
-            self.put(Meta(STATE_VERSION, self.feature_set.hash, new_incarnation()), proven=True)
-        self.bind(self._topics)
+            self.put(self.fresh(), proven=True)
+        if meta.state != "retired":
+            self.bind(self._topics)
         return meta
 
     def bind(self, topics: Mapping[str, str]) -> None:
@@ -185,7 +200,7 @@ class FeatureState:
         return True
 
     def forget_others(self) -> int:
-        """Delete the keys of other incarnations while the state is as last read; return their number.
+        """Delete keys of the set's other incarnations while the state is as last read; return their number.
 
         Raises:
             DependencyUnreachable: the server does not answer.
@@ -195,15 +210,20 @@ class FeatureState:
         gone = 0
         with self.server.translated():
             for key in client.scan_iter(pattern_of(f"{self.tag}:v"), count=1_000):
-                if not key.startswith(present):
+                if not key.startswith(present) and self._is_ours(key):
                     gone += int(self.server.call("forget", (self.meta_key,), self.text, key))  # type: ignore[call-overload]
         return gone
+
+    def _is_ours(self, key: bytes) -> bool:
+        """Tell whether a key is of this set, or from before each set had keys of its own."""
+        named, dot, _ = key.split(b":", 4)[3].partition(b".")
+        return not dot or named.decode() == self.feature_set.hash[:SHORT_HASH]
 
     def _check(self, meta: Meta) -> None:
         """Refuse a state that is not this program's.
 
         Raises:
-            Refused: it is of another version or of another feature set.
+            Refused: it is of another version.
         """
         how = (
             "set FRAUDSTREAM_ENVIRONMENT to a new name, whose state is filled from the log, or delete "
@@ -214,12 +234,27 @@ class FeatureState:
                 f"the feature state at {self.server.address} is of version {meta.state_version}, this "
                 f"program knows up to {STATE_VERSION}: update fraudstream, or {how}"
             )
-        if meta.feature_set != self.feature_set.hash or meta.state_version < STATE_VERSION:
+        if meta.state_version < STATE_VERSION:
             raise Refused(
-                f"the feature state at {self.server.address} is of feature set {meta.feature_set} "
-                f"(version {meta.state_version}), this program computes {self.feature_set.hash} "
-                f"(version {STATE_VERSION}): {how}"
+                f"the feature state at {self.server.address} is of version {meta.state_version}, this "
+                f"program computes version {STATE_VERSION}: {how}"
             )
+
+
+def open_state(settings: Settings, feature_set: FeatureSet) -> FeatureState:
+    """Return the state of a set in the environment of the settings, nothing of it read or begun.
+
+    Raises:
+        DependencyUnreachable: the server does not answer.
+        Refused: the server may lose data, or cannot write.
+    """
+    server = FeatureServer.connect(
+        settings.redis_url,
+        build_library(feature_set),
+        connect_timeout_ms=settings.connect_timeout_ms,
+        request_timeout_ms=settings.request_timeout_ms,
+    )
+    return FeatureState(server, settings.environment, feature_set)
 
 
 class Lease:
@@ -278,12 +313,12 @@ class Lease:
 
 def lease_key(state: FeatureState) -> str:
     """Return the key of the lease, the only one with an expiry."""
-    return f"{state.tag}:lease"
+    return f"{state.tag}:lease:{state.feature_set.hash}"
 
 
-def new_incarnation() -> str:
-    """Return a name that no state of the environment has had."""
-    return secrets.token_hex(4)
+def new_incarnation(feature_set: FeatureSet) -> str:
+    """Return a name that no state of the set has had, and no state of another set can have."""
+    return f"{feature_set.hash[:SHORT_HASH]}.{secrets.token_hex(3)}"
 
 
 def pattern_of(prefix: str) -> str:

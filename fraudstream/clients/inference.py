@@ -5,6 +5,7 @@ another order, and the same row gets other bits in another batch (docs/models.md
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +14,9 @@ from onnxruntime.capi import (
     onnxruntime_pybind11_state as ort_errors,
 )
 
+from fraudstream.core.environment_sets import EnvironmentSets
 from fraudstream.core.errors import Refused
-from fraudstream.core.feature_diff import mismatch
+from fraudstream.core.feature_diff import definition_of, mismatch
 from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.model import (
     CONTRACT_KEY,
@@ -81,9 +83,12 @@ def load_model(
     version: str,
     sha256: str,
     feature_set: FeatureSet,
+    known: Mapping[str, FeatureSet] | None = None,
     threshold: float | None = None,
 ) -> Model:
     """Return the model in `onnx_bytes` after all checks; `threshold` replaces the contract's own.
+
+    `known` has definitions by hash, by which the difference from another set can be told.
 
     Raises:
         Refused: digest, contract, feature set, input, output, or a golden vector is not as it must
@@ -93,7 +98,7 @@ def load_model(
         check_digest(onnx_bytes, sha256)
         session = open_session(onnx_bytes)
         contract = _contract_of(session)
-        _check_feature_set(contract, feature_set)
+        _check_feature_set(contract, feature_set, known or {})
         _check_signature(session, len(contract.features))
         _check_golden(session, contract)
         chosen = contract.threshold if threshold is None else threshold
@@ -107,7 +112,10 @@ def load_model(
 
 
 def load_version(
-    registry: "ModelRegistry", version: ModelVersion, feature_set: FeatureSet
+    registry: "ModelRegistry",
+    version: ModelVersion,
+    feature_set: FeatureSet,
+    known: Mapping[str, FeatureSet] | None = None,
 ) -> Model:
     """Return a registered version, fetched and put through all checks, at its registered threshold.
 
@@ -120,8 +128,22 @@ def load_version(
         version=version.version,
         sha256=version.sha256,
         feature_set=feature_set,
+        known=known,
         threshold=version.threshold,
     )
+
+
+def load_live_version(
+    registry: "ModelRegistry", version: ModelVersion, sets: EnvironmentSets
+) -> Model:
+    """Return a registered version as `load_version` does, of whichever set of the environment is live.
+
+    Raises:
+        DependencyUnreachable: MLflow does not answer.
+        Refused: as `load_model`; where its set is not live, how it differs from the first that is.
+    """
+    wanted = sets.live.get(version.feature_set) or next(iter(sets.live.values()))
+    return load_version(registry, version, wanted, sets.known)
 
 
 def check_digest(onnx_bytes: bytes, sha256: str) -> None:
@@ -181,13 +203,19 @@ def _contract_of(session: ort.InferenceSession) -> Contract:
     return contract
 
 
-def _check_feature_set(contract: Contract, feature_set: FeatureSet) -> None:
-    if (contract.feature_set, contract.features) != (feature_set.hash, feature_set.features):
-        raise Refused(
-            f"feature set: the model was trained on {contract.feature_set}, "
-            f"this worker computes {feature_set.hash} ({feature_set.name}); from the model's to this one: "
-            f"{mismatch(contract.feature_set, contract.features, feature_set)}"
-        )
+def _check_feature_set(
+    contract: Contract, feature_set: FeatureSet, known: Mapping[str, FeatureSet]
+) -> None:
+    if (contract.feature_set, contract.features) == (feature_set.hash, feature_set.features):
+        return
+    trained = definition_of(contract.feature_set, known)
+    how = f"`fraudstream features fill {trained.name if trained else 'FILE'}`"
+    raise Refused(
+        f"feature set: the model was trained on {contract.feature_set}, "
+        f"this worker computes {feature_set.hash} ({feature_set.name}); from the model's to this one: "
+        f"{mismatch(contract.feature_set, contract.features, feature_set, known)}; to serve it, let its "
+        f"set be live first: {how}"
+    )
 
 
 def _check_signature(session: ort.InferenceSession, width: int) -> None:

@@ -15,6 +15,12 @@ from fraudstream.core.topics import topic_name
 from fraudstream.core.transaction import Feedback, decode_feedback
 
 
+class _Others(msgspec.Struct, gc=False):
+    """The features of a set that did not serve."""
+
+    features: list[float]
+
+
 class _Logged(msgspec.Struct, gc=False):
     """The fields of a score record that training needs; the others are skipped while decoding."""
 
@@ -24,6 +30,14 @@ class _Logged(msgspec.Struct, gc=False):
     feature_set: str
     features: list[float]
     duplicate_of: int | None = None
+    other_sets: dict[str, _Others] = {}
+
+    def features_of(self, feature_set: str) -> list[float] | None:
+        """Return the features of a set, by hash; None if it was not live then."""
+        if feature_set == self.feature_set:
+            return self.features
+        other = self.other_sets.get(feature_set)
+        return None if other is None else other.features
 
 
 _decoder = msgspec.json.Decoder(list[_Logged])
@@ -45,7 +59,7 @@ class ScoreLog:
 
 
 def read_scores(settings: Settings, feature_set: FeatureSet) -> ScoreLog:
-    """Return all committed scores with features of `feature_set`, as far as they stand there now.
+    """Return all committed scores with features of `feature_set`, whether or not it served.
 
     Records with `duplicate_of` are left out, as the transaction stands in the log already.
 
@@ -61,14 +75,16 @@ def read_scores(settings: Settings, feature_set: FeatureSet) -> ScoreLog:
     for batch in read_to_end(settings, topic_name(settings.environment, "scores")):
         logged = _decoded([message.value() or b"null" for message in batch])
         fresh = [record for record in logged if record.duplicate_of is None]
-        ours = [record for record in fresh if record.feature_set == feature_set.hash]
+        rows = [(record, record.features_of(feature_set.hash)) for record in fresh]
+        ours = [record for record, features in rows if features is not None]
         duplicates += len(logged) - len(fresh)
         others += len(fresh) - len(ours)
         ids += [record.transaction_id for record in ours]
         customers += [record.customer for record in ours]
         times += [record.event_time_ms for record in ours]
         if ours:
-            blocks.append(np.array([record.features for record in ours], np.float32))
+            found = [features for _, features in rows if features is not None]
+            blocks.append(np.array(found, np.float32))
     return ScoreLog(
         transaction_ids=ids,
         customers=customers,

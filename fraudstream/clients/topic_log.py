@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import unreachable
+from fraudstream.clients.kafka_log import SETTLING
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
 
@@ -64,12 +65,19 @@ class TopicReader:
                     f"topic {topic} does not exist on {self._settings.kafka_bootstrap}: make it with "
                     "`fraudstream topics create`, then fill it with `fraudstream replay`"
                 )
-            return {
-                partition: self._consumer.get_watermark_offsets(
-                    TopicPartition(topic, partition), timeout=self._timeout_s
-                )
-                for partition in metadata.partitions
-            }
+            places = [TopicPartition(topic, partition) for partition in metadata.partitions]
+            return {place.partition: self._watermarks(place) for place in places}
+
+    def _watermarks(self, place: TopicPartition) -> tuple[int, int]:
+        """Return the bounds of one partition; a topic that was just made may still have no leader."""
+        deadline_s = monotonic_s() + self._timeout_s
+        while True:
+            try:
+                return self._consumer.get_watermark_offsets(place, timeout=self._timeout_s)
+            except KafkaException as exc:
+                if exc.args[0].code() not in SETTLING or monotonic_s() > deadline_s:
+                    raise
+                self._consumer.poll(_WAIT_S)
 
     def batches(
         self, topic: str, ranges: Mapping[int, tuple[int, int]], *, most: int = _BATCH

@@ -35,12 +35,18 @@ def differences(first: FeatureSet, second: FeatureSet) -> list[Difference]:
     ]
 
 
-def mismatch(trained_hash: str, names: Sequence[str], served: FeatureSet) -> str:
+def mismatch(
+    trained_hash: str,
+    names: Sequence[str],
+    served: FeatureSet,
+    others: Mapping[str, FeatureSet] | None = None,
+) -> str:
     """Return how the set a model was trained on differs from the served one, as a sentence.
 
-    The trained set is known if it is packaged; of another only the names of its features are.
+    The trained set is known if it is packaged or one of `others` (by hash); of any other only the names of
+    its features are.
     """
-    known = next((each for each in packaged().values() if each.hash == trained_hash), None)
+    known = definition_of(trained_hash, others or {})
     if known is None:
         trained = dict.fromkeys(names, "present")
         found = [*_features(trained, dict.fromkeys(served.features, "present"))]
@@ -49,6 +55,12 @@ def mismatch(trained_hash: str, names: Sequence[str], served: FeatureSet) -> str
     if not found:
         return "their features have the same names: parameters or windows differ"
     return "; ".join(map(str, found))
+
+
+def definition_of(wanted: str, others: Mapping[str, FeatureSet]) -> FeatureSet | None:
+    """Return the set of a hash if it is one of `others` or packaged."""
+    packages = {each.hash: each for each in packaged().values()}
+    return others.get(wanted) or packages.get(wanted)
 
 
 def definition_text(feature: Feature) -> str:

@@ -17,11 +17,19 @@ class Stages(msgspec.Struct, frozen=True):
     until_produce: float
 
 
+class SetFeatures(msgspec.Struct, frozen=True):
+    """What a live set that the model does not read says of the transaction: for training and comparison."""
+
+    features: list[float]
+    apply_seq: int
+
+
 class Score(msgspec.Struct, frozen=True, kw_only=True):
     """One score: exactly one committed record of this kind, or one dead letter, exists per source position.
 
     `features` are float32 values in the order of the feature set; `apply_seq` is the place of this
-    application in the feature store; `age_ms` runs from the source record's Kafka timestamp to produce.
+    application in the state of that set; `other_sets` has the same of the other live sets by hash, if there
+    are any; `age_ms` runs from the source record's Kafka timestamp to produce.
     """
 
     v: Literal[1] = 1
@@ -41,6 +49,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     challenger_score: float | None = None
     feature_set: str
     features: list[float]
+    other_sets: dict[str, SetFeatures] | msgspec.UnsetType = msgspec.UNSET
     apply_seq: int
     duplicate_of: int | None = None
     age_ms: int
@@ -57,10 +66,10 @@ class Alert(Score, frozen=True, kw_only=True):
 
 
 class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Who did what to which model, when, why and on what evidence."""
+    """Who did what to which model, or to the feature sets, when, why and on what evidence."""
 
     v: Literal[1] = 1
-    event: Literal["publish", "gate", "promote", "swap", "refused"]
+    event: Literal["publish", "gate", "promote", "swap", "refused", "feature_set"]
     model_name: str
     model_version: str
     at_ms: int

@@ -5,19 +5,19 @@ from pathlib import Path
 import click
 
 from fraudstream.clients.clock import now_ms
-from fraudstream.clients.feature_library import build_library
-from fraudstream.clients.feature_server import FeatureServer
 from fraudstream.clients.feature_snapshot import (
     restore_snapshot,
     snapshot_name,
     snapshots,
     take_snapshot,
 )
-from fraudstream.clients.feature_state import FeatureState
+from fraudstream.clients.feature_state import open_state
 from fraudstream.clients.kafka import topic_facts
 from fraudstream.clients.report_file import json_option, write_json
-from fraudstream.core.errors import SettingsError
-from fraudstream.core.feature_set import NINE
+from fraudstream.clients.set_log import SetLog, find_set
+from fraudstream.clients.snapshot_file import check_file
+from fraudstream.core.errors import Refused, SettingsError
+from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.settings import Settings, snapshot_folder
 from fraudstream.core.topics import topic_name
 from fraudstream.stack.addresses import with_addresses
@@ -32,31 +32,40 @@ from fraudstream.stack.addresses import with_addresses
     type=click.IntRange(1),
     help="Newest snapshots that stay in the state folder; those in a FILE of yours are left alone.",
 )
+@click.option(
+    "--feature-set",
+    "set_name",
+    metavar="NAME",
+    help="Set to copy, by name or hash [default: the one that went live first].",
+)
 @json_option
 @click.pass_obj
-def snapshot(settings: Settings, file: Path | None, keep: int, json_file: str | None) -> None:
-    """Copy the features into a file; scoring waits meanwhile.
+def snapshot(
+    settings: Settings, file: Path | None, keep: int, set_name: str | None, json_file: str | None
+) -> None:
+    """Copy the features of a set into a file; scoring waits meanwhile.
 
     A rebuild begins with the newest snapshot in the state folder, instead of the beginning of the log.
 
     \b
     Examples:
       fraudstream features snapshot
-      fraudstream features snapshot --keep 7
+      fraudstream features snapshot --keep 7 --feature-set windows
       fraudstream features snapshot before-the-move.features
     """
     settings = with_addresses(settings)
+    chosen = find_set(settings, set_name)
     now = now_ms()
     folder = snapshot_folder(settings)
-    target = file or folder / snapshot_name(now)
+    target = file or folder / snapshot_name(now, chosen)
     if target.exists():
         raise SettingsError(f"{target} exists: choose another name")
     if file is None:
         folder.mkdir(parents=True, exist_ok=True)
-    state = _connect(settings)
+    state = open_state(settings, chosen)
     taken = take_snapshot(state, target, environment=settings.environment, now_ms=now)
     if file is None:
-        for old in snapshots(folder)[keep:]:
+        for old in snapshots(folder, chosen)[keep:]:
             old.unlink()
     if json_file:
         write_json(taken, json_file)
@@ -71,7 +80,7 @@ def snapshot(settings: Settings, file: Path | None, keep: int, json_file: str | 
 @json_option
 @click.pass_obj
 def restore(settings: Settings, file: Path, json_file: str | None) -> None:
-    """Put a snapshot in the place of the features; the scorers roll it forward from the log.
+    """Put a snapshot in the place of its set's features; the scorers roll it forward from the log.
 
     \b
     Examples:
@@ -81,7 +90,7 @@ def restore(settings: Settings, file: Path, json_file: str | None) -> None:
     names = {name: topic_name(settings.environment, name) for name in ("transactions", "feedback")}
     facts = topic_facts(settings, list(names.values()))
     topics = {name: facts[full].topic_id for name, full in names.items()}
-    done = restore_snapshot(_connect(settings), file, topics)
+    done = restore_snapshot(open_state(settings, _live_set_of(settings, file)), file, topics)
     if json_file:
         write_json(done, json_file)
     else:
@@ -90,11 +99,18 @@ def restore(settings: Settings, file: Path, json_file: str | None) -> None:
         )
 
 
-def _connect(settings: Settings) -> FeatureState:
-    server = FeatureServer.connect(
-        settings.redis_url,
-        build_library(NINE),
-        connect_timeout_ms=settings.connect_timeout_ms,
-        request_timeout_ms=settings.request_timeout_ms,
-    )
-    return FeatureState(server, settings.environment, NINE)
+def _live_set_of(settings: Settings, file: Path) -> FeatureSet:
+    """Return the live set that a snapshot is of.
+
+    Raises:
+        Refused: the snapshot is damaged, or its set is not live: no scorer would roll it forward.
+    """
+    wanted = check_file(file).feature_set
+    first = find_set(settings)
+    found = {first.hash: first, **SetLog(settings).refresh().live}.get(wanted)
+    if found is None:
+        raise Refused(
+            f"snapshot {file} is of feature set {wanted}, which is not live here (look with `fraudstream "
+            "features sets`): fill it with `fraudstream features fill`"
+        )
+    return found

@@ -37,7 +37,7 @@ STREAM = make_parameters({"seed": 8, "customers": 1_500, "terminals": 900, "days
 TOTAL = source(STREAM).table.num_rows
 RATE = 4_000
 Records = dict[tuple[int, int], Transaction]
-Fault = Callable[["Run"], None]
+Fault = Callable[["Run"], object]
 
 
 class Run:
@@ -83,10 +83,11 @@ class Run:
             assert each.process.poll() in (None, -signal.SIGKILL), each.said()[-3_000:]
         done, total = self.log.lag(self.group)
         labels = sum(1 for _ in self.log.records("feedback"))
-        return done == total and self.marks().get(f"m:{self.feedback_id}:0".encode()) == labels - 1
+        mark = self.marks().get(f"m:{self.feedback_id}:0".encode(), -1)
+        return done == total and mark == labels - 1
 
 
-def score_under(run: Run, fault: Fault, *, workers: int = 2) -> None:
+def score_under(run: Run, fault: Fault, *, workers: int = 2, rate: int = RATE) -> None:
     """Score the stream while it is sent, with a fault after a third of it, and balance the ledger."""
     for _ in range(workers):
         run.start()
@@ -95,12 +96,12 @@ def score_under(run: Run, fault: Fault, *, workers: int = 2) -> None:
         timeout_s=40,
         what="joined",
     )
-    plan = ReplayPlan(pace=AtRate(RATE), client="confluent")
+    plan = ReplayPlan(pace=AtRate(rate), client="confluent")
     with ThreadPoolExecutor(1) as sender:
         sending = sender.submit(replay_table, run.settings, source(STREAM), plan)
         wait_until(lambda: run.committed() > TOTAL // 3, timeout_s=60, what="a third scored")
         fault(run)
-        assert sending.result(90).sent == TOTAL
+        assert sending.result(120).sent == TOTAL
     wait_until(run.is_done, timeout_s=90, what="all scored")
     for each in run.workers:
         assert each.process.poll() is not None or each.stop() == 0, each.said()[-3_000:]

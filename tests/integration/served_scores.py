@@ -6,7 +6,7 @@ import msgspec
 from confluent_kafka import Producer
 
 from fraudstream.core.feature_set import DAY_MS, NINE
-from fraudstream.core.scores import Score, Stages
+from fraudstream.core.scores import Score, SetFeatures, Stages
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from fraudstream.core.transaction import Entities, Feedback, encode
@@ -47,6 +47,7 @@ def made_score(
     features: list[float],
     feature_set: str = NINE.hash,
     duplicate_of: int | None = None,
+    other_sets: dict[str, SetFeatures] | msgspec.UnsetType = msgspec.UNSET,
 ) -> Score:
     """Return the record of transaction `number`, scored while no model was champion."""
     return Score(
@@ -65,6 +66,7 @@ def made_score(
         model_version=None,
         feature_set=feature_set,
         features=features,
+        other_sets=other_sets,
         apply_seq=number,
         duplicate_of=duplicate_of,
         age_ms=1,

@@ -14,7 +14,7 @@ from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.clients.kafka import topic_facts
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.topic_admin import create_topics
-from fraudstream.core.feature_set import NINE
+from fraudstream.core.feature_set import NINE, FeatureSet
 from fraudstream.core.model import CHAMPION, Contract, DataWindow, model_name, usual_values
 from fraudstream.core.scores import Score
 from fraudstream.core.settings import Settings
@@ -75,13 +75,13 @@ def features_by_twin(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rows, dtype=np.float32), np.array(frauds)
 
 
-def trained(features: np.ndarray, frauds: np.ndarray) -> Exported:
+def trained(features: np.ndarray, frauds: np.ndarray, feature_set: FeatureSet = NINE) -> Exported:
     fitted = fit(features, frauds, seed=1)
     usual, spread = usual_values(features[~frauds])
     scores = fitted.probabilities(features).astype(np.float32)
     contract = Contract(
-        feature_set=NINE.hash,
-        features=NINE.features,
+        feature_set=feature_set.hash,
+        features=feature_set.features,
         threshold=0.5,
         golden_inputs=golden_rows(features, scores).tolist(),
         golden_outputs=[],

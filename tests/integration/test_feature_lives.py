@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from fraudstream.clients.feature_snapshot import fill, take_snapshot
-from fraudstream.clients.feature_state import Lease
+from fraudstream.clients.feature_state import Lease, lease_key
 from fraudstream.clients.feature_store import FeatureStore, ReplyGone, StateInDoubt
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.feature_set import NINE
@@ -100,7 +100,7 @@ class Lives(RuleBasedStateMachine):
         """Begin to prove or rebuild, and die after a few calls; its lease runs out."""
         dying = self.workers[worker]
         self.prove(dying, folds=folds)
-        self.server.client.delete(f"{dying.state.tag}:lease")
+        self.server.client.delete(lease_key(dying.state))
         if len(self.stale) < 2 and self.committed[0]:
             packed = dying.pack_fold(TOPIC, [self.log.slice(0, 0, self.committed[0])])
             self.stale.append((dying, packed))
@@ -183,7 +183,7 @@ class Lives(RuleBasedStateMachine):
         self.snapshot = target
 
     def everything(self) -> dict[bytes, bytes]:
-        keys: Any = [k for k in self.server.client.scan_iter() if not k.endswith(b":lease")]
+        keys: Any = [k for k in self.server.client.scan_iter() if b":lease:" not in k]
         values: Any = self.server.client.mget(keys) if keys else []
         return dict(zip(keys, values, strict=True))
 

@@ -13,7 +13,7 @@ from fraudstream.clients.feature_snapshot import (
     snapshots,
     take_snapshot,
 )
-from fraudstream.clients.feature_state import LEASE_MS, Lease, first_seq
+from fraudstream.clients.feature_state import LEASE_MS, Lease, first_seq, lease_key
 from fraudstream.clients.feature_store import (
     FeatureStore,
     RolledBack,
@@ -150,7 +150,7 @@ def test_each_turn_ends_the_one_before(
     assert lease is not None
     assert Lease.take(other.state) is None
     assert slow.state.move("rebuilding", holder=lease.token, proven=True)
-    own.client.delete(f"{slow.state.tag}:lease")  # it ran out
+    own.client.delete(lease_key(slow.state))  # it ran out
     assert not lease.renew()
     assert Lease.take(other.state) is not None
     other.adopt()
@@ -171,7 +171,7 @@ def test_a_lease_runs_out_by_itself_and_is_not_taken_from_its_holder(
     state = connect().state
     lease = Lease.take(state)
     assert lease is not None
-    key = f"{state.tag}:lease"
+    key = lease_key(state)
     assert 0 < int(own.client.pttl(key)) <= LEASE_MS
     own.client.set(key, "somebody else's")
     with lease:
@@ -212,12 +212,12 @@ def test_a_server_that_became_a_replica_is_back_pressure(
 @pytest.fixture
 def taken(connect: Callable[..., FeatureStore], log: Log, tmp_path: Path) -> Path:
     """A snapshot of the whole log."""
-    store, path = connect(), tmp_path / snapshot_name(NOW_MS)
+    store, path = connect(), tmp_path / snapshot_name(NOW_MS, NINE)
     apply_all(store, log)
     done = take_snapshot(store.state, path, environment="test", now_ms=NOW_MS)
     assert (done.file, done.bytes) == (str(path), path.stat().st_size)
     assert done.marks["transactions"] == {p: len(part) - 1 for p, part in enumerate(log.partitions)}
-    assert snapshots(tmp_path) == [path]
+    assert snapshots(tmp_path, NINE) == [path]
     return path
 
 

@@ -84,17 +84,25 @@ def test_a_read_only_replica_is_refused(own: Server) -> None:
         connect(own.url)
 
 
-def test_a_state_of_another_feature_set_is_refused(own: Server) -> None:
-    connect(own.url).close()
-    connect(own.url).close()
-    with pytest.raises(Refused, match=r"feature set .*FRAUDSTREAM_ENVIRONMENT"):
-        connect(own.url, msgspec.structs.replace(NINE, hot_ratio=4.0))
+def test_feature_sets_of_an_environment_have_states_of_their_own(own: Server, log: Log) -> None:
+    other = msgspec.structs.replace(NINE, hot_ratio=4.0)
+    for feature_set in (NINE, other, NINE):
+        store = connect(own.url, feature_set)
+        mark = store.marks(TOPIC, [0])[0]
+        store.apply(TOPIC, [log.slice(0, mark + 1, mark + 11)])
+        store.close()
+    for feature_set, mark in ((NINE, 19), (other, 9)):
+        store = connect(own.url, feature_set)
+        assert store.marks(TOPIC, [0]) == {0: mark}
+        assert store.state.move("rebuilding"), "a turn on one set leaves the other alone"
+        store.state.forget_others()
+        store.close()
 
 
 @pytest.mark.parametrize(("version", "what"), [(4, "update fraudstream"), (1, "version 1")])
 def test_a_state_of_another_version_is_refused(version: int, what: str, own: Server) -> None:
     meta = {"state_version": version, "feature_set": NINE.hash, "incarnation": "x"}
-    own.client.set("{test:b0}:meta", json.dumps(meta))
+    own.client.set(f"{{test:b0}}:meta:{NINE.hash}", json.dumps(meta))
     with pytest.raises(Refused, match=what):
         connect(own.url)
 

@@ -12,11 +12,21 @@ from fraudstream.clients import audit_log
 from fraudstream.clients.inference import load_model
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.score_log import read_feedback, read_scores
+from fraudstream.clients.set_log import SetLog
 from fraudstream.core.errors import FraudstreamError
-from fraudstream.core.feature_set import DAY_MS, NINE
+from fraudstream.core.feature_set import DAY_MS, NINE, FeatureSet, packaged
 from fraudstream.core.model import CHAMPION, model_name
+from fraudstream.core.scores import SetFeatures
 from fraudstream.core.settings import Settings
-from tests.integration.served_scores import SPAN_MS, T0, made_score, send, serve, transactional
+from tests.integration.served_scores import (
+    SPAN_MS,
+    T0,
+    fraud_label,
+    made_score,
+    send,
+    serve,
+    transactional,
+)
 from tests.model_samples import rows
 from trainer.build import MIN_FRAUDS
 from trainer.pipeline import TrainingOptions, TrainingReport, collect
@@ -130,6 +140,52 @@ def test_features_are_read_as_they_were_served(topics: Settings) -> None:
     served, _ = rows(500, seed=3)
     for number, features in zip(log.transaction_ids, log.features, strict=True):
         assert features.tobytes() == served[int(number)].tobytes()
+
+
+def test_a_live_set_that_did_not_serve_is_trained_on_and_promoted(
+    topics: Settings, tmp_path: Path
+) -> None:
+    windows = packaged()["windows"]
+    refused = fraudstream(topics, "train", "--feature-set", "windows")
+    assert f"no scores of feature set {windows.hash}" in refused.stderr
+    serve_beside(topics, windows)
+    log = SetLog(topics)
+    log.begin("test")
+    report_file = tmp_path / "report.json"
+    arguments = ("train", "--feature-set", "windows", "--promote", "--json", str(report_file))
+    early = fraudstream(topics, *arguments)
+    assert early.returncode == 3
+    assert "`fraudstream features fill windows`" in early.stderr
+    log.append("live", windows, actor="test", why="test")
+
+    done = fraudstream(topics, *arguments)
+
+    assert done.returncode == 0, done.stderr
+    report = msgspec.json.decode(report_file.read_bytes(), type=TrainingReport)
+    assert (report.feature_set, report.promoted) == (windows.hash, True)
+    assert report.scores_read == COUNT
+    assert report.metrics["average_precision"] > 20 * report.metrics["chance"]
+    listed = fraudstream(topics, "models", "show", "champion")
+    assert f"feature set {windows.hash}" in listed.stdout
+
+
+def serve_beside(settings: Settings, feature_set: FeatureSet) -> None:
+    """Commit scores of the nine that carry the features of another set, too, and their labels."""
+    features, labels = rows(COUNT, seed=7)
+    scores = [
+        made_score(
+            index,
+            event_time_ms=T0 + index * SPAN_MS // COUNT,
+            features=[0.0] * 9,
+            other_sets={feature_set.hash: SetFeatures(row[: len(feature_set.features)], index)},
+        )
+        for index, row in enumerate(features.tolist())
+    ]
+    frauds = [score for score, fraud in zip(scores, labels.tolist(), strict=True) if fraud]
+    producer = transactional(settings)
+    producer.begin_transaction()
+    send(producer, settings, scores, [fraud_label(score) for score in frauds])
+    producer.commit_transaction()
 
 
 def test_duplicates_and_other_feature_sets_are_left_out_and_counted(topics: Settings) -> None:

@@ -106,7 +106,7 @@ def test_a_promoted_model_is_swapped_in_between_two_batches_under_traffic(
     scores = decoded(log)
     swaps = [msgspec.json.decode(r.value or b"", type=AuditEvent) for r in log.records("audit")]
     assert said.count("no champion") == 1
-    assert [event.event for event in swaps] == ["swap"]
+    assert [event.event for event in swaps] == ["feature_set", "swap"]
     for partition in (0, 1):
         versions = [s.model_version for s in scores if s.source_partition == partition]
         first = versions.index("1")
