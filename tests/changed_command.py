@@ -6,6 +6,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -62,6 +63,9 @@ def _freeze_before(owner: type, method: str, when: Callable[..., bool] = lambda 
         if when(*arguments):
             setattr(owner, method, original)
             os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(
+                1
+            )  # the stop reaches the other threads first, it may be; none goes on before
         return original(*arguments, **more)
 
     setattr(owner, method, frozen)

@@ -128,6 +128,24 @@ def test_a_fill_that_was_killed_goes_on_from_where_it_was(run: Run) -> None:
     assert 100 < check_set(run, OTHER) < TOTAL
 
 
+def flush_while_filling(run: Run) -> None:
+    state = state_of_other(run)
+    filling = subprocess.Popen(
+        command(run.settings, "features", "fill", other_file(run)), stderr=subprocess.PIPE
+    )
+    wait_until(lambda: filled(state, run) > 1_000, timeout_s=30, what="some of it filled")
+    run.server.client.flushall()
+    _, said = filling.communicate(timeout=60)
+    assert filling.returncode == 0, said
+    assert b"filling begins again" in said, "it was done before: the test proves nothing"
+
+
+def test_a_server_flushed_during_a_fill_gets_the_live_set_and_the_new_one(run: Run) -> None:
+    score_under(run, flush_while_filling, rate=RATE)
+    assert 100 < check_set(run, OTHER) < TOTAL
+    assert check_set(run, NINE) == TOTAL
+
+
 @pytest.mark.parametrize(
     "moment",
     [

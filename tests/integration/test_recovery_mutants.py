@@ -96,6 +96,7 @@ def lose_while_frozen(run: Run, *changes: str) -> None:
     wait_until(lambda: view(port, "/healthz")[0] == 200, timeout_s=30, what="has adopted the state")
     former = state.look()
     idle.process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: is_stopped(idle), timeout_s=5, what="frozen")
     run.server.client.flushall()
     wait_until(lambda: is_rebuilt(run, state, 29), timeout_s=30, what="rebuilt without it")
     assert former is not None
