@@ -94,17 +94,19 @@ def lose_while_frozen(run: Run, *changes: str) -> None:
     run.start(*changes)
     idle = owner_of(run, 1)
     wait_until(lambda: view(port, "/healthz")[0] == 200, timeout_s=30, what="has adopted the state")
+    pay(run, producer, 0, range(30, 31))  # the first worker sees the next loss by its places, too
+    wait_for_scores(run, 31)
     former = state.look()
     idle.process.send_signal(signal.SIGSTOP)
     wait_until(lambda: is_stopped(idle), timeout_s=5, what="frozen")
     run.server.client.flushall()
-    wait_until(lambda: is_rebuilt(run, state, 29), timeout_s=30, what="rebuilt without it")
+    wait_until(lambda: is_rebuilt(run, state, 31), timeout_s=30, what="rebuilt without it")
     assert former is not None
     assert (state.meta.state, state.meta.revision) == (former.state, former.revision)
     assert state.meta.incarnation != former.incarnation
     idle.process.send_signal(signal.SIGCONT)
-    pay(run, producer, 1, range(30, 40))
-    wait_for_scores(run, 40)
+    pay(run, producer, 1, range(31, 41))
+    wait_for_scores(run, 41)
 
 
 def is_rebuilt(run: Run, state: FeatureState, mark: int) -> bool:
