@@ -18,14 +18,14 @@ from scorer import evenness
 from scorer.rebuild import Rebuild
 from tests.feature_streams import mutated
 
-COMPARED = "values[keys[2]] ~= meta"
+COMPARED = "found[1] ~= meta"
 """Where a call of the library compares the record that it brings with the one there is."""
-INCARNATION = "gsub('\"incarnation\":\"%x*\"', '')"
+INCARNATION = "gsub('\"incarnation\":\"[%x.]*\"', '')"
 LIBRARY = {
     "calls do not compare the record": (COMPARED, "false"),
     "calls do not compare the incarnation": (
         COMPARED,
-        f"(values[keys[2]] or ''):{INCARNATION} ~= meta:{INCARNATION}",
+        f"(found[1] or ''):{INCARNATION} ~= meta:{INCARNATION}",
     ),
     "moves do not compare the record": (
         "if (call('GET', keys[2]) or '') ~= expected then",
