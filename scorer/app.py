@@ -148,7 +148,7 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
             evenness=Evenness(
                 consumer,
                 transactions.name,
-                _lead_ms(live),
+                live.lead_ms,
                 Neighbours(GroupPlaces(settings, transactions, group), transactions.partitions),
             ),
             output=TransactionalOutput(make_producer, settings.environment),
@@ -175,11 +175,6 @@ def connect(settings: Settings, topic_ids: dict[str, str], feature_set: FeatureS
     except Refused as exc:
         raise Refused(f"{exc}; {WAYS_OUT}") from exc
     return store
-
-
-def _lead_ms(live: LiveSets) -> int:
-    """Return how far a partition may run ahead: a quarter of the shortest label delay of a live set."""
-    return min(each.label_delay_ms for each in live.sets.live.values()) // 4
 
 
 def build_app(settings: Settings, hot_path: HotPath, slot: int) -> faust.App:

@@ -40,7 +40,7 @@ class Evenness:
     ) -> None:
         self._consumer = consumer
         self._topic = topic
-        self._lead_ms = lead_ms
+        self.lead_ms = lead_ms
         self._neighbours = neighbours
         self._newest: dict[int, int] = {}
         self._held: set[int] = set()
@@ -84,7 +84,7 @@ class Evenness:
             now_s=now_s,
             held=bool(self._held),
             furthest_ms=furthest,
-            lead_ms=self._lead_ms // 2,
+            lead_ms=self.lead_ms // 2,
         )
         self._hold(self._ahead(positions), positions, now_s)
 
@@ -138,7 +138,7 @@ class Evenness:
         behind += self._neighbours.hold_at()
         if not behind:
             return set()
-        far, near = min(behind) + self._lead_ms, min(behind) + self._lead_ms // 2
+        far, near = min(behind) + self.lead_ms, min(behind) + self.lead_ms // 2
         return {
             partition
             for partition in positions

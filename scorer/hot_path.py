@@ -362,6 +362,7 @@ class HotPath:
         waited = self._waiting.patiently(self._proof.prove)
         self._waiting.patiently(p.labels.go_back)
         p.champion.follow(p.live.sets)
+        p.evenness.lead_ms = p.live.lead_ms
         p.assignment.proven = True
         if waited:
             self._failing_since = None

@@ -41,6 +41,11 @@ class LiveSets:
         """The hash of the set that serves while there is no model."""
         return next(iter(self.stores))
 
+    @property
+    def lead_ms(self) -> int:
+        """How far a partition may run ahead of another: a quarter of the shortest label delay."""
+        return min(each.label_delay_ms for each in self.sets.live.values()) // 4
+
     def refresh(self) -> bool:
         """Read what became of the sets; whether other ones are live than before.
 
