@@ -21,7 +21,7 @@ KEPT_BYTES = 1024 * 1024
 Headers = list[tuple[str, str | bytes | None]]
 
 
-class Output(msgspec.Struct, frozen=True):
+class Output(msgspec.Struct, frozen=True, gc=False):
     """One record to be produced in the batch's Kafka transaction; `topic` is the base name."""
 
     topic: str

@@ -8,7 +8,7 @@ Decision = Literal["alert", "pass", "none"]
 """`none` when no model was serving: the features are logged, nothing is decided."""
 
 
-class Stages(msgspec.Struct, frozen=True):
+class Stages(msgspec.Struct, frozen=True, gc=False):
     """Where the time of one score went, in milliseconds: waiting in Kafka, then the hops of its batch."""
 
     waiting: float
@@ -24,7 +24,7 @@ class SetFeatures(msgspec.Struct, frozen=True):
     apply_seq: int
 
 
-class Score(msgspec.Struct, frozen=True, kw_only=True):
+class Score(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One score: exactly one committed record of this kind, or one dead letter, exists per source position.
 
     `features` are float32 values in the order of the feature set; `apply_seq` is the place of this
