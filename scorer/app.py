@@ -241,6 +241,8 @@ def _add_views(app: faust.App, hot_path: HotPath) -> None:
             "batches": s.batches,
             "aborted": s.aborted,
             "redelivered": s.redelivered,
+            "truncated": s.truncated,
+            "beyond_retention": s.beyond_retention,
             "swaps": s.swaps,
             "rebuilds": s.rebuilds,
         }
@@ -254,6 +256,8 @@ def _add_views(app: faust.App, hot_path: HotPath) -> None:
             f'fraudstream_scorer_seconds_total{{hop="{hop}"}} {seconds:.6f}'
             for hop, seconds in list(s.seconds.items())
         ]
+        if s.waiting_for:
+            lines.append(f'fraudstream_scorer_waiting{{for="{s.waiting_for}"}} 1')
         for partition, apart in hot_path.apart.items():
             lines += [
                 f'fraudstream_scorer_event_time_ms{{partition="{partition}"}} {apart.event_time_ms}',

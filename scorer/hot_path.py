@@ -12,6 +12,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.feature_store import (
+    Applied,
     FeatureStore,
     ReplyGone,
     Slice,
@@ -283,8 +284,14 @@ class HotPath:
         outputs = outputs_of(batch, scores, model=self._model)
         if self._swap is not None:
             outputs.append(swap_output(p.champion.model_name, self._swap_event(batch, now)))
-        self.status.redelivered += int(applied[self._served].redelivered.sum())
+        self._count_late(applied[self._served])
         return outputs
+
+    def _count_late(self, served: Applied) -> None:
+        status, new = self.status, ~served.redelivered
+        status.redelivered += int(served.redelivered.sum())
+        status.truncated += int((served.truncated & new).sum())
+        status.beyond_retention += int((served.beyond_retention & new).sum())
 
     def _commit(self, batch: Batch, outputs: list[Output]) -> None:
         p = self._parts

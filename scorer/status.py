@@ -20,6 +20,12 @@ class Status(msgspec.Struct):
     swaps: int = 0
     aborted: int = 0
     redelivered: int = 0
+    truncated: int = 0
+    """Scored later than the lateness: a window may have lost entries."""
+    beyond_retention: int = 0
+    """Scored, but too late to be kept with their customer or terminal."""
+    waiting_for: str = ""
+    """What is the matter with the server that is waited for, "" while none is."""
     rebuilds: int = 0
     """Rebuilds of the features that this worker has carried to their end."""
     rebuild_done: int = 0
@@ -30,6 +36,8 @@ class Status(msgspec.Struct):
 
     def health(self) -> dict[str, object]:
         """Return what /healthz says."""
+        if self.waiting_for:
+            return {"state": self.state, "for": self.waiting_for}
         if not self.rebuild_total:
             return {"state": self.state}
         return {"state": self.state, "done": self.rebuild_done, "of": self.rebuild_total}

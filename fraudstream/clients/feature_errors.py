@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from redis import exceptions
 
-from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
+from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused, WritesRefused
 
 
 class StateInDoubt(FraudstreamError):
@@ -76,7 +76,7 @@ def translate(exc: exceptions.RedisError, address: str, topic_id: str) -> NoRetu
     if isinstance(exc, (exceptions.OutOfMemoryError, exceptions.ReadOnlyError)) or re.match(
         r"(OOM|MISCONF|MASTERDOWN|NOREPLICAS|CLUSTERDOWN|TRYAGAIN|BUSY)", text
     ):
-        raise DependencyUnreachable(
+        raise WritesRefused(
             f"Redis at {address} refuses to write for now: {text}; free its memory or disk, "
             "or check its role, then go on"
         ) from exc

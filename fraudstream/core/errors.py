@@ -4,6 +4,7 @@
     ├── SettingsError               exit 2  a setting or argument is wrong: field, value, what is allowed
     ├── Refused                     exit 3  going on would lose or double something
     ├── DependencyUnreachable       exit 1  a server does not answer: address and what to try
+    │   └── WritesRefused                   it answers, but takes no writes for now: full, or a replica
     └── BadRecord                   never leaves the scorer: the record becomes a dead letter
 
 Three reactions, three types: a bad record goes to the dead-letter topic, a failing dependency is
@@ -31,6 +32,14 @@ class Refused(FraudstreamError):
 
 class DependencyUnreachable(FraudstreamError):
     """A server does not answer. Names its address and what to try."""
+
+    what = "unreachable"
+
+
+class WritesRefused(DependencyUnreachable):
+    """A server answers, but takes no writes for now: its memory or disk is full, or its role has changed."""
+
+    what = "writes_refused"
 
 
 class BadRecord(FraudstreamError):

@@ -227,7 +227,10 @@ def fill_the_server(run: Run) -> None:
     """Take the server's memory away until a worker has noticed; give it back."""
     run.server.client.config_set("maxmemory", 1)
     wait_until(lambda: "refuses to write for now" in run.said(), timeout_s=30, what="noticed")
-    assert any(view(run, "/healthz") == (503, {"state": "waiting"}) for _ in range(500))
+    full = {"state": "waiting", "for": "writes_refused"}
+    assert any(view(run, "/healthz") == (503, full) for _ in range(500))
+    waiting = 'fraudstream_scorer_waiting{for="writes_refused"} 1'
+    assert any(waiting in metrics(run) for _ in range(500))
     run.server.client.config_set("maxmemory", 0)
 
 
@@ -235,6 +238,7 @@ def test_a_full_server_is_waited_for_and_nothing_is_lost(run: Run) -> None:
     run.settings = faster(run.settings, web_port=free_port())
     score_under(run, fill_the_server, workers=1)
     check(run)
+    assert "fraudstream_scorer_waiting" not in metrics(run)
 
 
 def test_a_rebuild_shows_its_progress_and_ends_with_the_worker_that_is_stopped(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import urllib.error
 import urllib.request
 from functools import partial
@@ -12,8 +13,12 @@ import numpy as np
 import pytest
 
 from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.kafka_producers import open_producer
+from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.scores import AuditEvent, Score
 from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
+from fraudstream.core.transaction import Entities, Transaction, encode
 from producer.generator import make_parameters, source
 from producer.pace import AtRate, Unpaced
 from producer.replay import ReplayPlan, replay_table
@@ -159,3 +164,35 @@ def test_a_worker_scores_with_a_champion_without_ever_importing_the_trainer_s_li
     roots = {name.partition(".")[0] for name in imported}
     assert {"faust", "onnxruntime", "redis"} <= roots
     assert not roots & {"sklearn", "mlflow", "skl2onnx", "scipy", "pandas", "pyarrow"}
+
+
+@pytest.mark.parametrize("partitions", [2])
+def test_late_transactions_are_told_apart_in_the_metrics(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    settings = faster(topics, web_port=free_port())
+    start_ms = 1_700_000_000_000
+    days = [60, 60.1, 58, 52, 46, 46.5, 30]  # of one customer: 2 late, 3 beyond 7 days, 1 beyond 21
+    paid = [
+        Transaction(
+            1,
+            f"late-{i}",
+            start_ms + round(day * DAY_MS),
+            "purchase",
+            100,
+            "EUR",
+            Entities("c", "t"),
+        )
+        for i, day in enumerate(days)
+    ]
+    producer = open_producer(settings, "confluent", threading.Event())
+    producer.send_and_wait(
+        topic_name(settings.environment, "transactions"),
+        [(b"c", encode(each), 0, []) for each in paid],
+    )
+    producer.close()
+    with worker(settings, tmp_path / "scorer.log"):
+        wait_until(lambda: caught_up(settings, log), timeout_s=30, what="scored")
+        shown = view(settings.web_port, "/metrics")[1]
+    assert "fraudstream_scorer_truncated_total 4" in shown
+    assert "fraudstream_scorer_beyond_retention_total 1" in shown
