@@ -14,6 +14,7 @@ from redis import Redis
 
 from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.core.feature_set import DAY_MS, NINE, FeatureSet, packaged
+from verify.bench.entities import copy_entities
 from verify.bench.hot import CURVE, HotPoint, hot_point
 from verify.bench.load import Load
 from verify.bench.peers import Peer, floor, one_call_per_event, sorted_sets
@@ -130,7 +131,7 @@ def _cost(url: str, client: Redis, feature_set: FeatureSet, a_day_each: float) -
     store = _connect(url, "bench", feature_set)
     load = Load(CUSTOMERS, TERMINALS, CUSTOMERS * a_day_each)
     _run(store, load, int(CUSTOMERS * LIVE * 2.1) // BATCH * BATCH, BATCH)
-    _copy_entities(client)
+    copy_entities(client, "bench", {"c": CUSTOMERS, "t": TERMINALS}, COPIES)
     load.spread_over(COPIES)
     _run(store, load, 5_000, BATCH)
     parts = []
@@ -145,18 +146,6 @@ def _cost(url: str, client: Redis, feature_set: FeatureSet, a_day_each: float) -
     server, own = (round(float(np.mean(column)), 2) for column in zip(*parts, strict=True))
     customer, terminal = (_key_bytes(client, kind) for kind in "ct")
     return Cost(server, min(parts)[0], own, customer, terminal)
-
-
-def _copy_entities(client: Redis) -> None:
-    """Copy each entity under COPIES - 1 names more: number + k x how many there are."""
-    for kind, count in (("c", CUSTOMERS), ("t", TERMINALS)):
-        keys: list[Any] = list(client.scan_iter(f"{{bench:b0}}:v*:{kind}:*", count=1_000))
-        pipeline = client.pipeline(transaction=False)
-        for key in keys:
-            prefix, _, number = key.decode().rpartition(":")
-            for k in range(1, COPIES):
-                pipeline.copy(key, f"{prefix}:{int(number) + k * count}")
-        pipeline.execute()
 
 
 def _key_bytes(client: Redis, kind: str) -> int:

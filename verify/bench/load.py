@@ -81,9 +81,15 @@ class Load:
             self.committed[p], self.ends[p] = begin - 1, end
         return slices
 
+    def known_labels(self) -> list[Feedback]:
+        """Return the labels that are known by now and were not returned before."""
+        known = [label for label in self.due if label.labelled_at_ms <= self.now_ms]
+        self.due = self.due[len(known) :]
+        return known
+
     def send_labels(self, store: FeatureStore) -> None:
         """Apply the labels that are known by now."""
-        known = [label for label in self.due if label.labelled_at_ms <= self.now_ms]
+        known = self.known_labels()
         if not known:
             return
         first = self.labels_sent
@@ -95,4 +101,3 @@ class Load:
             labels=known,
         )
         self.labels_sent += len(known)
-        self.due = self.due[len(known) :]

@@ -1,0 +1,71 @@
+"""What a pipeline benchmark runs on: 5,000 cards with 60 live transactions each, and a backlog for them."""
+
+import math
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from redis import Redis
+
+from fraudstream.clients.feature_store import FeatureStore
+from fraudstream.clients.kafka_producers import Header, Outgoing, open_producer
+from fraudstream.core.model import FloatArray
+from fraudstream.core.partitioner import partition_of
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
+from fraudstream.core.transaction import Feedback, Transaction, encode
+from verify.bench.entities import copy_entities
+from verify.bench.load import Load
+
+CUSTOMERS, TERMINALS, LIVE, COPIES = 500, 1_000, 60, 10
+CHUNK = 10_000
+
+
+def fill(settings: Settings) -> tuple[Load, FloatArray]:
+    """Fill the state of the environment; return the load that goes on from there and features [N, 9]."""
+    store = FeatureStore.connect(
+        settings.redis_url, settings.environment, connect_timeout_ms=5_000, request_timeout_ms=60_000
+    )
+    load = Load(CUSTOMERS, TERMINALS, CUSTOMERS * LIVE / 21)
+    for _ in range(CUSTOMERS * LIVE * 2 // 1_000):
+        blob = store.pack_fold("fill", load.slices(load.transactions(1_000)))
+        store.fold("fill", blob)
+        load.send_labels(store)
+    features = [
+        store.apply("fill", load.slices(load.transactions(500))).features for _ in range(20)
+    ]
+    store.close()
+    with Redis.from_url(settings.redis_url) as client:
+        copy_entities(client, settings.environment, {"c": CUSTOMERS, "t": TERMINALS}, COPIES)
+    load.spread_over(COPIES)
+    return load, np.concatenate(features)
+
+
+def send(settings: Settings, load: Load, n: int) -> None:
+    """Send n transactions, and each label before the first transactions after it is known.
+
+    Raises:
+        FraudstreamError: Kafka did not take a record.
+    """
+    producer = open_producer(settings, "confluent", threading.Event())
+    topics = {each: topic_name(settings.environment, each) for each in ("transactions", "feedback")}
+    places = [partition_of(f"{i}".encode(), settings.partitions) for i in range(load.customers)]
+    feedback = -1
+    for _ in range(n // CHUNK):
+        batch = load.transactions(CHUNK)
+        labels = [_label(each) for each in load.known_labels()]
+        if labels:
+            feedback = producer.send_and_wait(topics["feedback"], labels)
+        headers: list[Header] = [("after_feedback", b"%d" % feedback)] if feedback >= 0 else []
+        producer.send(topics["transactions"], [_paid(each, places, headers) for each in batch])
+    producer.flush(math.inf)
+    producer.close()
+
+
+def _label(label: Feedback) -> Outgoing:
+    return label.transaction_id.encode(), encode(label), 0, []
+
+
+def _paid(paid: Transaction, places: Sequence[int], headers: list[Header]) -> Outgoing:
+    customer = paid.entities.customer
+    return customer.encode(), encode(paid), places[int(customer)], headers
