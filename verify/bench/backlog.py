@@ -24,7 +24,10 @@ CHUNK = 10_000
 def fill(settings: Settings) -> tuple[Load, FloatArray]:
     """Fill the state of the environment; return the load that goes on from there and features [N, 9]."""
     store = FeatureStore.connect(
-        settings.redis_url, settings.environment, connect_timeout_ms=5_000, request_timeout_ms=60_000
+        settings.redis_url,
+        settings.environment,
+        connect_timeout_ms=5_000,
+        request_timeout_ms=60_000,
     )
     load = Load(CUSTOMERS, TERMINALS, CUSTOMERS * LIVE / 21)
     for _ in range(CUSTOMERS * LIVE * 2 // 1_000):
@@ -41,8 +44,8 @@ def fill(settings: Settings) -> tuple[Load, FloatArray]:
     return load, np.concatenate(features)
 
 
-def send(settings: Settings, load: Load, n: int) -> None:
-    """Send n transactions, and each label before the first transactions after it is known.
+def send(settings: Settings, load: Load, n: int) -> int:
+    """Send n transactions, each label before the first ones after it is known; return how many labels.
 
     Raises:
         FraudstreamError: Kafka did not take a record.
@@ -50,16 +53,18 @@ def send(settings: Settings, load: Load, n: int) -> None:
     producer = open_producer(settings, "confluent", threading.Event())
     topics = {each: topic_name(settings.environment, each) for each in ("transactions", "feedback")}
     places = [partition_of(f"{i}".encode(), settings.partitions) for i in range(load.customers)]
-    feedback = -1
+    feedback, sent = -1, 0
     for _ in range(n // CHUNK):
         batch = load.transactions(CHUNK)
         labels = [_label(each) for each in load.known_labels()]
         if labels:
+            sent += len(labels)
             feedback = producer.send_and_wait(topics["feedback"], labels)
         headers: list[Header] = [("after_feedback", b"%d" % feedback)] if feedback >= 0 else []
         producer.send(topics["transactions"], [_paid(each, places, headers) for each in batch])
     producer.flush(math.inf)
     producer.close()
+    return sent
 
 
 def _label(label: Feedback) -> Outgoing:

@@ -1,4 +1,4 @@
-"""`fraudstream bench features`."""
+"""`fraudstream bench features|pipeline`."""
 
 import click
 from rich.console import Console
@@ -6,6 +6,8 @@ from rich.console import Console
 from fraudstream.clients.report_file import json_option, write_json
 from verify.bench.features import FeatureBench, measure
 from verify.bench.peers import Peer
+from verify.bench.pipeline import Rate
+from verify.bench.pipeline import measure as measure_pipeline
 
 
 @click.group()
@@ -39,6 +41,44 @@ def features(json_file: str | None, hot_entries: int) -> None:
         write_json(report, json_file)
     if json_file != "-":
         _tell(report)
+
+
+@bench.command()
+@click.option(
+    "--backlog",
+    type=click.IntRange(10_000),
+    default=300_000,
+    show_default=True,
+    help="Transactions that wait, for one worker and again for two.",
+)
+@json_option
+def pipeline(json_file: str | None, backlog: int) -> None:
+    """Measure the whole product on a backlog: one worker, two, and the bare loop without features and model.
+
+    Exactly once, 5,000 cards with 60 live transactions, labels on, a model of 150 trees, 0.5 % alerts.
+    Starts servers of its own.
+
+    \b
+    Examples:
+      fraudstream bench pipeline
+      fraudstream bench pipeline --backlog 100000 --json -
+    """
+    console = Console(stderr=True)
+    with console.status("starting servers") as status:
+        report = measure_pipeline(backlog, status.update)
+    if json_file:
+        write_json(report, json_file)
+    if json_file != "-":
+        for name in ("product", "two_workers", "floor"):
+            _rate(name.replace("_", " "), getattr(report, name))
+        click.echo(f"lost {report.lost}, doubled {report.duplicates}, alerts {report.alerts:,}")
+
+
+def _rate(name: str, rate: Rate) -> None:
+    click.echo(
+        f"{name}: {rate.tx_per_s:,} transactions a second, worker {rate.cpu_us_per_tx:.1f} us a transaction, "
+        f"Kafka {rate.kafka_core_share:.0%} and Redis {rate.redis_core_share:.0%} of a core"
+    )
 
 
 def _tell(report: FeatureBench) -> None:

@@ -73,4 +73,3 @@ def serve(settings: Settings, exported: Exported) -> None:
     registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
     order = Order(version=version, actor="bench", why="benchmark", now_ms=now_ms())
     promote(settings, registry, order, feature_set=NINE)
-
