@@ -108,9 +108,10 @@ class Recovery:
         Raises:
             Abandoned: the worker stops.
             Retired: the set is live no more.
-            Refused: the state cannot be rebuilt, or group, features and log do not fit.
+            Refused: the state cannot be rebuilt, group, features and log do not fit, or the server evicts.
             DependencyUnreachable: a server does not answer; call again.
         """
+        self._store.state.server.check_again()
         self._check_owned()
         back_off_s = 0.02
         try:

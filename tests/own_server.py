@@ -27,11 +27,11 @@ class Server:
         self.client = Redis(port=self.port)
         self.start()
 
-    def start(self) -> None:
-        """Start the server and wait until it answers."""
+    def start(self, *settings: str) -> None:
+        """Start the server, with further settings, and wait until it answers."""
         command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(self.folder), "--logfile", "log", "--save", ""]
-        command += ["--appendonly", "yes", "--appendfsync", "always"]
+        command += ["--appendonly", "yes", "--appendfsync", "always", *settings]
         self.process = subprocess.Popen(command)
         until(lambda: bool(self.client.ping()))
 

@@ -13,7 +13,7 @@
 
 local REPLY_BYTES = 28 + 4 * FEATURES
 local MOST_ARGUMENTS = 4000 -- of one command: Lua's stack holds 8,000 values
-local TIMED_EVERY = 32 -- so many transactions or labels are applied between looks at the clock
+local TIMED_EVERY = 32 -- so many transactions or labels are applied between looks at the clock, if none is `costly`
 local KEYS_AT_ONCE = 100 -- to read: the values of one MGET then still lie in the processor's cache
 local proven = {} -- prefixes that were proven to be whole since this server process began; forgotten with it
 
@@ -105,10 +105,15 @@ local function load_entities(plan, prefix, names)
   return entities
 end
 
+-- Lets the time of a call begin: what it brings was read, which it would be again if it stopped.
+local function start_timer(timer)
+  timer.stop = clock() + timer.ms / 1000 -- in seconds of the server's CPU time
+end
+
 -- Whether a call must end before it applies the n-th record more: never before it has applied some.
 local function is_over(timer, n)
-  if not timer.over and n % TIMED_EVERY == 0 and timer.applied + n > 0 then
-    timer.over = clock() > timer.stop -- in seconds of the server's CPU time
+  if not timer.over and (n % TIMED_EVERY == 0 or costly) and timer.applied + n > 0 then
+    timer.over, costly = clock() > timer.stop, false
   end
   return timer.over
 end
@@ -125,7 +130,7 @@ local function compute(section, customers, terminals, seq, timer, quiet)
     if offset <= previous or offset > last or #digest ~= 8 then
       error('offsets must rise up to the last one of the batch, each with a digest')
     end
-    if (i - start) % TIMED_EVERY == 0 and is_over(timer, i - start) then
+    if ((i - start) % TIMED_EVERY == 0 or costly) and is_over(timer, i - start) then
       section[3] = previous
       break
     end
@@ -191,7 +196,7 @@ local function begin(keys, args)
   if not pack then
     bind()
   end
-  local timer = { stop = clock() + (tonumber(args[3]) or 0) / 1000, applied = 0, over = false }
+  local timer = { ms = tonumber(args[3]) or 0, applied = 0, over = false }
   local meta, topic, customers, terminals, sections = unpack_list(cmsgpack.unpack(args[1]))
   local seq, wrong = open(keys, meta, topic, sections, args[2])
   return seq, seq and sections or wrong, customers, terminals, timer
@@ -228,6 +233,7 @@ local function apply(keys, args)
   end
 
   local customers, terminals = load_both(tag, sections, customer_names, terminal_names)
+  start_timer(timer)
   local answers, writes = {}, {}
   for _, section in ipairs(sections) do
     local fresh
@@ -258,6 +264,7 @@ local function label(keys, args)
   local known, new = known_until(offsets, section.mark), 0
   local customers = CUSTOMER.labels and load_entities(CUSTOMER, tag .. 'c', customer_names) or NONE
   local terminals = TERMINAL.labels and load_entities(TERMINAL, tag .. 't', terminal_names) or NONE
+  start_timer(timer)
   for i = known + 1, #offsets do
     local digest = sub(digests, 8 * i - 7, 8 * i)
     if #digest ~= 8 then
@@ -290,6 +297,7 @@ local function fold(keys, args)
     section.known = known_until(section[5], section.mark)
   end
   local customers, terminals = load_both(keys[1], sections, customer_names, terminal_names)
+  start_timer(timer)
   local writes, new = {}, 0
   for _, section in ipairs(sections) do
     compute(section, customers, terminals, seq, timer, true)

@@ -1,5 +1,7 @@
 -- One transaction or label, applied to the entities it is of. feature_calls.lua follows.
 
+local costly = false -- whether something was applied since the clock was looked at that may take milliseconds
+
 -- The offset of the customer's retained transaction with this digest, or nil. Looked for among the newest MOST_ROWS
 -- and, if the customer has more, those of the same event time.
 local function look_for(e, t, digest)
@@ -51,6 +53,7 @@ end
 -- A transaction that is not later than all of its entity, or not stored (`row` is nil: a duplicate). Returns flags.
 local function apply_late(e, t, digest, amount, ratio, other, row, quiet)
   local plan, newest = e.plan, e[NEWEST]
+  costly = costly or e.large
   if e.fresh_n > 0 then
     settle(e)
   end
@@ -130,6 +133,7 @@ end
 local function apply_label(e, t, digest, labelled_at, code)
   if e[NEWEST] == 0 or t >= kept_from(e.plan, e[NEWEST]) then
     put_label(e, pack('<I6c8I6B', t, digest, labelled_at, code), t, digest, labelled_at)
+    costly = costly or e.large or #e.labels > LABEL_ROW * MOST_ROWS
     e.dirty = true
   end
 end

@@ -60,6 +60,7 @@ class Plan(msgspec.Struct):
     """What is kept of one entity: fields of a row (name, struct format), windows by length, the header.
 
     `small` and `large` are the headers of an entity in one string and in parts, (name, struct format) each.
+    `label_delay_ms` is at most the retention: a longer window would count rows that have expired from it.
     """
 
     entity: Entity
@@ -82,7 +83,7 @@ class Plan(msgspec.Struct):
     @property
     def cell(self) -> int:
         """Return n of the cells of 2^n ms by which entries expire."""
-        return math.floor(math.log2(self.retention_ms / CELLS))
+        return max(0, math.floor(math.log2(self.retention_ms / CELLS)))
 
     @property
     def cell_ms(self) -> int:
@@ -124,6 +125,8 @@ def plan_of(feature_set: FeatureSet, entity: Entity) -> Plan:
     """Return what must be kept of an entity for the features of a set."""
     features = feature_set.of_entity(entity)
     kinds = {each.kind for each in features}
+    retention_ms = feature_set.retention_ms(entity)
+    delay_ms = min(feature_set.label_delay_ms, retention_ms)
 
     def lengths(wanted: Iterable[str]) -> list[int]:
         return sorted({each.window_ms for each in features if each.kind in set(wanted)})
@@ -131,7 +134,7 @@ def plan_of(feature_set: FeatureSet, entity: Entity) -> Plan:
     plan = Plan(
         entity=entity,
         fields=_fields(entity, kinds),
-        windows=_windows(features, feature_set.label_delay_ms),
+        windows=_windows(features, delay_ms),
         distincts=lengths(["distinct"]),
         runs=lengths(RUN_KINDS),
         shares=lengths(["fraud_share"]),
@@ -142,8 +145,8 @@ def plan_of(feature_set: FeatureSet, entity: Entity) -> Plan:
             "labels": bool(kinds & LABELLED),
             "clean": entity == "customer" and _needs_clean(feature_set),
         },
-        retention_ms=feature_set.retention_ms(entity),
-        label_delay_ms=feature_set.label_delay_ms,
+        retention_ms=retention_ms,
+        label_delay_ms=delay_ms,
         small=[],
         large=[],
     )

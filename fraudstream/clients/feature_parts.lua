@@ -42,10 +42,10 @@ end
 -- The part of the entry numbered `i` from 1; what it holds is read by `load_part`.
 local function part_numbered(e, i)
   local plan = e.plan
-  local start, level, n, labels, known_from = read('<I6BI4I4I6', e.directory, plan.entry_bytes * (i - 1) + 1)
+  local start, level, n, _, known_from = read('<I6BI4I4I6', e.directory, plan.entry_bytes * (i - 1) + 1)
   local part = e.parts[start]
   if not part then
-    part = { start = start, n = n, label_rows = labels, known_from = known_from }
+    part = { start = start, n = n, known_from = known_from }
     e.parts[start] = part
   end
   part.level = level
@@ -70,7 +70,7 @@ local function load_part(e, part)
     local n = read('<I4', s, #s - 3)
     part.n, part.rows = n, s
     part.labels = sub(s, e.plan.row * n + 1, #s - 4)
-    part.label_rows, part.known_from = #part.labels / LABEL_ROW, known_from(part.labels)
+    part.known_from = known_from(part.labels)
   end
   return part
 end
@@ -169,7 +169,7 @@ end
 
 -- A part was changed: it will be written, and so will its entry.
 local function touch(e, part)
-  part.dirty, part.label_rows, part.known_from = true, #part.labels / LABEL_ROW, known_from(part.labels)
+  part.dirty, part.known_from = true, known_from(part.labels)
   e.parts[part.start] = part
 end
 

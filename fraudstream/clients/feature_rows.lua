@@ -89,19 +89,22 @@ end
 
 -- Number of the first n rows before (t, digest); if `row` is given, those equal to it and up to its rest included.
 local function position(s, width, n, t, digest, row)
-  local k = count_until(s, width, n, t)
-  while k > 0 do
-    local at = width * (k - 1) + 1
-    if read('<I6', s, at) < t then
-      break
-    end
+  local high = count_until(s, width, n, t)
+  if high == 0 or read('<I6', s, width * (high - 1) + 1) < t then
+    return high
+  end
+  local low = count_until(s, width, high - 1, t - 1)
+  while low < high do -- among those of the same time
+    local middle = floor((low + high) / 2)
+    local at = width * middle + 1
     local order = compare(sub(s, at + 6, at + 13), digest)
     if order < 0 or (order == 0 and row and compare_rest(sub(s, at, at + width - 1), row) <= 0) then
-      break
+      low = middle + 1
+    else
+      high = middle
     end
-    k = k - 1
   end
-  return k
+  return low
 end
 
 -- ---------------------------------------------------------------- entities

@@ -1,7 +1,7 @@
 """One connection to the server of the features: fit to hold them, library loaded, errors translated."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -90,6 +90,16 @@ class FeatureServer:
         except exceptions.RedisError as exc:
             translate(exc, self.address, topic_id)
 
+    def check_again(self) -> None:
+        """Check a server that was fit at connect: it may have begun anew since, with other settings.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+            Refused: it evicts keys.
+        """
+        with self.translated():
+            self._refuse_eviction(self.client.info("memory"))
+
     def close(self) -> None:
         """Close the connection."""
         self.client.close()
@@ -102,7 +112,6 @@ class FeatureServer:
         """
         info: Any = self.client.info()
         version = str(info.get("redis_version", "0"))
-        policy = str(info.get("maxmemory_policy", "noeviction"))
         if int(version.partition(".")[0]) < 7:
             raise Refused(
                 f"the server at {self.address} is Redis {version}, which has no functions: "
@@ -112,16 +121,25 @@ class FeatureServer:
             raise Refused(
                 f"the server at {self.address} is a read-only replica: set redis_url to its primary"
             )
-        if policy.startswith("allkeys"):
-            raise Refused(
-                f"the server at {self.address} evicts keys under maxmemory-policy {policy}, which would "
-                "lose features silently: set maxmemory-policy to noeviction"
-            )
+        self._refuse_eviction(info)
         if not info.get("aof_enabled"):
             logger.warning(
                 "the server at %s keeps no append-only file: after its restart the features must be "
                 "rebuilt from the log; set appendonly yes",
                 self.address,
+            )
+
+    def _refuse_eviction(self, info: Mapping[str, object]) -> None:
+        """Refuse a server that would lose features silently.
+
+        Raises:
+            Refused: it evicts keys that have no expiry.
+        """
+        policy = str(info.get("maxmemory_policy", "noeviction"))
+        if policy.startswith("allkeys"):
+            raise Refused(
+                f"the server at {self.address} evicts keys under maxmemory-policy {policy}, which would "
+                "lose features silently: set maxmemory-policy to noeviction"
             )
 
     def _load_library(self) -> None:

@@ -78,6 +78,18 @@ def test_a_server_that_evicts_what_has_no_expiry_is_refused(
             connect(own.url)
 
 
+def test_a_server_that_evicts_since_it_began_anew_is_refused_by_those_who_were_connected(
+    own: Server,
+) -> None:
+    store = connect(own.url)
+    store.state.server.check_again()
+    own.kill()
+    own.start("--maxmemory-policy", "allkeys-lru")
+    with pytest.raises(Refused, match=r"allkeys-lru.*noeviction"):
+        store.state.server.check_again()
+    store.close()
+
+
 def test_a_read_only_replica_is_refused(own: Server) -> None:
     own.client.replicaof("127.0.0.1", 1)
     with pytest.raises(Refused, match="replica"):

@@ -241,6 +241,15 @@ def test_a_full_server_is_waited_for_and_nothing_is_lost(run: Run) -> None:
     assert "fraudstream_scorer_waiting" not in metrics(run)
 
 
+def test_a_worker_refuses_a_server_that_comes_back_evicting(run: Run) -> None:
+    worker = run.start()
+    send_some(run, 2_000)
+    run.server.kill()
+    run.server.start("--maxmemory-policy", "allkeys-lru")
+    assert worker.process.wait(30) == 3, worker.said()[-2_000:]
+    assert "maxmemory-policy allkeys-lru" in worker.said()
+
+
 def test_a_rebuild_shows_its_progress_and_ends_with_the_worker_that_is_stopped(run: Run) -> None:
     run.settings = faster(run.settings, web_port=free_port())
     first = run.start()
