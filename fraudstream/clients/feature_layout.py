@@ -17,7 +17,7 @@ from fraudstream.core.feature_kinds import (
     FeatureSet,
 )
 
-ROOM = 8
+ROOM = 6
 """Rows in an entity's string go up to a multiple of this, so that most appends do not make it longer."""
 MOST_ROWS = 512
 """An entity of more rows is kept in parts."""

@@ -103,6 +103,8 @@ def explain_name(name: str, set_name: str, json_file: str | None, *, lua: bool) 
     else:
         chosen = load_feature_set(name)
         wanted = list(chosen.definitions)
+    if lua and json_file:
+        raise click.UsageError("--lua and --json: choose one, the library is no JSON")
     if lua:
         click.echo(library_source(chosen))
         return

@@ -32,12 +32,12 @@ from tests.feature_streams import (
 from tests.known_answers import wrong_cases
 from tests.window_cases import CASES, KINDS
 
-PARTS_OF = "ROOM, MOST_ROWS = 8, 512"
+PARTS_OF = "ROOM, MOST_ROWS = 6, 512"
 
 
 def parts_of(most: int, patch: pytest.MonkeyPatch, *more: tuple[str, str]) -> None:
     """Let entities of more than `most` rows be kept in parts."""
-    small = (PARTS_OF, f"ROOM, MOST_ROWS = 8, {most}")
+    small = (PARTS_OF, f"ROOM, MOST_ROWS = 6, {most}")
     patch.setattr(feature_store, "build_library", mutated(small, *more))
     patch.setattr(twin_module, "NEWEST_LOOKED_AT", most)
 

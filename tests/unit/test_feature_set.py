@@ -195,6 +195,8 @@ def test_the_commands_list_explain_and_compare() -> None:
     explained = msgspec.json.decode(run("explain", "nine", "--json", "-"))
     assert [each["name"] for each in explained] == list(NINE.features)
     assert "customer_sum" in run("explain", "windows", "--lua")
+    both = CliRunner().invoke(features, ["explain", "nine", "--lua", "--json", "-"])
+    assert (both.exit_code, "choose one" in both.output) == (2, True)
     report = msgspec.json.decode(run("diff", "nine", "windows", "--json", "-"))
     assert len(report["differences"]) == 15
     assert run("diff", "nine", "nine").count("\n") == 1
