@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import msgspec
@@ -19,16 +19,25 @@ from fraudstream.clients.feature_store import (
 )
 from fraudstream.clients.inference import Model
 from fraudstream.clients.kafka import TopicFacts
-from fraudstream.core.errors import FraudstreamError, Refused
+from fraudstream.core.errors import (
+    BadRecord,
+    DependencyUnreachable,
+    FraudstreamError,
+    Refused,
+)
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
 from scorer.assignment import Assignment
 from scorer.batch import Batch, Message, decode
+from scorer.burial import Burial
 from scorer.champion import Champion
+from scorer.deaths import Deaths
 from scorer.evenness import Apart, Evenness
 from scorer.labels import LabelReader
+from scorer.limits import Limits
 from scorer.live_sets import AppliedSets, LiveSets
 from scorer.output import BatchAborted, TransactionalOutput
+from scorer.poison import Isolation, blaming, finite
 from scorer.recovery import Proof, Recovery
 from scorer.results import Output, Timing, outputs_of, scores_of, swap_output
 from scorer.status import Status
@@ -59,6 +68,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     assignment: Assignment
     evenness: Evenness
     output: TransactionalOutput
+    limits: Limits
+    deaths: Deaths
 
 
 class HotPath:
@@ -82,6 +93,15 @@ class HotPath:
             resumed=parts.evenness.forget,
         )
         self._proof = Proof(parts.live, self._recovery)
+        self._burial = Burial(
+            **{name: getattr(parts, name) for name in Burial.__struct_fields__},
+        )
+        self._isolation = Isolation(
+            self._take_through,
+            self._bury,
+            stopping=self._stopping,
+            most_in_a_row=parts.settings.poison_in_a_row,
+        )
 
     def _recovery(self, store: FeatureStore) -> Recovery:
         return Recovery(
@@ -134,7 +154,11 @@ class HotPath:
         try:
             while not self._stopping.is_set():
                 self.step()
+            self._withdraw()
             self.status.state = "stopped"
+        except (Abandoned, BatchAborted, DependencyUnreachable, Refused):
+            self._withdraw()
+            raise
         finally:
             p.consumer.close()
 
@@ -143,22 +167,58 @@ class HotPath:
         if self._unsettled and not self._settle():
             return
         messages = self._timed("poll", self._poll)
-        batch = self._timed("decode", lambda: self._decode(messages))
-        self._parts.evenness.look(batch, self._parts.assignment, monotonic_s())
-        self._take_swap()
         try:
             if not self._parts.assignment.proven:
                 self._prove()
-            if batch.size == 0:
-                self._patiently(self._idle)
-                self._tell_ends()
-                return
-            applied = self._timed("features", lambda: self._features(batch))
-            probabilities = self._timed("score", lambda: self._score(applied))
-            outputs = self._timed("emit", lambda: self._emit(batch, applied, probabilities))
-            self._timed("commit", lambda: self._commit(batch, outputs))
+            why = self._take_in_hand(messages)
+            if why is None:
+                self._isolation.take(messages)
+            else:
+                self._bury(messages[0], why)
         except (Abandoned, BatchAborted) as exc:
             self._start_over(exc)
+
+    def _take_through(self, messages: Sequence[Message]) -> int:
+        """Take messages through all hops, whatever is new to them; return the number of scores."""
+        batch = self._timed("decode", lambda: self._decode(messages))
+        self._parts.evenness.look(batch, self._parts.assignment, monotonic_s())
+        self._take_swap()
+        if batch.size == 0:
+            self._patiently(self._idle)
+            self._tell_ends()
+            return 0
+        applied = self._timed("features", lambda: self._features(batch))
+        probabilities = self._timed("score", lambda: self._score(applied))
+        outputs = self._timed("emit", lambda: self._emit(batch, applied, probabilities))
+        self._timed("commit", lambda: self._commit(batch, outputs))
+        return batch.scorable
+
+    def _take_in_hand(self, messages: Sequence[Message]) -> BadRecord | None:
+        """Let it be known what is in hand, should that be the end of this worker; or why it is not tried."""
+        if not messages:
+            return None
+        deaths = self._parts.deaths
+        if deaths.careful:
+            self._patiently(self._parts.live.confirm)  # what ends it now is no server that is away
+        return deaths.take_in_hand(messages)
+
+    def _bury(self, message: Message, why: BadRecord) -> None:
+        try:
+            self._burial.bury(message, why)
+        except StateInDoubt as exc:
+            self._parts.assignment.proven = False
+            raise Abandoned(f"nothing is scored: {exc}") from exc
+        self.status.batches += 1
+        self.status.records += 1
+        self.status.dead_letters += 1
+        self.status.poison += 1
+
+    def _withdraw(self) -> None:
+        """Take the notes of a batch in hand back: no record is to blame for this end."""
+        try:
+            self._parts.deaths.withdraw()
+        except BatchAborted as exc:
+            logger.warning("%s; this end counts as one that a record may be to blame for", exc)
 
     def _idle(self) -> None:
         """Without records: apply labels, and notice within a second that the features are others."""
@@ -194,20 +254,22 @@ class HotPath:
             first = p.consumer.poll(0.1)
             if first is None:
                 return []
+            more = p.deaths.most_records(p.settings.batch_max_records) - 1
             wait_s = p.settings.batch_max_wait_ms / 1000
-            return [first, *p.consumer.consume(p.settings.batch_max_records - 1, wait_s)]
+            return [first, *(p.consumer.consume(more, wait_s) if more else ())]
         except KafkaException as exc:
             raise_for(exc.args[0])
             self._unsettled = True  # a message taken before the error must not be skipped
             return []
 
-    def _decode(self, messages: list[Message]) -> Batch:
-        return decode(
-            messages,
-            self._parts.assignment.positions,
-            polled_at_ms=now_ms(),
-            max_ahead_days=self._parts.settings.max_event_ahead_days,
-        )
+    def _decode(self, messages: Sequence[Message]) -> Batch:
+        with blaming("decode"):
+            return decode(
+                messages,
+                self._parts.assignment.positions,
+                polled_at_ms=now_ms(),
+                max_ahead_days=self._parts.settings.max_event_ahead_days,
+            )
 
     def _take_swap(self) -> None:
         """Between two batches: the waiting version, already proven, serves from here on."""
@@ -250,7 +312,8 @@ class HotPath:
         def call() -> AppliedSets:
             p.labels.apply_available()
             p.labels.apply_until(batch.after_feedback, timeout_s=1.0)
-            return p.live.apply(p.transactions.topic_id, slices)
+            with blaming("features"):
+                return p.live.apply(p.transactions.topic_id, slices)
 
         return self._patiently(call)
 
@@ -258,9 +321,20 @@ class HotPath:
         """Return float32 [N] probabilities, None without a model."""
         if self._model is None:
             return None
-        return self._model.score(applied[self._served].features)
+        features = applied[self._served].features
+        with blaming("score"):
+            return finite(self._model.score(features))
 
     def _emit(
+        self, batch: Batch, applied: AppliedSets, probabilities: np.ndarray | None
+    ) -> list[Output]:
+        with blaming("emit"):
+            outputs = self._outputs(batch, applied, probabilities)
+            self._parts.limits.check(outputs)
+        self.status.redelivered += int(applied[self._served].redelivered.sum())
+        return outputs
+
+    def _outputs(
         self, batch: Batch, applied: AppliedSets, probabilities: np.ndarray | None
     ) -> list[Output]:
         p = self._parts
@@ -280,18 +354,19 @@ class HotPath:
             feature_set=self._served,
             timing=timing,
         )
-        outputs = outputs_of(batch, scores, model=self._model)
+        outputs = outputs_of(batch, scores, model=self._model, most_bytes=p.limits.dead_letters)
         if self._swap is not None:
             outputs.append(swap_output(p.champion.model_name, self._swap_event(batch, now)))
-        self.status.redelivered += int(applied[self._served].redelivered.sum())
         return outputs
 
     def _commit(self, batch: Batch, outputs: list[Output]) -> None:
         p = self._parts
         last_offsets = {part.partition: part.last_offset for part in batch.parts}
-        offsets = p.assignment.offsets_after(last_offsets, p.evenness.notes(last_offsets))
+        notes = p.deaths.amend(p.evenness.notes(last_offsets), last_offsets)
+        offsets = p.assignment.offsets_after(last_offsets, notes)
         p.output.commit(outputs, offsets, p.assignment.group_metadata)
         p.assignment.done(last_offsets)
+        p.deaths.done(notes)
         self._failing_since = None
         self._count(batch, outputs)
 
@@ -380,10 +455,11 @@ class HotPath:
 
     def _settle(self) -> bool:
         """Go back to what the group has committed, once it is certain what that is."""
+        p = self._parts
         try:
-            self._parts.output.restore()
-            self._parts.assignment.rewind()
-        except BatchAborted as exc:
+            p.output.restore(anew=p.limits.refresh())
+            p.assignment.rewind()
+        except (BatchAborted, DependencyUnreachable) as exc:
             self._start_over(exc)
             return False
         self._unsettled = False

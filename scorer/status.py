@@ -20,6 +20,8 @@ class Status(msgspec.Struct):
     swaps: int = 0
     aborted: int = 0
     redelivered: int = 0
+    poison: int = 0
+    """Dead letters for want of a score: the record can be read, but made a hop fail or the worker die."""
     rebuilds: int = 0
     """Rebuilds of the features that this worker has carried to their end."""
     rebuild_done: int = 0

@@ -6,17 +6,22 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from fraudstream.cli import main
 from fraudstream.clients import feature_state, feature_store
 from fraudstream.clients.feature_state import FeatureState, Meta
-from fraudstream.clients.feature_store import FeatureStore
-from scorer import evenness
+from fraudstream.clients.feature_store import FeatureStore, Slice
+from fraudstream.clients.inference import Model
+from fraudstream.core.model import FloatArray
+from scorer import batch, evenness
 from scorer.rebuild import Rebuild
 from tests.feature_streams import mutated
 
+POISON_AMOUNT = 666.0
+"""In major units: a transaction of 66600 minor ones."""
 COMPARED = "values[keys[2]] ~= meta"
 """Where a call of the library compares the record that it brings with the one there is."""
 INCARNATION = "gsub('\"incarnation\":\"%x*\"', '')"
@@ -71,11 +76,58 @@ def _is_rebuilt(state: FeatureState, meta: Meta) -> bool:
     return (state.meta.state, meta.state) == ("rebuilding", "ready")
 
 
+def _raise_in(owner: Any, method: str, when: Callable[..., bool]) -> None:
+    """Raise at each call of a method `when` so, as a fault of that hop would."""
+    original = getattr(owner, method)
+
+    def raising(*arguments: Any, **more: Any) -> object:
+        if when(*arguments):
+            raise RuntimeError("a planted fault")
+        return original(*arguments, **more)
+
+    setattr(owner, method, raising)
+
+
+def _die_at(owner: Any, function: str, when: Callable[..., bool]) -> None:
+    """End this process, as a fault in native code does, at each call of a function `when` so."""
+    original = getattr(owner, function)
+
+    def deadly(*arguments: Any, **more: Any) -> object:
+        if when(*arguments):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return original(*arguments, **more)
+
+    setattr(owner, function, deadly)
+
+
+def _has_poison(_: Model, features: FloatArray) -> bool:
+    return bool((features[:, 0] == POISON_AMOUNT).any())
+
+
+def _is_deadly(value: bytes | None) -> bool:
+    return value is not None and b'"deadly' in value
+
+
+def _has_deadly(_: FeatureStore, __: str, slices: Sequence[Slice]) -> bool:
+    return any(each.transaction_id.startswith("deadly") for s in slices for each in s.transactions)
+
+
 CHANGES: dict[str, Callable[[], None]] = {
     **{name: partial(_change_library, name) for name in LIBRARY},
     "commits carry no event time": _tell_nothing,
     "leases have no end": _take_leases_without_end,
     "a rebuild does not ask where the log begins": partial(_do_nothing_in, Rebuild, "_check_log"),
+    "the model raises at a poisonous amount": partial(_raise_in, Model, "score", _has_poison),
+    "the model raises always": partial(_raise_in, Model, "score", lambda *_: True),
+    "decoding a deadly record ends the process": partial(
+        _die_at, batch, "decode_transaction", _is_deadly
+    ),
+    "the features of a deadly record end the process": partial(
+        _die_at, FeatureStore, "apply", _has_deadly
+    ),
+    "decoding any record ends the process": partial(
+        _die_at, batch, "decode_transaction", lambda _: True
+    ),
     "freeze before the first fold": partial(_freeze_before, FeatureStore, "fold"),
     "freeze before the state is ready": partial(_freeze_before, FeatureState, "put", _is_rebuilt),
     "freeze before former states are deleted": partial(

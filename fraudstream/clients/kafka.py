@@ -73,8 +73,14 @@ def reader(
     )
 
 
-def transactional_producer(settings: Settings, *, transactional_id: str) -> Producer:
-    """Return the producer of one worker.
+BATCH_BYTES = 1_000_000
+"""librdkafka's own limit of a batch; a topic that takes less refuses the whole batch."""
+
+
+def transactional_producer(
+    settings: Settings, *, transactional_id: str, most_bytes: int = BATCH_BYTES
+) -> Producer:
+    """Return the producer of one worker; no batch of several records takes more than `most_bytes`.
 
     The short back-offs take a transaction from 100 ms to 3 ms: the broker answers
     CONCURRENT_TRANSACTIONS while the markers of the last one are written (ADR 0002).
@@ -90,6 +96,7 @@ def transactional_producer(settings: Settings, *, transactional_id: str) -> Prod
             "retry.backoff.max.ms": 5,
             "message.max.bytes": MAX_DEAD_LETTER_BYTES,
             "batch.num.messages": 10_000,
+            "batch.size": min(most_bytes, BATCH_BYTES),
         }
     )
 
