@@ -18,6 +18,7 @@ from fraudstream.core.errors import BadRecord, Refused
 from scorer.assignment import Assignment
 from scorer.batch import Message
 from scorer.neighbours import Hand, read_note, write_note
+from scorer.output import BatchAborted
 
 logger = logging.getLogger(__name__)
 
@@ -114,14 +115,13 @@ class Deaths:
                 self._hands[partition] = hand
 
     def withdraw(self) -> None:
-        """Before an end that no record is to blame for: take the notes back.
-
-        Raises:
-            BatchAborted: the broker does not take that; the end counts as a death then.
-        """
+        """Before an end that no record is to blame for: take the notes back, if the broker lets us."""
         held = self._held & self._assignment.positions.keys()
         hands = {p: self._hands[p] for p in held if p in self._hands}
-        self._put({p: hand if hand.deaths else None for p, hand in hands.items()})
+        try:
+            self._put({p: hand if hand.deaths else None for p, hand in hands.items()})
+        except BatchAborted as exc:
+            logger.warning("%s; this end counts as one that a record may be to blame for", exc)
         self._held -= held
 
     def _follow(self) -> None:
@@ -208,6 +208,7 @@ class Deaths:
     def _verdict(self, partition: int, hand: Hand) -> BadRecord:
         place = f"offset {hand.alone} of partition {partition}"
         if hand.row >= self._most_in_a_row:
+            self._hands[partition] = replace(hand, alone_deaths=0)  # once it is mended, try again
             raise Refused(
                 f"{hand.row} records in a row ended their workers and became dead letters, and {place} has "
                 f"done so {hand.alone_deaths} times: this looks like a fault of the deployment (a library, a "

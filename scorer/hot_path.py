@@ -17,7 +17,6 @@ from fraudstream.clients.feature_store import (
     Slice,
     StateInDoubt,
 )
-from fraudstream.clients.inference import Model
 from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.errors import (
     BadRecord,
@@ -25,7 +24,6 @@ from fraudstream.core.errors import (
     FraudstreamError,
     Refused,
 )
-from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
 from scorer.assignment import Assignment
 from scorer.batch import Batch, Message, decode
@@ -37,17 +35,15 @@ from scorer.labels import LabelReader
 from scorer.limits import Limits
 from scorer.live_sets import AppliedSets, LiveSets
 from scorer.output import BatchAborted, TransactionalOutput
-from scorer.poison import Isolation, blaming, finite
+from scorer.poison import Isolation, blaming
 from scorer.recovery import Proof, Recovery
-from scorer.results import Output, Timing, outputs_of, scores_of, swap_output
+from scorer.results import Output, Timing, outputs_of, scores_of
+from scorer.serving import Serving
 from scorer.status import Status
 from scorer.waiting import PATIENCE_S, Abandoned, Waiting, raise_for
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-PROBE_RECORDS = 1_000
-"""More dead letters than half of so many first records mean a wrong deployment, not bad data."""
 
 REST_S = 0.01
 """How often a worker that waits for others looks how far they are."""
@@ -78,8 +74,7 @@ class HotPath:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._stopping = threading.Event()
-        self._model: Model | None = None
-        self._swap: Model | None = None
+        self._serving = Serving(parts.champion, parts.live)
         self._failing_since: float | None = None
         self._unsettled = False
         self._confirmed_s = 0.0
@@ -136,11 +131,8 @@ class HotPath:
         """
         p = self._parts
         p.output.fence_predecessor(timeout_s=p.settings.connect_timeout_ms / 1000)
-        p.champion.look(refuse=True)
-        if (model := p.champion.take()) is None:
-            logger.info("no champion of %s yet: features are logged", p.champion.model_name)
-        else:
-            self._model = model
+        self._serving.begin()
+        if (model := self._serving.model) is not None:
             self.status.model_version = model.version
 
     def run(self) -> None:
@@ -154,10 +146,10 @@ class HotPath:
         try:
             while not self._stopping.is_set():
                 self.step()
-            self._withdraw()
+            p.deaths.withdraw()
             self.status.state = "stopped"
         except (Abandoned, BatchAborted, DependencyUnreachable, Refused):
-            self._withdraw()
+            p.deaths.withdraw()
             raise
         finally:
             p.consumer.close()
@@ -182,13 +174,13 @@ class HotPath:
         """Take messages through all hops, whatever is new to them; return the number of scores."""
         batch = self._timed("decode", lambda: self._decode(messages))
         self._parts.evenness.look(batch, self._parts.assignment, monotonic_s())
-        self._take_swap()
+        self._serving.take_over()
         if batch.size == 0:
             self._patiently(self._idle)
             self._tell_ends()
             return 0
         applied = self._timed("features", lambda: self._features(batch))
-        probabilities = self._timed("score", lambda: self._score(applied))
+        probabilities = self._timed("score", lambda: self._serving.score(applied))
         outputs = self._timed("emit", lambda: self._emit(batch, applied, probabilities))
         self._timed("commit", lambda: self._commit(batch, outputs))
         return batch.scorable
@@ -208,17 +200,8 @@ class HotPath:
         except StateInDoubt as exc:
             self._parts.assignment.proven = False
             raise Abandoned(f"nothing is scored: {exc}") from exc
-        self.status.batches += 1
-        self.status.records += 1
-        self.status.dead_letters += 1
+        self.status.count(scored=0, dead=1, alerts=0)
         self.status.poison += 1
-
-    def _withdraw(self) -> None:
-        """Take the notes of a batch in hand back: no record is to blame for this end."""
-        try:
-            self._parts.deaths.withdraw()
-        except BatchAborted as exc:
-            logger.warning("%s; this end counts as one that a record may be to blame for", exc)
 
     def _idle(self) -> None:
         """Without records: apply labels, and notice within a second that the features are others."""
@@ -271,29 +254,6 @@ class HotPath:
                 max_ahead_days=self._parts.settings.max_event_ahead_days,
             )
 
-    def _take_swap(self) -> None:
-        """Between two batches: the waiting version, already proven, serves from here on."""
-        if (model := self._parts.champion.take()) is not None:
-            self._model = self._swap = model
-
-    @property
-    def _served(self) -> str:
-        """The hash of the set whose features the model reads.
-
-        Raises:
-            Refused: it was retired meanwhile.
-        """
-        live = self._parts.live
-        if self._model is None:
-            return live.first
-        wanted = self._model.contract.feature_set
-        if wanted not in live.stores:
-            raise Refused(
-                f"version {self._model.version} serves on feature set {wanted}, which is live no more: "
-                "fill it again with `fraudstream features fill`, or promote a version of a live set"
-            )
-        return wanted
-
     def _features(self, batch: Batch) -> AppliedSets:
         """Apply labels that the batch needs, then the batch, in one call for each live set."""
         p = self._parts
@@ -317,27 +277,20 @@ class HotPath:
 
         return self._patiently(call)
 
-    def _score(self, applied: AppliedSets) -> np.ndarray | None:
-        """Return float32 [N] probabilities, None without a model."""
-        if self._model is None:
-            return None
-        features = applied[self._served].features
-        with blaming("score"):
-            return finite(self._model.score(features))
-
     def _emit(
         self, batch: Batch, applied: AppliedSets, probabilities: np.ndarray | None
     ) -> list[Output]:
         with blaming("emit"):
             outputs = self._outputs(batch, applied, probabilities)
             self._parts.limits.check(outputs)
-        self.status.redelivered += int(applied[self._served].redelivered.sum())
+        redelivered = applied[self._serving.feature_set].redelivered
+        self.status.redelivered += int(redelivered.sum())
         return outputs
 
     def _outputs(
         self, batch: Batch, applied: AppliedSets, probabilities: np.ndarray | None
     ) -> list[Output]:
-        p = self._parts
+        p, model = self._parts, self._serving.model
         now = now_ms()
         timing = Timing(
             produced_at_ms=now,
@@ -350,14 +303,12 @@ class HotPath:
             batch,
             applied,
             probabilities,
-            model=self._model,
-            feature_set=self._served,
+            model=model,
+            feature_set=self._serving.feature_set,
             timing=timing,
         )
-        outputs = outputs_of(batch, scores, model=self._model, most_bytes=p.limits.dead_letters)
-        if self._swap is not None:
-            outputs.append(swap_output(p.champion.model_name, self._swap_event(batch, now)))
-        return outputs
+        outputs = outputs_of(batch, scores, model=model, most_bytes=p.limits.dead_letters)
+        return [*outputs, *self._serving.swaps(batch, now)]
 
     def _commit(self, batch: Batch, outputs: list[Output]) -> None:
         p = self._parts
@@ -372,35 +323,18 @@ class HotPath:
 
     def _count(self, batch: Batch, outputs: list[Output]) -> None:
         status = self.status
-        status.batches += 1
-        status.records += batch.size
-        status.scored += batch.scorable
-        status.dead_letters += len(batch.dead)
-        status.alerts += sum(output.topic == "alerts" for output in outputs)
-        if self._swap is not None:
-            logger.info("serving version %s", self._swap.version)
-            status.model_version = self._swap.version
-            status.swaps += 1
-            self._swap = None
-        if status.records <= PROBE_RECORDS and status.dead_letters * 2 > PROBE_RECORDS:
-            raise Refused(
-                f"{status.dead_letters} of the first {status.records} records are dead letters: this "
-                "looks like a wrong topic or schema, not like bad data; see topic dead-letters"
-            )
-
-    def _swap_event(self, batch: Batch, now: int) -> AuditEvent:
-        assert self._swap is not None  # noqa: S101
-        return AuditEvent(
-            event="swap",
-            model_name=self._parts.champion.model_name,
-            model_version=self._swap.version,
-            at_ms=now,
-            actor="scorer",
-            why="the champion alias moved",
-            evidence={
-                "first_offsets": {str(p.partition): p.previous_offset + 1 for p in batch.parts}
-            },
+        status.count(
+            scored=batch.scorable,
+            dead=len(batch.dead),
+            alerts=sum(output.topic == "alerts" for output in outputs),
         )
+        model = self._serving.model
+        if model is not None and self._serving.fresh:
+            logger.info("serving version %s", model.version)
+            status.model_version = model.version
+            status.swaps += 1
+            self._serving.fresh = False
+        status.check_probe()
 
     def _timed(self, hop: str, call: Callable[[], T]) -> T:
         started = monotonic_s()

@@ -126,8 +126,8 @@ class Isolation:
         if self._in_a_row > self._most:
             raise Refused(
                 f"{self._most} records in a row became dead letters and {place} fails, too: {exc}. This "
-                "looks like a fault of the deployment (model, feature store, limits), not of the records; mend it, "
-                "start again, then send those with `fraudstream dead-letters replay --kind "
+                "looks like a fault of the deployment (model, feature store, limits), not of the records; "
+                "mend it, start again, then send those with `fraudstream dead-letters replay --kind "
                 f"{exc.kind}`. If the records are at fault, start with a higher poison_in_a_row"
             )
         logger.error("%s becomes a dead letter: %s", place, exc)

@@ -4,6 +4,11 @@ from typing import Literal
 
 import msgspec
 
+from fraudstream.core.errors import Refused
+
+PROBE_RECORDS = 1_000
+"""More dead letters than half of so many first records mean a wrong deployment, not bad data."""
+
 State = Literal["starting", "running", "waiting", "rebuilding", "snapshot", "stopped"]
 
 
@@ -29,6 +34,26 @@ class Status(msgspec.Struct):
     """Records of the present rebuild, if this worker carries it out: 0 of 0 otherwise."""
     seconds: dict[str, float] = {}
     """Time spent in each hop since the start."""
+
+    def count(self, *, scored: int, dead: int, alerts: int) -> None:
+        """Add a batch that was committed, in records."""
+        self.batches += 1
+        self.records += scored + dead
+        self.scored += scored
+        self.dead_letters += dead
+        self.alerts += alerts
+
+    def check_probe(self) -> None:
+        """Look at the share of dead letters since the start.
+
+        Raises:
+            Refused: it is above half of the first records.
+        """
+        if self.records <= PROBE_RECORDS and self.dead_letters * 2 > PROBE_RECORDS:
+            raise Refused(
+                f"{self.dead_letters} of the first {self.records} records are dead letters: this looks like "
+                "a wrong topic or schema, not like bad data; see `fraudstream dead-letters list`"
+            )
 
     def health(self) -> dict[str, object]:
         """Return what /healthz says."""

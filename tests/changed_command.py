@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from fraudstream.cli import main
 from fraudstream.clients import feature_state, feature_store
@@ -20,6 +20,8 @@ from scorer import batch, evenness
 from scorer.rebuild import Rebuild
 from tests.feature_streams import mutated
 
+Owner: TypeAlias = Any
+"""A class, a module, or what is handed to a function of theirs."""
 POISON_AMOUNT = 666.0
 """In major units: a transaction of 66600 minor ones."""
 COMPARED = "values[keys[2]] ~= meta"
@@ -76,11 +78,11 @@ def _is_rebuilt(state: FeatureState, meta: Meta) -> bool:
     return (state.meta.state, meta.state) == ("rebuilding", "ready")
 
 
-def _raise_in(owner: Any, method: str, when: Callable[..., bool]) -> None:
+def _raise_in(owner: Owner, method: str, when: Callable[..., bool]) -> None:
     """Raise at each call of a method `when` so, as a fault of that hop would."""
     original = getattr(owner, method)
 
-    def raising(*arguments: Any, **more: Any) -> object:
+    def raising(*arguments: Owner, **more: Owner) -> object:
         if when(*arguments):
             raise RuntimeError("a planted fault")
         return original(*arguments, **more)
@@ -88,13 +90,13 @@ def _raise_in(owner: Any, method: str, when: Callable[..., bool]) -> None:
     setattr(owner, method, raising)
 
 
-def _die_at(owner: Any, function: str, when: Callable[..., bool]) -> None:
+def _die_at(owner: Owner, function: str, when: Callable[..., bool]) -> None:
     """End this process, as a fault in native code does, at each call of a function `when` so."""
     original = getattr(owner, function)
 
-    def deadly(*arguments: Any, **more: Any) -> object:
+    def deadly(*arguments: Owner, **more: Owner) -> object:
         if when(*arguments):
-            os.kill(os.getpid(), signal.SIGSEGV)
+            signal.raise_signal(signal.SIGSEGV)  # in this thread, at once
         return original(*arguments, **more)
 
     setattr(owner, function, deadly)

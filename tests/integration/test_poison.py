@@ -67,7 +67,10 @@ def ids(log: Log) -> list[str]:
 
 
 def letters(log: Log) -> list[tuple[bytes | None, dict[str, bytes]]]:
-    return [(each.value, dict(each.headers)) for each in log.records("dead-letters")]
+    return [
+        (each.value, {name: value or b"" for name, value in each.headers})
+        for each in log.records("dead-letters")
+    ]
 
 
 def check(settings: Settings, log: Log, *, scored: int, dead: int) -> None:
@@ -132,13 +135,12 @@ def test_a_record_whose_features_fail_is_left_out_of_a_rebuild_too(
 ) -> None:
     send(topics, [transaction(0)])
     before = set(server.scan_iter(count=1000))
-    with running(topics, log, tmp_path):
+    with running(topics, log, tmp_path) as one:
         send(topics, [transaction(1, entities={"customer": "odd", "terminal": "m1"})])
         wait_until(lambda: caught_up(topics, log), timeout_s=30, what="scored")
         (odd,) = [key for key in set(server.scan_iter(count=1000)) - before if is_odd(server, key)]
-        whole = server.dump(odd)
-        server.delete(odd)
-        server.rpush(odd, "no packed string")
+        whole = server.dump(odd) or b""
+        server.set(odd, b"no packed string")
         send(topics, [transaction(n) for n in range(2, 50)])
         send(topics, [transaction(50, entities={"customer": "odd", "terminal": "m1"})])
         send(topics, [transaction(n) for n in range(51, 90)])
@@ -147,11 +149,24 @@ def test_a_record_whose_features_fail_is_left_out_of_a_rebuild_too(
         server.restore(odd, 0, whole)
         send(topics, [transaction(90, entities={"customer": "odd", "terminal": "m1"})])
         wait_until(lambda: caught_up(topics, log), timeout_s=30, what="the odd one again")
+        forget(server, topics)
+        send(topics, [transaction(91, entities={"customer": "odd", "terminal": "m1"})])
+        wait_until(lambda: caught_up(topics, log), timeout_s=30, what="rebuilt and scored")
+        assert "are whole again" in one.said()
+    last = [json.loads(each.value or b"") for each in log.records("scores")][-1]
+    clean_mean = (10.01 + 10.90 + 53) / 3
+    assert last["features"][1] == pytest.approx(10.91 / clean_mean), "without the one left out"
     ((_, headers),) = letters(log)
     assert headers["error_kind"] == b"poison"
     assert b"hop features" in headers["error_message"]
     assert headers["not_applied"] == b"all"
-    check(topics, log, scored=90, dead=1)
+    check(topics, log, scored=91, dead=1)
+
+
+def forget(server: Redis, settings: Settings) -> None:
+    """Lose the features of the environment."""
+    prefix = settings.environment.encode()
+    server.delete(*[key for key in server.scan_iter(count=1000) if prefix in key])
 
 
 def is_odd(server: Redis, key: bytes) -> bool:
