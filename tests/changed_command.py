@@ -18,6 +18,7 @@ from fraudstream.clients.inference import Model
 from fraudstream.core.model import FloatArray
 from scorer import batch, evenness
 from scorer.rebuild import Rebuild
+from scorer.status import Status
 from tests.feature_streams import mutated
 
 Owner: TypeAlias = Any
@@ -121,6 +122,7 @@ CHANGES: dict[str, Callable[[], None]] = {
     "a rebuild does not ask where the log begins": partial(_do_nothing_in, Rebuild, "_check_log"),
     "the model raises at a poisonous amount": partial(_raise_in, Model, "score", _has_poison),
     "the model raises always": partial(_raise_in, Model, "score", lambda *_: True),
+    "no share of dead letters is too large": partial(_do_nothing_in, Status, "check_probe"),
     "decoding a deadly record ends the process": partial(
         _die_at, batch, "decode_transaction", _is_deadly
     ),

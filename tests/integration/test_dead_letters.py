@@ -2,15 +2,18 @@
 
 import json
 import signal
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kafka import KafkaProducer
 
 from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
 from tests.integration.test_poison import (
     LONG,
     RawName,
-    caught_up,
     check,
     ids,
     running,
@@ -18,17 +21,14 @@ from tests.integration.test_poison import (
     set_limit,
     transaction,
 )
-from tests.processes import Worker, command, run, wait_until
+from tests.processes import command, run, wait_until, worker
 from verify.ledger import Log
-from kafka import KafkaProducer
-from fraudstream.core.topics import topic_name
-import subprocess
 
 
-def letters_of(settings: Settings, *arguments: str) -> dict[str, object]:
+def letters_of(settings: Settings, *arguments: str) -> dict[str, Any]:
     done = run(settings, "dead-letters", *arguments, "--json", "-")
     assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
@@ -36,7 +36,10 @@ def dead(settings: Settings, log: Log, tmp_path: Path) -> None:
     """Make two dead letters of partition 0: a score that is too large at 3, and no JSON at 5."""
     set_limit(settings, "scores", 1_000)
     send(settings, [transaction(n) for n in range(3)])
-    send(settings, [transaction(3, **LONG), transaction(4), b'{"v": \x1b[31m\xff\x00', transaction(6)])
+    send(
+        settings,
+        [transaction(3, **LONG), transaction(4), b'{"v": \x1b[31m\xff\x00', transaction(6)],
+    )
     with running(settings, log, tmp_path):
         pass
 
@@ -55,7 +58,7 @@ def test_dead_letters_are_counted_filtered_and_shown_with_safe_bytes(
         (("--limit", "1"), ["0-5"]),
     ):
         found = letters_of(topics, "list", *arguments)
-        assert [each["position"] for each in found["letters"]] == positions  # type: ignore[attr-defined]
+        assert [each["position"] for each in found["letters"]] == positions
     done = run(topics, "dead-letters", "list")
     assert "2 dead letters of" in done.stdout
     shown = run(topics, "dead-letters", "show", "0-5")
@@ -82,7 +85,7 @@ def test_a_replay_sends_each_once_and_trace_shows_where_it_comes_from(
     assert done.returncode == 0, done.stderr
     again = letters_of(topics, "replay", "--kind", "score_too_large", "--yes")
     assert (again["sent"], again["sent_before"]) == ([], ["0-3"])
-    with Worker(topics, tmp_path / "after.log").closing() as _:
+    with worker(topics, tmp_path / "after.log"):
         wait_until(lambda: len(ids(log)) == 6, timeout_s=30, what="scored after all")
     check(topics, log, scored=6, dead=2)
     (name,) = [each for each in ids(log) if each == LONG["transaction_id"]]
