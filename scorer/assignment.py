@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicParti
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import TopicFacts
-from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -158,6 +158,12 @@ class Assignment:
         return {tp.partition: -1 if tp.offset == OFFSET_INVALID else tp.offset for tp in found}
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if added := [p.partition for p in partitions if p.partition >= self._topic.partitions]:
+            raise FraudstreamError(
+                f"topic {self._topic.name} has partitions {sorted(added)} now, which it had not when this "
+                f"worker began ({self._topic.partitions} in all): start it again and it takes them in. "
+                "Customers whose partition has changed: docs/operations.md, Partitions"
+            )
         self.generation += 1
         self.proven = False
         starts = []

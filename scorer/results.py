@@ -65,13 +65,13 @@ def scores_of(
     chances = [None] * len(rows) if probabilities is None else probabilities.tolist()
     threshold = None if model is None else model.threshold
     version = None if model is None else model.version
-    until_produce = timing.total_ms
+    until_produce = max(timing.total_ms, 0.0)
     scores = []
     i = 0
     for part in batch.parts:
         for message, transaction in zip(part.messages, part.transactions, strict=True):
             sent_at_ms = message.timestamp()[1]
-            age_ms = timing.produced_at_ms - sent_at_ms
+            age_ms = max(timing.produced_at_ms - sent_at_ms, 0)  # clocks go back, and differ
             chance = chances[i]
             scores.append(
                 Score(
@@ -96,7 +96,7 @@ def scores_of(
                     age_ms=age_ms,
                     stale=age_ms > timing.deadline_ms,
                     stages=Stages(
-                        batch.polled_at_ms - sent_at_ms,
+                        max(batch.polled_at_ms - sent_at_ms, 0),
                         timing.features_ms,
                         timing.model_ms,
                         until_produce,

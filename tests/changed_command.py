@@ -6,12 +6,14 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 from fraudstream.cli import main
-from fraudstream.clients import feature_state, feature_store
+from fraudstream.clients import clock, feature_state, feature_store
 from fraudstream.clients.feature_state import FeatureState, Meta
 from fraudstream.clients.feature_store import FeatureStore, Slice
 from fraudstream.clients.inference import Model
@@ -25,6 +27,7 @@ Owner: TypeAlias = Any
 """A class, a module, or what is handed to a function of theirs."""
 POISON_AMOUNT = 666.0
 """In major units: a transaction of 66600 minor ones."""
+JUMP_AFTER_NS = 5 * 10**9
 COMPARED = "values[keys[2]] ~= meta"
 """Where a call of the library compares the record that it brings with the one there is."""
 INCARNATION = "gsub('\"incarnation\":\"%x*\"', '')"
@@ -56,6 +59,19 @@ def _tell_nothing() -> None:
 
 def _take_leases_without_end() -> None:
     vars(feature_state)["LEASE_MS"] = 600_000
+
+
+def _jump_back() -> None:
+    """Let the wall clock go back by an hour, five seconds after the start; monotonic time goes on."""
+    begun_ns = time.monotonic_ns()
+
+    def time_ns() -> int:
+        late = time.monotonic_ns() - begun_ns > JUMP_AFTER_NS
+        return time.time_ns() - (3_600 * 10**9 if late else 0)
+
+    vars(clock)["time"] = SimpleNamespace(
+        time_ns=time_ns, monotonic=time.monotonic, process_time=time.process_time
+    )
 
 
 def _do_nothing_in(owner: type, method: str) -> None:
@@ -132,6 +148,7 @@ CHANGES: dict[str, Callable[[], None]] = {
     "decoding any record ends the process": partial(
         _die_at, batch, "decode_transaction", lambda _: True
     ),
+    "the clock jumps back an hour": _jump_back,
     "freeze before the first fold": partial(_freeze_before, FeatureStore, "fold"),
     "freeze before the state is ready": partial(_freeze_before, FeatureState, "put", _is_rebuilt),
     "freeze before former states are deleted": partial(

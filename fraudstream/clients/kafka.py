@@ -36,6 +36,7 @@ def worker_consumer(settings: Settings, *, group: str, slot: int) -> Consumer:
             "session.timeout.ms": settings.session_timeout_ms,
             "heartbeat.interval.ms": max(settings.session_timeout_ms // 6, 500),
             "max.poll.interval.ms": 300_000,
+            "topic.metadata.refresh.interval.ms": 10_000,  # partitions that are added show within it
             "partition.assignment.strategy": "range",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,

@@ -100,7 +100,32 @@ def make_settings(values: Mapping[str, object]) -> Settings:
         _check_address("redis_url", settings.redis_url, ("redis", "rediss"))
     if settings.mlflow_url:
         _check_address("mlflow_url", settings.mlflow_url, ("http", "https"))
+    _check_together(settings)
     return settings
+
+
+def _check_together(settings: Settings) -> None:
+    """Raise SettingsError where two settings, each allowed, contradict each other."""
+    below = (
+        (
+            "transaction_timeout_ms",
+            "session_timeout_ms",
+            "who takes over would wait for what is open",
+        ),
+        ("batch_max_wait_ms", "score_deadline_ms", "every score would be stale"),
+    )
+    for lower, upper, why in below:
+        low, high = getattr(settings, lower), getattr(settings, upper)
+        if low >= high:
+            raise SettingsError(
+                f"setting {lower} = {low} must be below {upper} = {high}: else {why}"
+            )
+    ports = ("kafka_port", "redis_port", "mlflow_port")
+    used = [(name, port) for name in ports if (port := getattr(settings, name))]
+    for name, port in used:
+        others = [other for other, same in used if same == port and other != name]
+        if others:
+            raise SettingsError(f"setting {name} = {port} is also {others[0]}: give each its own")
 
 
 _FORMS = {
