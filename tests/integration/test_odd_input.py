@@ -35,7 +35,8 @@ def test_partitions_that_are_added_end_the_worker_and_the_next_start_takes_them_
     send(topics, [transaction(n) for n in range(100)])
     with worker(topics, tmp_path / "before.log") as one:
         wait_until(lambda: caught_up(topics, log), timeout_s=30, what="scored")
-        for done in admin(topics).create_partitions([NewPartitions(topic, 4)]).values():
+        client = admin(topics)
+        for done in client.create_partitions([NewPartitions(topic, 4)]).values():
             done.result()
         assert one.process.wait(40) == 1
         assert "has partitions [" in one.said()
@@ -108,7 +109,8 @@ def test_records_that_expired_before_they_were_scored_are_refused(
         pass
     send(topics, [transaction(n) for n in range(100, 200)])
     place = TopicPartition(topic_name(topics.environment, "transactions"), 0, 150)
-    for done in admin(topics).delete_records([place]).values():
+    client = admin(topics)  # kept: without it no answer comes
+    for done in client.delete_records([place]).values():
         done.result()
     with worker(topics, tmp_path / "after.log") as after:
         assert after.process.wait(30) == 3
