@@ -34,6 +34,7 @@ from scorer.limits import Limits
 from scorer.live_sets import LiveSets
 from scorer.neighbours import Neighbours
 from scorer.output import TransactionalOutput
+from scorer.same_topics import SameTopics
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
     registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
     champion = Champion(registry, model_name(settings.environment), live.sets)
     group = group_name(settings)
+    kafka.require_coordinator(settings, group)
     consumer = kafka.worker_consumer(settings, group=group, slot=slot)
     feedback = kafka.reader(settings, group=f"{group}.feedback", tell_end=True)
     limits = Limits(settings)
@@ -164,6 +166,7 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
             ),
             output=output,
             limits=limits,
+            same_topics=SameTopics(settings, [*facts.values()]),
             deaths=Deaths(
                 assignment,
                 lambda places: output.commit([], places, assignment.group_metadata),

@@ -160,8 +160,8 @@ class Assignment:
         if added := [p.partition for p in partitions if p.partition >= self._topic.partitions]:
             raise FraudstreamError(
                 f"topic {self._topic.name} has partitions {sorted(added)} now, which it had not when this "
-                f"worker began ({self._topic.partitions} in all): start it again and it takes them in. "
-                "Customers whose partition has changed: docs/operations.md, Partitions"
+                "worker began: start it again and it takes them in; what that means for features stands "
+                "in docs/operations.md under Partitions"
             )
         self.generation += 1
         self.proven = False

@@ -18,12 +18,7 @@ from fraudstream.clients.feature_store import (
     StateInDoubt,
 )
 from fraudstream.clients.kafka import TopicFacts
-from fraudstream.core.errors import (
-    BadRecord,
-    DependencyUnreachable,
-    FraudstreamError,
-    Refused,
-)
+from fraudstream.core.errors import BadRecord, DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.settings import Settings
 from scorer.assignment import Assignment
 from scorer.batch import Batch, Message, decode
@@ -38,6 +33,7 @@ from scorer.output import BatchAborted, TransactionalOutput
 from scorer.poison import Isolation, blaming
 from scorer.recovery import Proof, Recovery
 from scorer.results import Output, Timing, outputs_of, scores_of
+from scorer.same_topics import SameTopics
 from scorer.serving import Serving
 from scorer.status import Status
 from scorer.waiting import PATIENCE_S, Abandoned, Waiting, raise_for
@@ -66,6 +62,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     output: TransactionalOutput
     limits: Limits
     deaths: Deaths
+    same_topics: SameTopics
 
 
 class HotPath:
@@ -88,9 +85,7 @@ class HotPath:
             resumed=parts.evenness.forget,
         )
         self._proof = Proof(parts.live, self._recovery)
-        self._burial = Burial(
-            **{name: getattr(parts, name) for name in Burial.__struct_fields__},
-        )
+        self._burial = Burial(**{name: getattr(parts, name) for name in Burial.__struct_fields__})
         self._isolation = Isolation(
             self._take_through,
             self._bury,
@@ -159,6 +154,7 @@ class HotPath:
         if self._unsettled and not self._settle():
             return
         messages = self._timed("poll", self._poll)
+        self._parts.same_topics.look(monotonic_s())
         try:
             if not self._parts.assignment.proven:
                 self._prove()

@@ -3,7 +3,14 @@
 import logging
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicCollection,
+)
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
@@ -117,6 +124,28 @@ def topic_facts(settings: Settings, names: list[str]) -> dict[str, TopicFacts]:
         return {name: _facts(name, future) for name, future in asked.items()}
     except KafkaException as exc:
         raise unreachable(settings, exc) from exc
+
+
+def require_coordinator(settings: Settings, group: str) -> None:
+    """Ask for the coordinator of a group, without which a worker would wait for partitions in silence.
+
+    Raises:
+        DependencyUnreachable: it is not available within `connect_timeout_ms`.
+    """
+    admin = AdminClient(common(settings))
+    asked = admin.list_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(group)],
+        require_stable=False,
+        request_timeout=settings.connect_timeout_ms / 1000,
+    )
+    try:
+        for answer in asked.values():
+            answer.result()
+    except KafkaException as exc:
+        raise DependencyUnreachable(
+            f"Kafka has no coordinator for group {group} ({exc.args[0].str()}): see what the broker says "
+            "with `fraudstream stack logs` (topic __consumer_offsets), then start the worker again"
+        ) from exc
 
 
 def unreachable(settings: Settings, exc: KafkaException) -> DependencyUnreachable:

@@ -163,7 +163,7 @@ def bare_stack(
     ("line", "says"),
     [
         ("transaction.state.log.replication.factor=3", "does not let this worker begin"),
-        ("offsets.topic.replication.factor=3", "coordinator"),
+        ("offsets.topic.replication.factor=3", "has no coordinator for group"),
     ],
 )
 def test_a_coordinator_that_is_not_available_is_named_and_waited_for_only_so_long(
