@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from fraudstream.clients.topic_log import Record
+from fraudstream.core.dead_letters import DEAD_LETTER_OF, Replay, replays_in
 from fraudstream.core.errors import BadRecord, FraudstreamError
 from fraudstream.core.feature_set import packaged
 from fraudstream.core.model import Contract
@@ -33,6 +34,7 @@ from monitoring.trace_report import (
     Position,
     Raised,
     Scored,
+    SentAgain,
     State,
     Trace,
 )
@@ -80,7 +82,8 @@ def join(evidence: Evidence, contracts: Contracts) -> Trace:
         FraudstreamError: a score or an alert is none that this release knows.
     """
     in_order = sorted(evidence.found, key=lambda each: _order(each.record))
-    occurrences = [_occurrence(each, contracts) for each in in_order]
+    replays = replays_in(_events_in(evidence.audit))
+    occurrences = [_occurrence(each, contracts, replays) for each in in_order]
     labels = _labels(evidence, occurrences)
     in_force = [each.label for each in labels if each.in_force]
     return Trace(
@@ -129,14 +132,15 @@ def _order(record: Record) -> tuple[int, int, int]:
     return record.sent_at_ms, record.partition, record.offset
 
 
-def _occurrence(found: Found, contracts: Contracts) -> Occurrence:
+def _occurrence(found: Found, contracts: Contracts, replays: Mapping[str, Replay]) -> Occurrence:
+    again = replays.get(f"{found.record.partition}-{found.record.offset}")
     return Occurrence(
         state=_state(found),
         committed=found.committed,
         input=_input(found.record),
         score=None if found.score is None else _scored(found.score, contracts),
         alert=None if found.alert is None else _raised(found.alert),
-        dead_letter=None if found.dead_letter is None else _refused(found.dead_letter),
+        dead_letter=None if found.dead_letter is None else _refused(found.dead_letter, again),
     )
 
 
@@ -164,7 +168,13 @@ def _input(record: Record) -> Input:
         transaction=transaction,
         unreadable=unreadable,
         original=original_of(record.value) if transaction is None else None,
+        dead_letter_of=_origin(record),
     )
+
+
+def _origin(record: Record) -> str | None:
+    origin = dict(record.headers).get(DEAD_LETTER_OF)
+    return None if origin is None else printable_bytes(origin)
 
 
 def _scored(record: Record, contracts: Contracts) -> Scored:
@@ -227,7 +237,7 @@ def _raised(record: Record) -> Raised:
     )
 
 
-def _refused(record: Record) -> DeadLetter:
+def _refused(record: Record, again: Replay | None) -> DeadLetter:
     # The original's headers follow the scorer's own, so the first of a name counts.
     headers = {name: value or b"" for name, value in reversed(record.headers)}
     cut_from = headers.get("original_bytes", b"")[:19]
@@ -236,6 +246,9 @@ def _refused(record: Record) -> DeadLetter:
         kind=printable_bytes(headers.get("error_kind", b"")),
         message=printable_bytes(headers.get("error_message", b"")),
         original=original_of(record.value, int(cut_from) if cut_from.isdigit() else None),
+        sent_again=None
+        if again is None
+        else SentAgain(again.at_ms, again.actor, again.audit_offset),
     )
 
 
@@ -290,13 +303,18 @@ def _audit(evidence: Evidence, occurrences: Sequence[Occurrence]) -> Iterator[Au
     """Yield the events about a version that scored it here, or that name the transaction."""
     scores = [each.score.record for each in occurrences if each.score is not None]
     versions = {score.model_version for score in scores}
-    for record in evidence.audit:
+    for offset, event in _events_in(evidence.audit):
+        if event.model_version in versions or _names(event, evidence.transaction_id):
+            yield AuditEntry(offset, event)
+
+
+def _events_in(records: Iterable[Record]) -> Iterator[tuple[int, AuditEvent]]:
+    """Yield offset and event of the records that this release knows."""
+    for record in records:
         try:
-            event = _events.decode(record.value or b"")
+            yield record.offset, _events.decode(record.value or b"")
         except (ValueError, RecursionError):
             continue
-        if event.model_version in versions or _names(event, evidence.transaction_id):
-            yield AuditEntry(record.offset, event)
 
 
 def _names(value: object, wanted: str | None) -> bool:

@@ -146,6 +146,8 @@ def _position(found: Input) -> Iterable[Row]:
     yield "key", "none" if found.key is None else found.key
     headers = (f"{each.name}={'' if each.value is None else each.value}" for each in found.headers)
     yield "headers", ", ".join(headers) or "none"
+    if found.dead_letter_of is not None:
+        yield "sent again", f"it was {found.dead_letter_of} (partition/offset), a dead letter"
 
 
 def _features(scored: Scored) -> Iterable[RenderableType]:
@@ -210,6 +212,9 @@ def _dead_letter(letter: DeadLetter) -> Iterable[Row]:
     yield "topic", _place(letter.position)
     yield "bytes", _size(letter.original)
     yield "value", letter.original.text or "—"
+    if (again := letter.sent_again) is not None:
+        when = moment(again.at_ms, timespec="milliseconds")
+        yield "sent again", f"{when} UTC by {again.actor} (audit {again.audit_offset})"
 
 
 def _size(original: Original) -> str:
@@ -251,11 +256,9 @@ def _audit(entries: list[AuditEntry]) -> Iterable[RenderableType]:
         phase = event.evidence.get("phase")
         what = f"{event.event} {phase}" if isinstance(phase, str) else event.event
         when = moment(event.at_ms, timespec="milliseconds")
+        about = f" of version {event.model_version}" if event.model_version else ""
         rows.append(
-            (
-                f"audit {entry.offset}",
-                f"{what} of version {event.model_version}, {when} UTC, {event.actor}: {event.why}",
-            )
+            (f"audit {entry.offset}", f"{what}{about}, {when} UTC, {event.actor}: {event.why}")
         )
     yield _grid(rows)
 

@@ -35,7 +35,10 @@ class Original(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
-    """What came in. Without a `transaction` the value could not be decoded: `unreadable` says why."""
+    """What came in. Without a `transaction` the value could not be decoded: `unreadable` says why.
+
+    `dead_letter_of`: it was sent again; the topic/partition/offset of the one that became a dead letter.
+    """
 
     position: Position
     sent_at_ms: int
@@ -44,6 +47,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     transaction: Transaction | None
     unreadable: str | None
     original: Original | None
+    dead_letter_of: str | None = None
 
 
 class Feature(msgspec.Struct, frozen=True):
@@ -90,13 +94,22 @@ class Raised(msgspec.Struct, frozen=True, kw_only=True):
     suggested_action: str
 
 
+class SentAgain(msgspec.Struct, frozen=True):
+    """When a dead letter was sent to transactions again, by whom, and the event's offset in topic audit."""
+
+    at_ms: int
+    actor: str
+    audit_offset: int
+
+
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """The dead letter that a record became."""
+    """The dead letter that a record became; `sent_again` is the event, None if it was not."""
 
     position: Position
     kind: str
     message: str
     original: Original
+    sent_again: SentAgain | None = None
 
 
 class Occurrence(msgspec.Struct, frozen=True, kw_only=True):

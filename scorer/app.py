@@ -5,9 +5,11 @@ import logging
 import os
 import socket
 import threading
+import uuid
 from functools import partial
 
 import faust
+from confluent_kafka import Producer
 from faust.web import Request, Response, View
 from mode import Service
 
@@ -24,12 +26,15 @@ from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
 from scorer.assignment import WAYS_OUT, Assignment, group_name
 from scorer.champion import Champion
+from scorer.deaths import Deaths
 from scorer.evenness import Evenness
 from scorer.hot_path import HotPath, Parts
 from scorer.labels import LabelReader
+from scorer.limits import Limits
 from scorer.live_sets import LiveSets
 from scorer.neighbours import Neighbours
 from scorer.output import TransactionalOutput
+from scorer.same_topics import SameTopics
 
 logger = logging.getLogger(__name__)
 
@@ -129,12 +134,20 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
     registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
     champion = Champion(registry, model_name(settings.environment), live.sets)
     group = group_name(settings)
+    kafka.require_coordinator(settings, group)
     consumer = kafka.worker_consumer(settings, group=group, slot=slot)
     feedback = kafka.reader(settings, group=f"{group}.feedback", tell_end=True)
-    make_producer = partial(
-        kafka.transactional_producer, settings, transactional_id=f"{group}.{slot}"
-    )
+    limits = Limits(settings)
+
+    def make_producer() -> Producer:
+        transactional_id = f"{group}.{slot}"
+        return kafka.transactional_producer(
+            settings, transactional_id=transactional_id, most_bytes=limits.lowest
+        )
+
     transactions = facts[names["transactions"]]
+    assignment = Assignment(consumer, transactions)
+    output = TransactionalOutput(make_producer, settings.environment)
     return HotPath(
         Parts(
             settings=settings,
@@ -144,14 +157,23 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
             feedback=facts[names["feedback"]],
             labels=LabelReader(feedback, live, facts[names["feedback"]]),
             champion=champion,
-            assignment=Assignment(consumer, transactions),
+            assignment=assignment,
             evenness=Evenness(
                 consumer,
                 transactions.name,
                 live.lead_ms,
                 Neighbours(GroupPlaces(settings, transactions, group), transactions.partitions),
             ),
-            output=TransactionalOutput(make_producer, settings.environment),
+            output=output,
+            limits=limits,
+            same_topics=SameTopics(settings, [*facts.values()]),
+            deaths=Deaths(
+                assignment,
+                lambda places: output.commit([], places, assignment.group_metadata),
+                owner=f"{slot}.{uuid.uuid4().hex[:12]}",
+                topic=transactions.name,
+                most_in_a_row=settings.poison_in_a_row,
+            ),
         )
     )
 
@@ -238,6 +260,7 @@ def _add_views(app: faust.App, hot_path: HotPath) -> None:
             "scored": s.scored,
             "alerts": s.alerts,
             "dead_letters": s.dead_letters,
+            "poison": s.poison,
             "batches": s.batches,
             "aborted": s.aborted,
             "redelivered": s.redelivered,

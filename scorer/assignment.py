@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicParti
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import TopicFacts
-from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -21,8 +21,6 @@ WAYS_OUT = (
 )
 
 
-MOST_UNCOMMITTED = 10_000
-"""No first batch is larger (setting batch_max_records): features further on were committed once."""
 ASK_S = 5.0
 PATIENCE_S = 60.0
 """How long the broker may take to tell where to go on; the group keeps its member meanwhile."""
@@ -46,14 +44,15 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 def check_bounds(bounds: Bounds) -> None:
     """Refuse to go on where group, features and log do not fit.
 
-    Features that end before what is committed are no such case: they are rebuilt (scorer/recovery.py).
+    Features that end before what is committed are no such case: they are rebuilt (scorer/recovery.py). Before
+    anything is applied for the first time, an offset is committed (scorer/deaths.py).
 
     Raises:
         Refused: names what differs and the two safe ways out.
     """
     b = bounds
-    if b.committed < 0 and b.mark - b.low >= MOST_UNCOMMITTED:
-        problem = f"features are at {b.mark}, but the group's offsets are gone"
+    if b.committed < 0 and 0 <= b.low <= b.mark < b.high:
+        problem = f"features are at {b.mark}, but the group's offsets are gone: did they expire?"
     elif b.committed < 0:
         problem = f"log begins at offset {b.low}" if b.low > b.mark + 1 else ""
     elif not b.low <= b.committed <= b.high:
@@ -158,6 +157,12 @@ class Assignment:
         return {tp.partition: -1 if tp.offset == OFFSET_INVALID else tp.offset for tp in found}
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if added := [p.partition for p in partitions if p.partition >= self._topic.partitions]:
+            raise FraudstreamError(
+                f"topic {self._topic.name} has partitions {sorted(added)} now, which it had not when this "
+                "worker began: start it again and it takes them in; what that means for features stands "
+                "in docs/operations.md under Partitions"
+            )
         self.generation += 1
         self.proven = False
         starts = []

@@ -1,10 +1,11 @@
 """Second hop: Kafka messages become a batch of frozen transactions, or dead letters with a reason."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
 
+from fraudstream.clients.kafka_headers import headers_of
 from fraudstream.core.errors import BadRecord
 from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.transaction import Transaction, decode_transaction
@@ -43,11 +44,17 @@ class Part(msgspec.Struct):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """A message that can never be scored, and why."""
+    """A message that can never be scored, and why.
+
+    `not_applied`: the feature sets that do not hold it, though its value may be a transaction. `bare`: its
+    headers are not to be touched.
+    """
 
     message: Message
     kind: str
     reason: str
+    not_applied: str = ""
+    bare: bool = False
 
 
 class Batch(msgspec.Struct):
@@ -79,11 +86,14 @@ def decode(
     *,
     polled_at_ms: int,
     max_ahead_days: int = 366,
+    passed_over: Container[tuple[int, int]] = (),
 ) -> Batch:
     """Return the batch in `messages`; `positions` are the next offsets expected, by partition.
 
     A transaction whose event time is more than `max_ahead_days` after it was sent is a dead letter:
     its entities would take every later one for long past.
+
+    What is in `passed_over` (partition, offset) counts as handled and is not looked at.
 
     A message of a partition that is not in `positions`, or from before its position, is left out:
     it was fetched before a rebalance and belongs to somebody else now, or was handled already.
@@ -96,6 +106,8 @@ def decode(
         if part is None:
             continue
         part.last_offset = message.offset()
+        if passed_over and (part.partition, part.last_offset) in passed_over:
+            continue
         try:
             after_feedback = max(after_feedback, _after_feedback(message))
             transaction = decode_transaction(message.value())
@@ -103,7 +115,8 @@ def decode(
             part.transactions.append(transaction)
             part.messages.append(message)
         except BadRecord as exc:
-            dead.append(DeadLetter(message, exc.kind, str(exc)))
+            bare = exc.kind == "unreadable_header"
+            dead.append(DeadLetter(message, exc.kind, str(exc), bare=bare))
     return Batch(list(parts.values()), dead, after_feedback, polled_at_ms)
 
 
@@ -131,7 +144,7 @@ def _check_event_time(transaction: Transaction, sent_at_ms: int, max_ahead_days:
 
 def _after_feedback(message: Message) -> int:
     """Return the feedback offset that must be applied before this record, -1 for none."""
-    for name, value in message.headers() or ():
+    for name, value in headers_of(message):
         if name == "after_feedback":
             if (
                 not isinstance(value, bytes)

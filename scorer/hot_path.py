@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import msgspec
@@ -12,34 +12,34 @@ from confluent_kafka import Message as KafkaMessage
 
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.feature_store import (
-    Applied,
     FeatureStore,
     ReplyGone,
     Slice,
     StateInDoubt,
 )
-from fraudstream.clients.inference import Model
 from fraudstream.clients.kafka import TopicFacts
-from fraudstream.core.errors import FraudstreamError, Refused
-from fraudstream.core.scores import AuditEvent
+from fraudstream.core.errors import BadRecord, DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.settings import Settings
 from scorer.assignment import Assignment
 from scorer.batch import Batch, Message, decode
+from scorer.burial import Burial
 from scorer.champion import Champion
+from scorer.deaths import Deaths
 from scorer.evenness import Apart, Evenness
 from scorer.labels import LabelReader
+from scorer.limits import Limits
 from scorer.live_sets import AppliedSets, LiveSets
 from scorer.output import BatchAborted, TransactionalOutput
+from scorer.poison import Isolation, blaming
 from scorer.recovery import Proof, Recovery
-from scorer.results import Output, Timing, outputs_of, scores_of, swap_output
+from scorer.results import Output, Timing, outputs_of, scores_of
+from scorer.same_topics import SameTopics
+from scorer.serving import Serving
 from scorer.status import Status
 from scorer.waiting import PATIENCE_S, Abandoned, Waiting, raise_for
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-PROBE_RECORDS = 1_000
-"""More dead letters than half of so many first records mean a wrong deployment, not bad data."""
 
 REST_S = 0.01
 """How often a worker that waits for others looks how far they are."""
@@ -60,6 +60,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     assignment: Assignment
     evenness: Evenness
     output: TransactionalOutput
+    limits: Limits
+    deaths: Deaths
+    same_topics: SameTopics
 
 
 class HotPath:
@@ -68,8 +71,7 @@ class HotPath:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._stopping = threading.Event()
-        self._model: Model | None = None
-        self._swap: Model | None = None
+        self._serving = Serving(parts.champion, parts.live)
         self._failing_since: float | None = None
         self._unsettled = False
         self._confirmed_s = 0.0
@@ -83,6 +85,13 @@ class HotPath:
             resumed=parts.evenness.forget,
         )
         self._proof = Proof(parts.live, self._recovery)
+        self._burial = Burial(**{name: getattr(parts, name) for name in Burial.__struct_fields__})
+        self._isolation = Isolation(
+            self._take_through,
+            self._bury,
+            stopping=self._stopping,
+            most_in_a_row=parts.settings.poison_in_a_row,
+        )
 
     def _recovery(self, store: FeatureStore) -> Recovery:
         return Recovery(
@@ -117,11 +126,8 @@ class HotPath:
         """
         p = self._parts
         p.output.fence_predecessor(timeout_s=p.settings.connect_timeout_ms / 1000)
-        p.champion.look(refuse=True)
-        if (model := p.champion.take()) is None:
-            logger.info("no champion of %s yet: features are logged", p.champion.model_name)
-        else:
-            self._model = model
+        self._serving.begin()
+        if (model := self._serving.model) is not None:
             self.status.model_version = model.version
 
     def run(self) -> None:
@@ -135,7 +141,11 @@ class HotPath:
         try:
             while not self._stopping.is_set():
                 self.step()
+            p.deaths.withdraw()
             self.status.state = "stopped"
+        except (Abandoned, BatchAborted, DependencyUnreachable, Refused):
+            p.deaths.withdraw()
+            raise
         finally:
             p.consumer.close()
 
@@ -144,22 +154,50 @@ class HotPath:
         if self._unsettled and not self._settle():
             return
         messages = self._timed("poll", self._poll)
-        batch = self._timed("decode", lambda: self._decode(messages))
-        self._parts.evenness.look(batch, self._parts.assignment, monotonic_s())
-        self._take_swap()
+        self._parts.same_topics.look(monotonic_s())
         try:
             if not self._parts.assignment.proven:
                 self._prove()
-            if batch.size == 0:
-                self._patiently(self._idle)
-                self._tell_ends()
-                return
-            applied = self._timed("features", lambda: self._features(batch))
-            probabilities = self._timed("score", lambda: self._score(applied))
-            outputs = self._timed("emit", lambda: self._emit(batch, applied, probabilities))
-            self._timed("commit", lambda: self._commit(batch, outputs))
+            why = self._take_in_hand(messages)
+            if why is None:
+                self._isolation.take(messages)
+            else:
+                self._bury(messages[0], why)
         except (Abandoned, BatchAborted) as exc:
             self._start_over(exc)
+
+    def _take_through(self, messages: Sequence[Message]) -> int:
+        """Take messages through all hops, whatever is new to them; return the number of scores."""
+        batch = self._timed("decode", lambda: self._decode(messages))
+        self._parts.evenness.look(batch, self._parts.assignment, monotonic_s())
+        self._serving.take_over()
+        if batch.size == 0:
+            self._patiently(self._idle)
+            self._tell_ends()
+            return 0
+        applied = self._timed("features", lambda: self._features(batch))
+        probabilities = self._timed("score", lambda: self._serving.score(applied))
+        outputs = self._timed("emit", lambda: self._emit(batch, applied, probabilities))
+        self._timed("commit", lambda: self._commit(batch, outputs))
+        return batch.scorable
+
+    def _take_in_hand(self, messages: Sequence[Message]) -> BadRecord | None:
+        """Let it be known what is in hand, should that be the end of this worker; or why it is not tried."""
+        if not messages:
+            return None
+        deaths = self._parts.deaths
+        if deaths.careful:
+            self._patiently(self._parts.live.confirm)  # what ends it now is no server that is away
+        return deaths.take_in_hand(messages)
+
+    def _bury(self, message: Message, why: BadRecord) -> None:
+        try:
+            self._burial.bury(message, why)
+        except StateInDoubt as exc:
+            self._parts.assignment.proven = False
+            raise Abandoned(f"nothing is scored: {exc}") from exc
+        self.status.count(scored=0, dead=1, alerts=0)
+        self.status.poison += 1
 
     def _idle(self) -> None:
         """Without records: apply labels, and notice within a second that the features are others."""
@@ -195,43 +233,22 @@ class HotPath:
             first = p.consumer.poll(0.1)
             if first is None:
                 return []
+            more = p.deaths.most_records(p.settings.batch_max_records) - 1
             wait_s = p.settings.batch_max_wait_ms / 1000
-            return [first, *p.consumer.consume(p.settings.batch_max_records - 1, wait_s)]
+            return [first, *(p.consumer.consume(more, wait_s) if more else ())]
         except KafkaException as exc:
             raise_for(exc.args[0])
             self._unsettled = True  # a message taken before the error must not be skipped
             return []
 
-    def _decode(self, messages: list[Message]) -> Batch:
-        return decode(
-            messages,
-            self._parts.assignment.positions,
-            polled_at_ms=now_ms(),
-            max_ahead_days=self._parts.settings.max_event_ahead_days,
-        )
-
-    def _take_swap(self) -> None:
-        """Between two batches: the waiting version, already proven, serves from here on."""
-        if (model := self._parts.champion.take()) is not None:
-            self._model = self._swap = model
-
-    @property
-    def _served(self) -> str:
-        """The hash of the set whose features the model reads.
-
-        Raises:
-            Refused: it was retired meanwhile.
-        """
-        live = self._parts.live
-        if self._model is None:
-            return live.first
-        wanted = self._model.contract.feature_set
-        if wanted not in live.stores:
-            raise Refused(
-                f"version {self._model.version} serves on feature set {wanted}, which is live no more: "
-                "fill it again with `fraudstream features fill`, or promote a version of a live set"
+    def _decode(self, messages: Sequence[Message]) -> Batch:
+        with blaming("decode"):
+            return decode(
+                messages,
+                self._parts.assignment.positions,
+                polled_at_ms=now_ms(),
+                max_ahead_days=self._parts.settings.max_event_ahead_days,
             )
-        return wanted
 
     def _features(self, batch: Batch) -> AppliedSets:
         """Apply labels that the batch needs, then the batch, in one call for each live set."""
@@ -251,20 +268,24 @@ class HotPath:
         def call() -> AppliedSets:
             p.labels.apply_available()
             p.labels.apply_until(batch.after_feedback, timeout_s=1.0)
-            return p.live.apply(p.transactions.topic_id, slices)
+            with blaming("features"):
+                return p.live.apply(p.transactions.topic_id, slices)
 
         return self._patiently(call)
-
-    def _score(self, applied: AppliedSets) -> np.ndarray | None:
-        """Return float32 [N] probabilities, None without a model."""
-        if self._model is None:
-            return None
-        return self._model.score(applied[self._served].features)
 
     def _emit(
         self, batch: Batch, applied: AppliedSets, probabilities: np.ndarray | None
     ) -> list[Output]:
-        p = self._parts
+        with blaming("emit"):
+            outputs = self._outputs(batch, applied, probabilities)
+            self._parts.limits.check(outputs)
+        self.status.count_features(applied[self._serving.feature_set])
+        return outputs
+
+    def _outputs(
+        self, batch: Batch, applied: AppliedSets, probabilities: np.ndarray | None
+    ) -> list[Output]:
+        p, model = self._parts, self._serving.model
         now = now_ms()
         timing = Timing(
             produced_at_ms=now,
@@ -277,62 +298,38 @@ class HotPath:
             batch,
             applied,
             probabilities,
-            model=self._model,
-            feature_set=self._served,
+            model=model,
+            feature_set=self._serving.feature_set,
             timing=timing,
         )
-        outputs = outputs_of(batch, scores, model=self._model)
-        if self._swap is not None:
-            outputs.append(swap_output(p.champion.model_name, self._swap_event(batch, now)))
-        self._count_late(applied[self._served])
-        return outputs
-
-    def _count_late(self, served: Applied) -> None:
-        status, new = self.status, ~served.redelivered
-        status.redelivered += int(served.redelivered.sum())
-        status.truncated += int((served.truncated & new).sum())
-        status.beyond_retention += int((served.beyond_retention & new).sum())
+        outputs = outputs_of(batch, scores, model=model, most_bytes=p.limits.dead_letters)
+        return [*outputs, *self._serving.swaps(batch, now)]
 
     def _commit(self, batch: Batch, outputs: list[Output]) -> None:
         p = self._parts
         last_offsets = {part.partition: part.last_offset for part in batch.parts}
-        offsets = p.assignment.offsets_after(last_offsets, p.evenness.notes(last_offsets))
+        notes = p.deaths.amend(p.evenness.notes(last_offsets), last_offsets)
+        offsets = p.assignment.offsets_after(last_offsets, notes)
         p.output.commit(outputs, offsets, p.assignment.group_metadata)
         p.assignment.done(last_offsets)
+        p.deaths.done(notes)
         self._failing_since = None
         self._count(batch, outputs)
 
     def _count(self, batch: Batch, outputs: list[Output]) -> None:
         status = self.status
-        status.batches += 1
-        status.records += batch.size
-        status.scored += batch.scorable
-        status.dead_letters += len(batch.dead)
-        status.alerts += sum(output.topic == "alerts" for output in outputs)
-        if self._swap is not None:
-            logger.info("serving version %s", self._swap.version)
-            status.model_version = self._swap.version
-            status.swaps += 1
-            self._swap = None
-        if status.records <= PROBE_RECORDS and status.dead_letters * 2 > PROBE_RECORDS:
-            raise Refused(
-                f"{status.dead_letters} of the first {status.records} records are dead letters: this "
-                "looks like a wrong topic or schema, not like bad data; see topic dead-letters"
-            )
-
-    def _swap_event(self, batch: Batch, now: int) -> AuditEvent:
-        assert self._swap is not None  # noqa: S101
-        return AuditEvent(
-            event="swap",
-            model_name=self._parts.champion.model_name,
-            model_version=self._swap.version,
-            at_ms=now,
-            actor="scorer",
-            why="the champion alias moved",
-            evidence={
-                "first_offsets": {str(p.partition): p.previous_offset + 1 for p in batch.parts}
-            },
+        status.count(
+            scored=batch.scorable,
+            dead=len(batch.dead),
+            alerts=sum(output.topic == "alerts" for output in outputs),
         )
+        model = self._serving.model
+        if model is not None and self._serving.fresh:
+            logger.info("serving version %s", model.version)
+            status.model_version = model.version
+            status.swaps += 1
+            self._serving.fresh = False
+        status.check_probe()
 
     def _timed(self, hop: str, call: Callable[[], T]) -> T:
         started = monotonic_s()
@@ -388,10 +385,11 @@ class HotPath:
 
     def _settle(self) -> bool:
         """Go back to what the group has committed, once it is certain what that is."""
+        p = self._parts
         try:
-            self._parts.output.restore()
-            self._parts.assignment.rewind()
-        except BatchAborted as exc:
+            p.output.restore(anew=p.limits.refresh())
+            p.assignment.rewind()
+        except (BatchAborted, DependencyUnreachable) as exc:
             self._start_over(exc)
             return False
         self._unsettled = False

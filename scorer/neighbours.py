@@ -19,6 +19,22 @@ MOST_STEP_S = 0.5
 """Of a longer time between two looks only so much counts: this worker itself was waiting."""
 
 
+class Hand(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What stands in a note of a batch in hand, and of workers that died of one (scorer/deaths.py).
+
+    `owner`: who has a batch in hand, empty for nobody. `deaths`: of workers with a batch from here in hand.
+    `until`: the offset after the first such batch. `alone`: the offset of the one record in hand, -1 for
+    several; `alone_deaths`: of workers with that one in hand. `row`: records buried since the last score.
+    """
+
+    owner: str = ""
+    deaths: int = 0
+    until: int = 0
+    alone: int = -1
+    alone_deaths: int = 0
+    row: int = 0
+
+
 class Note(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a worker commits with an offset: the newest event time (UTC ms) that it has read in the partition.
 
@@ -27,6 +43,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
 
     event_time_ms: int = 0
     read_to: int = 0
+    hand: Hand | None = None
 
 
 class Seen(msgspec.Struct):

@@ -100,17 +100,18 @@ class TransactionalOutput:
             logger.warning("the transaction cannot be aborted: %s", exc.args[0].str())
             self._ready = False
 
-    def restore(self) -> None:
+    def restore(self, *, anew: bool = False) -> None:
         """Make sure that a batch that failed is settled, committed or not, before offsets are asked for.
 
         A commit whose answer did not come may still be carried out; a new producer with the same
-        transactional id waits for its end and fences the old one.
+        transactional id waits for its end and fences the old one. `anew`: make one in any case.
 
         Raises:
             BatchAborted: the broker does not answer yet.
         """
-        if self._ready:
+        if self._ready and not anew:
             return
+        self._ready = False
         self._producer.purge()
         self._producer = self._make_producer()
         try:

@@ -17,6 +17,7 @@ from fraudstream.core.errors import Refused
 from fraudstream.core.settings import Settings, snapshot_folder
 from scorer.batch import Message, decode
 from scorer.labels import decode_labels
+from scorer.passed_over import PassedOver
 from scorer.status import Status
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Rebuild:
         self._store = store
         self._transactions, self._feedback = topics
         self._status = status
+        self._passed_over = PassedOver(settings, store.state.feature_set.hash)
         self._told_s = 0.0
         self._begun_s = 0.0
 
@@ -74,6 +76,7 @@ class Rebuild:
             self._begin_with_snapshot(reader, self._missing(committed()), beat)
             while lacking := self._missing(committed()):
                 self._check_log(reader, self._transactions, lacking)
+                self._passed_over.refresh(reader)
                 self._status.rebuild_total += sum(end - begin for begin, end in lacking.values())
                 self._fold(reader, lacking, beat)
             self._fold_labels(reader, beat)
@@ -141,6 +144,7 @@ class Rebuild:
                 positions,
                 polled_at_ms=now_ms(),
                 max_ahead_days=self._settings.max_event_ahead_days,
+                passed_over=self._passed_over.places,
             )
             slices = [
                 Slice(

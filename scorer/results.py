@@ -9,14 +9,17 @@ from msgspec import UNSET
 
 from fraudstream.clients.feature_store import Applied
 from fraudstream.clients.inference import Model
+from fraudstream.clients.kafka_headers import headers_of
 from fraudstream.core.scores import Alert, AuditEvent, Decision, Score, SetFeatures, Stages
-from fraudstream.core.topics import MAX_TRANSACTION_BYTES
+from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES, MAX_TRANSACTION_BYTES
 from scorer.batch import Batch, DeadLetter, Message
 
 _encoder = msgspec.json.Encoder()
 
 KEPT_BYTES = 1024 * 1024
 """What is kept of a value that is larger than the topic transactions takes uncompressed."""
+BATCH_BYTES = 100
+"""What a batch takes for itself with one record in it, at most; a header takes 10 more than its text."""
 
 Headers = list[tuple[str, str | bytes | None]]
 
@@ -62,13 +65,13 @@ def scores_of(
     chances = [None] * len(rows) if probabilities is None else probabilities.tolist()
     threshold = None if model is None else model.threshold
     version = None if model is None else model.version
-    until_produce = timing.total_ms
+    until_produce = max(timing.total_ms, 0.0)
     scores = []
     i = 0
     for part in batch.parts:
         for message, transaction in zip(part.messages, part.transactions, strict=True):
             sent_at_ms = message.timestamp()[1]
-            age_ms = timing.produced_at_ms - sent_at_ms
+            age_ms = max(timing.produced_at_ms - sent_at_ms, 0)  # clocks go back, and differ
             chance = chances[i]
             scores.append(
                 Score(
@@ -93,7 +96,7 @@ def scores_of(
                     age_ms=age_ms,
                     stale=age_ms > timing.deadline_ms,
                     stages=Stages(
-                        batch.polled_at_ms - sent_at_ms,
+                        max(batch.polled_at_ms - sent_at_ms, 0),
                         timing.features_ms,
                         timing.model_ms,
                         until_produce,
@@ -104,8 +107,17 @@ def scores_of(
     return scores
 
 
-def outputs_of(batch: Batch, scores: list[Score], *, model: Model | None) -> list[Output]:
-    """Return everything that the batch sends out, except the event of a swap."""
+def outputs_of(
+    batch: Batch,
+    scores: list[Score],
+    *,
+    model: Model | None,
+    most_bytes: int = MAX_DEAD_LETTER_BYTES,
+) -> list[Output]:
+    """Return everything that the batch sends out, except the event of a swap.
+
+    A dead letter takes at most `most_bytes`.
+    """
     messages = [message for part in batch.parts for message in part.messages]
     outputs = [
         Output("scores", message.key(), _encoder.encode(score), [])
@@ -113,7 +125,7 @@ def outputs_of(batch: Batch, scores: list[Score], *, model: Model | None) -> lis
     ]
     if model is not None:
         outputs += _alerts(messages, scores, model)
-    outputs += [_dead_letter(letter) for letter in batch.dead]
+    outputs += [dead_letter(letter, most_bytes) for letter in batch.dead]
     return outputs
 
 
@@ -160,10 +172,11 @@ def _alerts(messages: list[Message], scores: list[Score], model: Model) -> list[
     return outputs
 
 
-def _dead_letter(letter: DeadLetter) -> Output:
+def dead_letter(letter: DeadLetter, most_bytes: int = MAX_DEAD_LETTER_BYTES) -> Output:
     """Return the original bytes with place and reason in headers; the original headers stay.
 
-    A value that only compression brought below the topic's limit is cut; size and SHA-256 say of what.
+    A value that only compression brought below the limit of its topic, or that does not fit into
+    `most_bytes`, is cut; size and SHA-256 say of what.
     """
     message = letter.message
     value = message.value()
@@ -174,8 +187,20 @@ def _dead_letter(letter: DeadLetter) -> Output:
         ("error_kind", letter.kind.encode()),
         ("error_message", letter.reason.encode()[:2_000]),
     ]
-    if value is not None and len(value) > MAX_TRANSACTION_BYTES:
-        headers.append(("original_bytes", str(len(value)).encode()))
-        headers.append(("original_sha256", hashlib.sha256(value).hexdigest().encode()))
-        value = value[:KEPT_BYTES]
-    return Output("dead-letters", message.key(), value, headers + (message.headers() or []))
+    if letter.not_applied:
+        headers.append(("not_applied", letter.not_applied.encode()))
+    theirs: Headers = [] if letter.bare else list(headers_of(message))
+    whole = Output("dead-letters", message.key(), value, headers + theirs)
+    if value is None or (len(value) <= MAX_TRANSACTION_BYTES and room_of(whole) <= most_bytes):
+        return whole
+    headers.append(("original_bytes", str(len(value)).encode()))
+    headers.append(("original_sha256", hashlib.sha256(value).hexdigest().encode()))
+    rest = Output("dead-letters", message.key(), b"", headers + theirs)
+    kept = max(min(KEPT_BYTES, most_bytes - room_of(rest)), 0)
+    return Output("dead-letters", message.key(), value[:kept], headers + theirs)
+
+
+def room_of(output: Output) -> int:
+    """Return the bytes that a batch with this record alone takes at the broker, at most."""
+    texts = [len(name.encode()) + len(text or "") + 10 for name, text in output.headers]
+    return BATCH_BYTES + len(output.key or b"") + len(output.value or b"") + sum(texts)

@@ -4,6 +4,12 @@ from typing import Literal
 
 import msgspec
 
+from fraudstream.clients.feature_library import Applied
+from fraudstream.core.errors import Refused
+
+PROBE_RECORDS = 1_000
+"""More dead letters than half of so many first records mean a wrong deployment, not bad data."""
+
 State = Literal["starting", "running", "waiting", "rebuilding", "snapshot", "stopped"]
 
 
@@ -26,6 +32,8 @@ class Status(msgspec.Struct):
     """Scored, but too late to be kept with their customer or terminal."""
     waiting_for: str = ""
     """What is the matter with the server that is waited for, "" while none is."""
+    poison: int = 0
+    """Dead letters for want of a score: the record can be read, but made a hop fail or the worker die."""
     rebuilds: int = 0
     """Rebuilds of the features that this worker has carried to their end."""
     rebuild_done: int = 0
@@ -33,6 +41,33 @@ class Status(msgspec.Struct):
     """Records of the present rebuild, if this worker carries it out: 0 of 0 otherwise."""
     seconds: dict[str, float] = {}
     """Time spent in each hop since the start."""
+
+    def count(self, *, scored: int, dead: int, alerts: int) -> None:
+        """Add a batch that was committed, in records."""
+        self.batches += 1
+        self.records += scored + dead
+        self.scored += scored
+        self.dead_letters += dead
+        self.alerts += alerts
+
+    def count_features(self, served: Applied) -> None:
+        """Add what the features of a batch say of lateness; redelivered ones were counted before."""
+        new = ~served.redelivered
+        self.redelivered += int(served.redelivered.sum())
+        self.truncated += int((served.truncated & new).sum())
+        self.beyond_retention += int((served.beyond_retention & new).sum())
+
+    def check_probe(self) -> None:
+        """Look at the share of dead letters since the start.
+
+        Raises:
+            Refused: it is above half of the first records.
+        """
+        if self.records <= PROBE_RECORDS and self.dead_letters * 2 > PROBE_RECORDS:
+            raise Refused(
+                f"{self.dead_letters} of the first {self.records} records are dead letters: this looks like "
+                "a wrong topic or schema, not like bad data; see `fraudstream dead-letters list`"
+            )
 
     def health(self) -> dict[str, object]:
         """Return what /healthz says."""

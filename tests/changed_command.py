@@ -7,17 +7,27 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from types import SimpleNamespace
+from typing import Any, TypeAlias
 
 from fraudstream.cli import main
-from fraudstream.clients import feature_state, feature_store
+from fraudstream.clients import clock, feature_state, feature_store
 from fraudstream.clients.feature_state import FeatureState, Meta
-from fraudstream.clients.feature_store import FeatureStore
-from scorer import evenness
+from fraudstream.clients.feature_store import FeatureStore, Slice
+from fraudstream.clients.inference import Model
+from fraudstream.core.model import FloatArray
+from scorer import batch, evenness
 from scorer.rebuild import Rebuild
+from scorer.status import Status
 from tests.feature_streams import mutated
 
+Owner: TypeAlias = Any
+"""A class, a module, or what is handed to a function of theirs."""
+POISON_AMOUNT = 666.0
+"""In major units: a transaction of 66600 minor ones."""
+JUMP_AFTER_NS = 5 * 10**9
 COMPARED = "found[1] ~= meta"
 """Where a call of the library compares the record that it brings with the one there is."""
 INCARNATION = "gsub('\"incarnation\":\"[%x.]*\"', '')"
@@ -51,6 +61,19 @@ def _take_leases_without_end() -> None:
     vars(feature_state)["LEASE_MS"] = 600_000
 
 
+def _jump_back() -> None:
+    """Let the wall clock go back by an hour, five seconds after the start; monotonic time goes on."""
+    begun_ns = time.monotonic_ns()
+
+    def time_ns() -> int:
+        late = time.monotonic_ns() - begun_ns > JUMP_AFTER_NS
+        return time.time_ns() - (3_600 * 10**9 if late else 0)
+
+    vars(clock)["time"] = SimpleNamespace(
+        time_ns=time_ns, monotonic=time.monotonic, process_time=time.process_time
+    )
+
+
 def _do_nothing_in(owner: type, method: str) -> None:
     setattr(owner, method, lambda *_: None)
 
@@ -75,11 +98,60 @@ def _is_rebuilt(state: FeatureState, meta: Meta) -> bool:
     return (state.meta.state, meta.state) == ("rebuilding", "ready")
 
 
+def _raise_in(owner: Owner, method: str, when: Callable[..., bool]) -> None:
+    """Raise at each call of a method `when` so, as a fault of that hop would."""
+    original = getattr(owner, method)
+
+    def raising(*arguments: Owner, **more: Owner) -> object:
+        if when(*arguments):
+            raise RuntimeError("a planted fault")
+        return original(*arguments, **more)
+
+    setattr(owner, method, raising)
+
+
+def _die_at(owner: Owner, function: str, when: Callable[..., bool]) -> None:
+    """End this process, as a fault in native code does, at each call of a function `when` so."""
+    original = getattr(owner, function)
+
+    def deadly(*arguments: Owner, **more: Owner) -> object:
+        if when(*arguments):
+            signal.raise_signal(signal.SIGSEGV)  # in this thread, at once
+        return original(*arguments, **more)
+
+    setattr(owner, function, deadly)
+
+
+def _has_poison(_: Model, features: FloatArray) -> bool:
+    return bool((features[:, 0] == POISON_AMOUNT).any())
+
+
+def _is_deadly(value: bytes | None) -> bool:
+    return value is not None and b'"deadly' in value
+
+
+def _has_deadly(_: FeatureStore, __: str, slices: Sequence[Slice]) -> bool:
+    return any(each.transaction_id.startswith("deadly") for s in slices for each in s.transactions)
+
+
 CHANGES: dict[str, Callable[[], None]] = {
     **{name: partial(_change_library, name) for name in LIBRARY},
     "commits carry no event time": _tell_nothing,
     "leases have no end": _take_leases_without_end,
     "a rebuild does not ask where the log begins": partial(_do_nothing_in, Rebuild, "_check_log"),
+    "the model raises at a poisonous amount": partial(_raise_in, Model, "score", _has_poison),
+    "the model raises always": partial(_raise_in, Model, "score", lambda *_: True),
+    "no share of dead letters is too large": partial(_do_nothing_in, Status, "check_probe"),
+    "decoding a deadly record ends the process": partial(
+        _die_at, batch, "decode_transaction", _is_deadly
+    ),
+    "the features of a deadly record end the process": partial(
+        _die_at, FeatureStore, "apply", _has_deadly
+    ),
+    "decoding any record ends the process": partial(
+        _die_at, batch, "decode_transaction", lambda _: True
+    ),
+    "the clock jumps back an hour": _jump_back,
     "freeze before the first fold": partial(_freeze_before, FeatureStore, "fold"),
     "freeze before the state is ready": partial(_freeze_before, FeatureState, "put", _is_rebuilt),
     "freeze before former states are deleted": partial(

@@ -3,7 +3,14 @@
 import logging
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicCollection,
+)
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
@@ -36,6 +43,7 @@ def worker_consumer(settings: Settings, *, group: str, slot: int) -> Consumer:
             "session.timeout.ms": settings.session_timeout_ms,
             "heartbeat.interval.ms": max(settings.session_timeout_ms // 6, 500),
             "max.poll.interval.ms": 300_000,
+            "topic.metadata.refresh.interval.ms": 10_000,  # partitions that are added show within it
             "partition.assignment.strategy": "range",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -73,8 +81,14 @@ def reader(
     )
 
 
-def transactional_producer(settings: Settings, *, transactional_id: str) -> Producer:
-    """Return the producer of one worker.
+BATCH_BYTES = 1_000_000
+"""librdkafka's own limit of a batch; a topic that takes less refuses the whole batch."""
+
+
+def transactional_producer(
+    settings: Settings, *, transactional_id: str, most_bytes: int = BATCH_BYTES
+) -> Producer:
+    """Return the producer of one worker; no batch of several records takes more than `most_bytes`.
 
     The short back-offs take a transaction from 100 ms to 3 ms: the broker answers
     CONCURRENT_TRANSACTIONS while the markers of the last one are written (ADR 0002).
@@ -90,6 +104,7 @@ def transactional_producer(settings: Settings, *, transactional_id: str) -> Prod
             "retry.backoff.max.ms": 5,
             "message.max.bytes": MAX_DEAD_LETTER_BYTES,
             "batch.num.messages": 10_000,
+            "batch.size": min(most_bytes, BATCH_BYTES),
         }
     )
 
@@ -109,6 +124,28 @@ def topic_facts(settings: Settings, names: list[str]) -> dict[str, TopicFacts]:
         return {name: _facts(name, future) for name, future in asked.items()}
     except KafkaException as exc:
         raise unreachable(settings, exc) from exc
+
+
+def require_coordinator(settings: Settings, group: str) -> None:
+    """Ask for the coordinator of a group, without which a worker would wait for partitions in silence.
+
+    Raises:
+        DependencyUnreachable: it is not available within `connect_timeout_ms`.
+    """
+    admin = AdminClient(common(settings))
+    asked = admin.list_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(group)],
+        require_stable=False,
+        request_timeout=settings.connect_timeout_ms / 1000,
+    )
+    try:
+        for answer in asked.values():
+            answer.result()
+    except KafkaException as exc:
+        raise DependencyUnreachable(
+            f"Kafka has no coordinator for group {group} ({exc.args[0].str()}): see what the broker says "
+            "with `fraudstream stack logs` (topic __consumer_offsets), then start the worker again"
+        ) from exc
 
 
 def unreachable(settings: Settings, exc: KafkaException) -> DependencyUnreachable:

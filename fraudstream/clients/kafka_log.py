@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import unreachable
-from fraudstream.core.errors import Refused
+from fraudstream.clients.kafka_headers import headers_of
+from fraudstream.core.errors import BadRecord, Refused
 from fraudstream.core.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,10 @@ class _Search:
             yield message
 
     def _look(self, message: Message) -> bool:
-        headers: list[tuple[str, bytes | None]] = list(message.headers() or [])  # type: ignore[arg-type]
+        try:
+            headers = headers_of(message)
+        except BadRecord:
+            return False  # a replay writes none like that
         if ("source", self._source) not in headers:
             return False
         texts = {name: (value or b"").decode() for name, value in headers}

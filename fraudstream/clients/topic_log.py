@@ -9,8 +9,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import unreachable
+from fraudstream.clients.kafka_headers import headers_of
 from fraudstream.clients.kafka_log import SETTLING
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import BadRecord, FraudstreamError
 from fraudstream.core.settings import Settings
 
 _BATCH = 10_000
@@ -145,7 +146,6 @@ def read_to_end(settings: Settings, topic: str) -> Iterator[list[Message]]:
 
 def record_of(message: Message) -> Record:
     """Return a message as plain values."""
-    headers: list[tuple[str, bytes | None]] = list(message.headers() or [])  # type: ignore[arg-type]
     key, value = message.key(), message.value()
     return Record(
         topic=message.topic() or "",
@@ -154,8 +154,16 @@ def record_of(message: Message) -> Record:
         sent_at_ms=message.timestamp()[1],
         key=key.encode() if isinstance(key, str) else key,
         value=value.encode() if isinstance(value, str) else value,
-        headers=tuple(headers),
+        headers=_headers(message),
     )
+
+
+def _headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:
+    """Return the headers; of those that cannot be read, one that says so."""
+    try:
+        return tuple(headers_of(message))
+    except BadRecord as exc:
+        return (("unreadable", str(exc).encode()),)
 
 
 def as_array(values: Iterable[bytes]) -> bytes:

@@ -69,5 +69,8 @@ DEAD_LETTER_KINDS = (
     "malformed_json",
     "unknown_version",
     "invalid_field",
+    "unreadable_header",
     "poison",
+    "score_too_large",
+    "deadly",
 )

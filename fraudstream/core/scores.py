@@ -69,7 +69,9 @@ class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Who did what to which model, or to the feature sets, when, why and on what evidence."""
 
     v: Literal[1] = 1
-    event: Literal["publish", "gate", "promote", "swap", "refused", "feature_set"]
+    event: Literal[
+        "publish", "gate", "promote", "swap", "refused", "feature_set", "dead_letter_replay"
+    ]
     model_name: str
     model_version: str
     at_ms: int

@@ -41,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model_poll_ms: Positive = 1_000
     score_deadline_ms: Positive = 10_000
     max_event_ahead_days: Positive = 366
+    poison_in_a_row: Positive = 10
     web_port: Port = 0
     handbook: str = ""
     """Path of the Fraud Detection Handbook's transactions; only tests and benchmarks read it."""
@@ -99,7 +100,32 @@ def make_settings(values: Mapping[str, object]) -> Settings:
         _check_address("redis_url", settings.redis_url, ("redis", "rediss"))
     if settings.mlflow_url:
         _check_address("mlflow_url", settings.mlflow_url, ("http", "https"))
+    _check_together(settings)
     return settings
+
+
+def _check_together(settings: Settings) -> None:
+    """Raise SettingsError where two settings, each allowed, contradict each other."""
+    below = (
+        (
+            "transaction_timeout_ms",
+            "session_timeout_ms",
+            "who takes over would wait for what is open",
+        ),
+        ("batch_max_wait_ms", "score_deadline_ms", "every score would be stale"),
+    )
+    for lower, upper, why in below:
+        low, high = getattr(settings, lower), getattr(settings, upper)
+        if low >= high:
+            raise SettingsError(
+                f"setting {lower} = {low} must be below {upper} = {high}: else {why}"
+            )
+    ports = ("kafka_port", "redis_port", "mlflow_port")
+    used = [(name, port) for name in ports if (port := getattr(settings, name))]
+    for name, port in used:
+        others = [other for other, same in used if same == port and other != name]
+        if others:
+            raise SettingsError(f"setting {name} = {port} is also {others[0]}: give each its own")
 
 
 _FORMS = {

@@ -11,7 +11,6 @@ from scorer.assignment import Bounds, check_bounds
     [
         (-1, -1, 0, 0),
         (-1, -1, 0, 500),
-        (-1, 499, 0, 500),  # died between the first application and its commit
         (500, 499, 0, 900),
         (500, 899, 0, 900),  # applied further than committed: answered from replies
         (500, 499, 300, 500),
@@ -31,6 +30,7 @@ def test_scoring_goes_on_where_group_and_log_fit(
         (-1, -1, 10, 500, "log begins at offset 10"),
         (500, 499, 600, 900, "go on at 500, but the log has 600"),
         (500, 499, 0, 20, "go on at 500, but the log has 0 to 20"),
+        (-1, 499, 0, 500, "offsets are gone"),
         (-1, 700, 0, 600, "was the topic recreated"),
     ],
 )

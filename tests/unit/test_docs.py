@@ -60,7 +60,7 @@ FILES = [path.name for path in REPOSITORY.iterdir()] + [
 CODE_FILE = re.compile(r"[\w./-]+\.(?:py|lua|md|toml|sha256|sh|lock)")
 USERS_OWN = {"fraudstream.toml", "./fraudstream.toml"}
 """Files in the documents that are the reader's, not the repository's."""
-HEADERS = {"after_feedback", "source", "row", "pass", "restarted_ms"}
+HEADERS = {"after_feedback", "dead_letter_of", "source", "row", "pass", "restarted_ms"}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 each_guide = pytest.mark.parametrize("page", GUIDES, ids=name_of)

@@ -109,3 +109,23 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_the_state_folder_is_absolute() -> None:
     assert state_path(Settings()).is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({"transaction_timeout_ms": 6_000}, ("transaction_timeout_ms", "session_timeout_ms")),
+        (
+            {"batch_max_wait_ms": 500, "score_deadline_ms": 500},
+            ("batch_max_wait_ms", "score_deadline_ms"),
+        ),
+        ({"kafka_port": 9_092, "mlflow_port": 9_092}, ("kafka_port", "mlflow_port")),
+    ],
+)
+def test_settings_that_contradict_each_other_are_both_named(
+    values: dict[str, object], names: tuple[str, str]
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        make_settings(values)
+    assert all(name in str(caught.value) for name in names)
+    assert make_settings({"transaction_timeout_ms": 6_000, "session_timeout_ms": 6_001})

@@ -1,0 +1,80 @@
+"""How large a record each topic of results takes, as the broker has it: a larger one would be refused."""
+
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
+
+from fraudstream.clients.kafka import common, unreachable
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES, topic_name
+from scorer.poison import Unscorable
+from scorer.results import Output, room_of
+
+RESULTS = ("scores", "alerts", "dead-letters", "audit")
+
+
+class Limits:
+    """The limits by topic (base name), in bytes of a batch that holds one record."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Ask for them.
+
+        Raises:
+            DependencyUnreachable: no broker answers.
+        """
+        self._settings = settings
+        self._admin = AdminClient(common(settings))
+        self._bytes = self._ask()
+
+    @property
+    def lowest(self) -> int:
+        """The limit that a batch of several records must keep, whatever topic it is for."""
+        return min(self._bytes.values())
+
+    @property
+    def dead_letters(self) -> int:
+        """The limit of dead letters: a value that does not fit is cut."""
+        return self._bytes["dead-letters"]
+
+    def refresh(self) -> bool:
+        """Ask again; whether a limit is another than before.
+
+        Raises:
+            DependencyUnreachable: no broker answers.
+        """
+        before, self._bytes = self._bytes, self._ask()
+        return before != self._bytes
+
+    def check(self, outputs: Iterable[Output]) -> None:
+        """Raise if the broker would refuse one of the records.
+
+        Raises:
+            Unscorable: names size, topic and limit.
+        """
+        for output in outputs:
+            size, limit = room_of(output), self._bytes[output.topic]
+            if size > limit:
+                raise Unscorable(
+                    f"its record for topic {output.topic} takes {size} bytes, the topic's max.message.bytes "
+                    f"is {limit}",
+                    "score_too_large",
+                )
+
+    def _ask(self) -> dict[str, int]:
+        names = {topic_name(self._settings.environment, each): each for each in RESULTS}
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        timeout_s = self._settings.connect_timeout_ms / 1000
+        try:
+            found = self._admin.describe_configs(resources, request_timeout=timeout_s)
+            limits = {
+                names[each.name]: int(answer.result()["max.message.bytes"].value)
+                for each, answer in found.items()
+            }
+        except KafkaException as exc:
+            raise unreachable(self._settings, exc) from exc
+        return {name: min(limit, MAX_DEAD_LETTER_BYTES) for name, limit in limits.items()}

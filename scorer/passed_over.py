@@ -1,0 +1,37 @@
+"""Which records a feature set does not hold, though they can be read: the dead letters say so."""
+
+from fraudstream.clients.topic_log import TopicReader, record_of
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
+from scorer.burial import ALL
+
+
+class PassedOver:
+    """Places (partition, offset) in `transactions` that a rebuild of one set leaves out."""
+
+    def __init__(self, settings: Settings, feature_set: str) -> None:
+        self._topic = topic_name(settings.environment, "dead-letters")
+        self._wanted = {ALL, feature_set}
+        self._read_to: dict[int, int] = {}
+        self.places: set[tuple[int, int]] = set()
+
+    def refresh(self, reader: TopicReader) -> None:
+        """Read what was committed since the last time.
+
+        Raises:
+            DependencyUnreachable: no broker answers.
+        """
+        bounds = reader.bounds(self._topic)
+        ranges = {p: (max(low, self._read_to.get(p, 0)), end) for p, (low, end) in bounds.items()}
+        for batch in reader.batches(self._topic, ranges):
+            for message in batch:
+                # The original's headers follow the scorer's own, so the first of a name counts.
+                headers = dict(reversed(record_of(message).headers))
+                lacking = (headers.get("not_applied") or b"").decode(errors="replace").split(",")
+                if self._wanted.intersection(lacking):
+                    self.places.add(_place(headers))
+        self._read_to = {partition: end for partition, (_, end) in ranges.items()}
+
+
+def _place(headers: dict[str, bytes | None]) -> tuple[int, int]:
+    return int(headers["source_partition"] or b"-1"), int(headers["source_offset"] or b"-1")

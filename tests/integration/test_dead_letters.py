@@ -1,0 +1,162 @@
+"""`fraudstream dead-letters`: counted, shown with safe bytes, and sent again exactly once after a fix."""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer
+
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
+from tests.integration.test_poison import (
+    LONG,
+    RawName,
+    check,
+    ids,
+    running,
+    send,
+    set_limit,
+    transaction,
+)
+from tests.processes import command, run, wait_until, worker
+from verify.ledger import Log
+
+
+def letters_of(settings: Settings, *arguments: str) -> dict[str, Any]:
+    done = run(settings, "dead-letters", *arguments, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def dead(settings: Settings, log: Log, tmp_path: Path) -> None:
+    """Make two dead letters of partition 0: a score that is too large at 3, and no JSON at 5."""
+    set_limit(settings, "scores", 1_000)
+    send(settings, [transaction(n) for n in range(3)])
+    send(
+        settings,
+        [transaction(3, **LONG), transaction(4), b'{"v": \x1b[31m\xff\x00', transaction(6)],
+    )
+    with running(settings, log, tmp_path):
+        pass
+
+
+def test_dead_letters_are_counted_filtered_and_shown_with_safe_bytes(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    dead(topics, log, tmp_path)
+    everything = letters_of(topics, "list")
+    assert everything["by_kind"] == {"score_too_large": 1, "malformed_json": 1}
+    for arguments, positions in (
+        (("--kind", "malformed_json"), ["0-5"]),
+        (("--partition", "1"), []),
+        (("--since", "2001-01-01"), ["0-3", "0-5"]),
+        (("--until", "2001-01-01"), []),
+        (("--limit", "1"), ["0-5"]),
+    ):
+        found = letters_of(topics, "list", *arguments)
+        assert [each["position"] for each in found["letters"]] == positions
+    done = run(topics, "dead-letters", "list")
+    assert "2 dead letters of" in done.stdout
+    shown = run(topics, "dead-letters", "show", "0-5")
+    assert shown.returncode == 0
+    assert r"\x1b[31m\xff\x00" in shown.stdout
+    assert "\x1b" not in shown.stdout
+    assert "let the producer send it anew" in shown.stdout
+    unknown = run(topics, "dead-letters", "show", "0-4")
+    assert unknown.returncode == 1
+    assert "fraudstream dead-letters list" in unknown.stderr
+
+
+def test_a_replay_sends_each_once_and_trace_shows_where_it_comes_from(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    dead(topics, log, tmp_path)
+    looked = letters_of(topics, "replay", "--kind", "score_too_large", "--dry-run")
+    assert looked["sent"] == []
+    assert run(topics, "dead-letters", "replay").returncode == 2
+    assert run(topics, "dead-letters", "replay", "--all").returncode == 2, "no terminal to ask at"
+    assert run(topics, "dead-letters", "replay", "--position", "0-4").returncode == 1
+    set_limit(topics, "scores", 1_000_000)
+    done = run(topics, "dead-letters", "replay", "--position", "0-3", "--yes", "--why", "larger")
+    assert done.returncode == 0, done.stderr
+    again = letters_of(topics, "replay", "--kind", "score_too_large", "--yes")
+    assert (again["sent"], again["sent_before"]) == ([], ["0-3"])
+    with worker(topics, tmp_path / "after.log"):
+        wait_until(lambda: len(ids(log)) == 6, timeout_s=30, what="scored after all")
+    check(topics, log, scored=6, dead=2)
+    (name,) = [each for each in ids(log) if each == LONG["transaction_id"]]
+    traced = run(topics, "trace", name, "--json", "-")
+    (found,) = json.loads(traced.stdout)["traces"]
+    first, second = found["occurrences"]
+    assert (first["state"], second["state"]) == ("dead_letter", "scored")
+    assert first["dead_letter"]["sent_again"]["actor"]
+    assert second["input"]["dead_letter_of"] == "transactions/0/3"
+    assert [each["event"]["event"] for each in found["audit"]][-1] == "dead_letter_replay"
+    assert "sent again" in run(topics, "trace", name).stdout
+
+
+def test_a_replay_killed_at_any_moment_sends_nothing_twice(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    send(topics, [b"no json %d" % n for n in range(400)] + [transaction(n) for n in range(500)])
+    send(topics, [b"no json %d" % n for n in range(400, 3_000)], partition=1)
+    with running(topics, log, tmp_path, "no share of dead letters is too large"):
+        pass
+    line = command(topics, "dead-letters", "replay", "--all", "--yes")
+    kills = 0
+    for _ in range(12):
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        process.stderr.readline()  # a part was sent, or it has ended
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+    assert kills > 1
+    run(topics, "dead-letters", "replay", "--all", "--yes")
+    sent = [each.value for each in log.records("transactions")]
+    assert len(sent) == 900 + 2_600 + 3_000
+    assert all(sent.count(b"no json %d" % n) == 2 for n in range(0, 3_000, 50))
+    origins = [dict(each.headers).get("dead_letter_of") for each in log.records("transactions")]
+    named = [each for each in origins if each is not None]
+    assert len(named) == len(set(named)) == 3_000
+
+
+def test_a_record_with_a_header_that_nobody_can_read_is_scored_once_it_is_replayed(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    producer = KafkaProducer(bootstrap_servers=topics.kafka_bootstrap)
+    topic = topic_name(topics.environment, "transactions")
+    producer.send(topic, transaction(1), b"c1", [(RawName("x"), b"1")], 0)
+    producer.close()
+    with running(topics, log, tmp_path):
+        done = run(topics, "dead-letters", "replay", "--kind", "unreadable_header", "--yes")
+        assert done.returncode == 0, done.stderr
+        wait_until(lambda: ids(log) == ["t1"], timeout_s=30, what="scored")
+
+
+def test_two_replays_at_once_do_not_send_anything_twice(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    send(topics, [b"no json %d" % n for n in range(300)])
+    with running(topics, log, tmp_path):
+        pass
+    line = command(topics, "dead-letters", "replay", "--all", "--yes")
+    both = [subprocess.Popen(line, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [each.communicate(timeout=60)[1] for each in both]
+    ends = sorted(each.returncode for each in both)
+    assert ends in ([0, 0], [0, 3]), said
+    assert len(list(log.records("transactions"))) == 600
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("show", "0-1"), ("replay", "--all", "--yes")])
+def test_without_topics_the_command_that_makes_them_is_named(
+    settings: Settings, arguments: tuple[str, ...]
+) -> None:
+    done = run(settings, "dead-letters", *arguments)
+    assert done.returncode in {1, 3}
+    assert "fraudstream topics create" in done.stderr
+    assert "Traceback" not in done.stderr

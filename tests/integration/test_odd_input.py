@@ -1,0 +1,184 @@
+"""What a broker, a clock or a person may do to a running environment: a clear end or a defined reaction."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    NewPartitions,
+)
+from kafka import KafkaAdminClient
+
+from fraudstream.clients.topic_admin import create_topics
+from fraudstream.core.scores import Score
+from fraudstream.core.settings import Settings, make_settings
+from fraudstream.core.topics import topic_name
+from fraudstream.stack import embedded, kafka_server
+from tests.integration.test_faults import make_anew
+from tests.integration.test_poison import caught_up, check, ids, running, send, transaction
+from tests.integration.test_workers import decoded
+from tests.processes import faster, run, wait_until, worker
+from verify.ledger import Log
+
+
+def admin(settings: Settings) -> AdminClient:
+    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+
+
+def test_partitions_that_are_added_end_the_worker_and_the_next_start_takes_them_in(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    topic = topic_name(topics.environment, "transactions")
+    send(topics, [transaction(n) for n in range(100)])
+    with worker(topics, tmp_path / "before.log") as one:
+        wait_until(lambda: caught_up(topics, log), timeout_s=30, what="scored")
+        client = admin(topics)
+        for done in client.create_partitions([NewPartitions(topic, 4)]).values():
+            done.result()
+        assert one.process.wait(40) == 1
+        assert "has partitions [" in one.said()
+        assert "start it again" in one.said()
+    send(topics, [transaction(n) for n in range(100, 200)], partition=3)
+    with Log(topics) as fresh:
+        with running(topics, fresh, tmp_path):
+            pass
+        check(topics, fresh, scored=200, dead=0)
+
+
+def test_a_clock_that_jumps_back_costs_no_score_and_makes_none_negative(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    with worker(topics, tmp_path / "scorer.log", changes=["the clock jumps back an hour"]) as one:
+        last = [0]
+
+        def jumped() -> bool:
+            send(topics, [transaction(n) for n in range(last[0], last[0] + 10)])
+            last[0] += 10
+            wait_until(lambda: caught_up(topics, log), timeout_s=30, what="scored")
+            return last[0] > 50 and any(score.age_ms == 0 for score in decoded(log))
+
+        wait_until(jumped, timeout_s=60, what="past the jump")
+        assert one.stop() == 0
+    scores = decoded(log)
+    assert sorted(ids(log)) == sorted(f"t{n}" for n in range(last[0]))
+    assert all(least(score) >= 0 for score in scores)
+    places = [score.apply_seq for score in scores]
+    assert len(places) == len(set(places))
+
+
+def least(score: Score) -> float:
+    return min(score.age_ms, score.stages.waiting, score.stages.until_produce)
+
+
+def forget_offsets(settings: Settings) -> None:
+    """Take the group's offsets away, as a broker does after offsets.retention.minutes without members."""
+    client = KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    group = f"{settings.environment}.scorer"
+
+    def gone() -> bool:
+        """Delete the group once its static member's session has run out."""
+        client.delete_groups([group])
+        return not client.list_group_offsets({group: None})[group]
+
+    wait_until(gone, timeout_s=20, what="the group is forgotten")
+    client.close()
+
+
+@pytest.mark.parametrize("count", [300])
+def test_offsets_of_the_group_that_expired_are_refused_and_nothing_is_scored_again(
+    count: int, topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    send(topics, [transaction(n) for n in range(count)])
+    with running(topics, log, tmp_path):
+        pass
+    forget_offsets(topics)
+    with worker(topics, tmp_path / "after.log") as after:
+        assert after.process.wait(30) == 3, after.said()[-2_000:]
+        assert "FRAUDSTREAM_ENVIRONMENT" in after.said()
+    assert len(ids(log)) == count
+
+
+def test_records_that_expired_before_they_were_scored_are_refused(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    send(topics, [transaction(n) for n in range(100)])
+    with running(topics, log, tmp_path):
+        pass
+    send(topics, [transaction(n) for n in range(100, 200)])
+    place = TopicPartition(topic_name(topics.environment, "transactions"), 0, 150)
+    client = admin(topics)  # kept: without it no answer comes
+    for done in client.delete_records([place]).values():
+        done.result()
+    with worker(topics, tmp_path / "after.log") as after:
+        assert after.process.wait(30) == 3
+        assert "group would go on at 100, but the log has 150 to 200" in after.said()
+
+
+@pytest.mark.parametrize("again", [0, 50, 150])
+def test_a_topic_made_anew_under_a_running_worker_ends_it_before_anything_is_scored(
+    again: int, topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    send(topics, [transaction(n) for n in range(100)])
+    with worker(topics, tmp_path / "scorer.log") as one:
+        wait_until(lambda: caught_up(topics, log), timeout_s=30, what="scored")
+        make_anew(topics, "transactions")
+        send(topics, [transaction(1_000 + n) for n in range(again)])
+        assert one.process.wait(30) == 3, one.said()[-2_000:]
+        assert "recreated" in one.said() or "gone" in one.said()
+    with Log(topics) as fresh:
+        assert len(ids(fresh)) == 100
+
+
+@pytest.fixture
+def bare_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Settings]]:
+    """What starts servers of a test's own, the broker with a line more in its properties."""
+    bare = make_settings({"state_dir": str(tmp_path / "own"), "partitions": 2})
+    original = kafka_server._kafka_properties  # noqa: SLF001
+
+    def start(line: str) -> Settings:
+        monkeypatch.setattr(
+            kafka_server, "_kafka_properties", lambda *given: original(*given) + line + "\n"
+        )
+        found = embedded.up(bare, owner_pid=os.getpid())
+        settings = faster(
+            bare,
+            kafka_bootstrap=found.kafka_bootstrap,
+            redis_url=found.redis_url,
+            mlflow_url=found.mlflow_url,
+            connect_timeout_ms=5_000,
+        )
+        create_topics(settings.kafka_bootstrap, settings.environment, 2, timeout_ms=20_000)
+        return settings
+
+    yield start
+    embedded.down(bare, wipe=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("transaction.state.log.replication.factor=3", "does not let this worker begin"),
+        ("offsets.topic.replication.factor=3", "has no coordinator for group"),
+    ],
+)
+def test_a_coordinator_that_is_not_available_is_named_and_waited_for_only_so_long(
+    line: str, says: str, bare_stack: Callable[[str], Settings], tmp_path: Path
+) -> None:
+    settings = bare_stack(line)
+    with worker(settings, tmp_path / "scorer.log") as one:
+        assert one.process.wait(30) == 1, one.said()[-2_000:]
+        assert says in one.said()
+        assert "fraudstream stack logs" in one.said()
+
+
+def test_settings_that_contradict_each_other_end_a_command_with_both_names(
+    settings: Settings,
+) -> None:
+    done = run(faster(settings, transaction_timeout_ms=60_000), "scorer")
+    assert done.returncode == 2
+    assert "transaction_timeout_ms = 60000 must be below session_timeout_ms" in done.stderr
