@@ -1,0 +1,108 @@
+"""What is broken, when, in which order: all of it follows from the number of kills and a seed."""
+
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from verify.chaos.points import POINTS, REBUILDING
+
+What = Literal[
+    "kill",
+    "freeze",
+    "resize",
+    "swap",
+    "kafka killed",
+    "kafka frozen",
+    "redis killed",
+    "redis frozen",
+    "redis emptied",
+]
+SERVER_FAULTS: tuple[What, ...] = (
+    "redis killed",
+    "kafka frozen",
+    "redis emptied",
+    "kafka killed",
+    "redis frozen",
+)
+RANDOM = "random"
+"""In place of a point: the kill comes at a random time, from outside."""
+
+POINT_SHARE = 0.75
+TAKEOVER_SHARE = 0.06
+WAIT_SHARE = 0.6
+"""After so many of the kills the recovery is waited for; after the others the next fault comes into it."""
+MOST_PASSINGS = 40
+SIZES = (1, 2, 2, 2, 3, 3, 4)
+SWAPS = 2
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happens; what is not meant for its kind is without meaning.
+
+    `seconds` is how long a server is frozen, or how long after the one before a random kill comes.
+    `restart` False: nobody takes the slot of the killed worker until others have its partitions.
+    """
+
+    what: What
+    point: str = ""
+    passings: int = 1
+    restart: bool = True
+    wait: bool = True
+    seconds: float = 0.0
+    workers: int = 2
+
+
+def make_schedule(kills: int, seed: int, *, points: Sequence[str] = POINTS) -> list[Event]:
+    """Return `kills` kills of workers and, among them, everything else; the same for the same arguments.
+
+    With fewer kills than points, as many points as there are kills are drawn.
+    """
+    dice = random.Random(seed)  # noqa: S311 - a schedule, no secret
+    chosen = list(points) if kills >= len(points) else dice.sample(list(points), kills)
+    at_points = max(len(chosen), round(kills * POINT_SHARE))
+    names = [chosen[i % len(chosen)] for i in range(min(at_points, kills))]
+    names += [RANDOM] * (kills - len(names))
+    dice.shuffle(names)
+    events = [_kill(name, dice) for name in names]
+    for place, event in sorted(_others(kills, dice), key=lambda pair: -pair[0]):
+        events.insert(place, event)
+    return events
+
+
+def planned_points(events: Sequence[Event]) -> list[str]:
+    """Return the points at which workers are to die, in their order."""
+    found = {event.point for event in events if event.what == "kill"}
+    return [point for point in POINTS if point in found]
+
+
+def _kill(name: str, dice: random.Random) -> Event:
+    restarting = name.startswith("prove.") or name == REBUILDING
+    return Event(
+        what="kill",
+        point=name,
+        passings=1 if restarting else dice.randint(1, MOST_PASSINGS),
+        restart=restarting or dice.random() >= TAKEOVER_SHARE,
+        wait=dice.random() < WAIT_SHARE,
+        seconds=dice.random() * 0.5,
+    )
+
+
+def _others(kills: int, dice: random.Random) -> list[tuple[int, Event]]:
+    """Return events that are no kills of workers, each with its place among the kills."""
+
+    def somewhere() -> int:
+        return dice.randint(1, max(kills - 1, 1))
+
+    found = [(kills * (i + 1) // (SWAPS + 1), Event(what="swap")) for i in range(SWAPS)]
+    found += [(somewhere(), Event(what="freeze")) for _ in range(max(1, kills // 25))]
+    found += [
+        (somewhere(), Event(what="resize", workers=dice.choice(SIZES)))
+        for _ in range(max(1, kills // 8))
+    ]
+    begin = dice.randrange(len(SERVER_FAULTS))
+    for i in range(max(1, kills // 12)):
+        what = SERVER_FAULTS[(begin + i) % len(SERVER_FAULTS)]
+        found.append((somewhere(), Event(what=what, seconds=dice.uniform(2, 7))))
+    return found
