@@ -1,0 +1,234 @@
+"""Plays a schedule: each event comes when the one before is over, or in the middle of its recovery."""
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.settings import Settings
+from fraudstream.stack.locks import pause
+from fraudstream.stack.state import ServerName
+from verify.chaos import breaking
+from verify.chaos.fleet import Fleet, Worker
+from verify.chaos.points import REBUILDING
+from verify.chaos.schedule import RANDOM, Event
+from verify.chaos.stage import Sender, Tell, promote_version
+from verify.chaos.watch import Pending, Watch
+
+POLL_S = 0.01
+DEATH_S = 20.0
+"""A point that is not passed so often within this time is tried again later, with fewer passings."""
+MOST_TRIES = 6
+REBUILD_DEATH_S = 90.0
+ZOMBIE_S = 9.0
+"""Longer than the session timeout of 6 s, until which nobody knows that the worker is gone."""
+TOOK_OVER_S = 7.0
+
+
+class Player:
+    """Carries out events one after the other; `kills_by_point` counts what was really hit."""
+
+    def __init__(  # noqa: PLR0913 - one argument a part
+        self,
+        settings: Settings,
+        *,
+        fleet: Fleet,
+        sender: Sender,
+        watch: Watch,
+        versions: Sequence[str],
+        tell: Tell,
+        seed: int,
+    ) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._sender = sender
+        self._watch = watch
+        self._versions = deque(versions)
+        self._tell = tell
+        self._dice = random.Random(seed)  # noqa: S311 - a schedule, no secret
+        self._zombies: list[tuple[Worker, float]] = []
+        self.kills_by_point: Counter[str] = Counter()
+        self.others: Counter[str] = Counter()
+        self.missed: Counter[str] = Counter()
+
+    @property
+    def kills(self) -> int:
+        """Return how many workers were killed."""
+        return sum(self.kills_by_point.values())
+
+    def play(self, events: Sequence[Event]) -> None:
+        """Carry out all events; a kill whose point was not passed in time is repeated at the end.
+
+        Raises:
+            FraudstreamError: no score is committed any more, a server does not come back, or the replay fails.
+        """
+        left = deque((event, 1) for event in events)
+        while left:
+            event, tries = left.popleft()
+            self._tick()
+            if event.what != "kill":
+                self._other(event)
+            elif not self._kill(event) and tries < MOST_TRIES:
+                self.missed[event.point] += 1
+                left.append((event, tries + 1))
+        self._wake(at_once=True)
+
+    def _tick(self) -> None:
+        self._sender.check()
+        self._wake()
+        self._fleet.look()
+
+    def _wake(self, *, at_once: bool = False) -> None:
+        """Let the zombies go on whose time has come."""
+        due = [each for each in self._zombies if at_once or monotonic_s() > each[1]]
+        for each in due:
+            each[0].wake()
+            self._zombies.remove(each)
+            self.others["zombie woken"] += 1
+
+    def _wait(self, seconds: float, over: Callable[[], bool] = lambda: False) -> bool:
+        """Look after the workers until something is so, at most so long; return whether it is."""
+        deadline = monotonic_s() + seconds
+        while not over():
+            if monotonic_s() > deadline:
+                return False
+            self._tick()
+            pause(POLL_S)
+        return True
+
+    # ------------------------------------------------------------- workers
+
+    def _kill(self, event: Event) -> bool:
+        """Kill a worker as the event says; return whether it died there."""
+        self._watch.drop()
+        if event.point == REBUILDING:
+            return self._kill_rebuilder(event)
+        if event.point.startswith("prove."):
+            return self._kill_newcomer(event)
+        victim = self._victim()
+        if event.point == RANDOM:
+            self._wait(event.seconds)
+            if not victim.alive:
+                return False
+            victim.kill()
+        elif not self._die_at(victim, event.point, event.passings, DEATH_S):
+            return False
+        self._died(victim, event)
+        return True
+
+    def _victim(self) -> Worker:
+        """Return a worker that has partitions; wait for one."""
+        found: list[Worker] = []
+
+        def there() -> bool:
+            found[:] = [each for each in self._fleet.able if each.owned()]
+            return bool(found)
+
+        if not self._wait(60.0, there):
+            raise FraudstreamError("no worker has partitions within 60 s")
+        return self._dice.choice(found)
+
+    def _die_at(self, victim: Worker, point: str, passings: int, seconds: float) -> bool:
+        victim.arm(point, passings)
+        if self._wait(seconds, lambda: not victim.alive):
+            return True
+        victim.disarm()
+        return not self._wait(0.2, lambda: victim.alive)
+
+    def _died(self, victim: Worker, event: Event) -> None:
+        """Count a death, see to the replacement, and measure how long the partitions stand still."""
+        self.kills_by_point[event.point] += 1
+        self._tell(f"kill {self.kills}: {event.point}")
+        partitions = victim.owned()
+        kind = "restarted_worker" if event.restart else "takeover"
+        if not event.restart and len(self._fleet.able) == 0:
+            kind = "restarted_worker"
+        elif not event.restart:
+            self._fleet.wanted = len(self._fleet.able)
+        pending = self._watch.expect(kind, partitions) if partitions else None
+        self._fleet.look()
+        if pending is not None and (event.wait or not event.restart):
+            self._recovered(pending)
+        if not event.restart:
+            self._fleet.wanted = max(self._fleet.wanted, 2)
+
+    def _recovered(self, pending: Pending) -> None:
+        if not self._wait(120.0, lambda: pending.took_s is not None):
+            self._watch.wait_for(pending)
+
+    def _kill_newcomer(self, event: Event) -> bool:
+        """Kill a worker, and the one that comes in its place while it finds its place."""
+        victim = self._victim()
+        victim.kill()
+        self.kills_by_point[RANDOM] += 1
+        newcomer = self._fleet.start()
+        if not self._die_at(newcomer, event.point, event.passings, DEATH_S * 2):
+            return False
+        self._died(newcomer, event)
+        return True
+
+    def _kill_rebuilder(self, event: Event) -> bool:
+        """Empty Redis and kill whichever worker fills it."""
+        self._victim()
+        armed = self._fleet.able
+        for each in armed:
+            each.arm(event.point, event.passings)
+        self._empty_redis()
+        if not self._wait(REBUILD_DEATH_S, lambda: any(not each.alive for each in armed)):
+            return False
+        for each in armed:
+            if each.alive:
+                each.disarm()
+        pending = self._watch.expect("rebuild_of_a_killed_rebuilder")
+        for _ in [each for each in armed if not each.alive]:
+            self.kills_by_point[event.point] += 1
+            self._tell(f"kill {self.kills}: {event.point}")
+        self._recovered(pending)
+        return True
+
+    # -------------------------------------------------------------- others
+
+    def _other(self, event: Event) -> None:
+        self.others[event.what] += 1
+        self._tell(event.what)
+        self._watch.drop()
+        if event.what == "freeze":
+            self._freeze_worker()
+        elif event.what == "resize":
+            self._resize(event.workers)
+        elif event.what == "swap":
+            promote_version(self._settings, self._versions.popleft())
+        elif event.what == "redis emptied":
+            self._empty_redis()
+            self._recovered(self._watch.expect("rebuild"))
+        else:
+            self._break_server(event)
+
+    def _freeze_worker(self) -> None:
+        """Freeze a worker beyond its session; it wakes while the run goes on."""
+        victim = self._victim()
+        partitions = victim.owned()
+        self._fleet.wanted = max(self._fleet.wanted, 2)
+        victim.freeze()
+        self._zombies.append((victim, monotonic_s() + ZOMBIE_S))
+        self._fleet.look()
+        self._recovered(self._watch.expect("takeover", partitions))
+
+    def _resize(self, workers: int) -> None:
+        self._fleet.wanted = workers
+        leaving = self._fleet.able[workers:]
+        for each in leaving:
+            self._fleet.stop(each)
+        self._fleet.look()
+
+    def _empty_redis(self) -> None:
+        breaking.empty_redis(self._settings)
+
+    def _break_server(self, event: Event) -> None:
+        name: ServerName = "kafka" if event.what.startswith("kafka") else "redis"
+        if event.what.endswith("killed"):
+            breaking.kill(self._settings, name)
+        else:
+            breaking.freeze(self._settings, name, event.seconds)
+        self._recovered(self._watch.expect(f"{name}_back"))
