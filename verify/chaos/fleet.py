@@ -63,6 +63,10 @@ class Worker:
         self.frozen, self.doomed = False, True
         self.process.send_signal(signal.SIGCONT)
 
+    def tell_where(self) -> None:
+        """Have it write into its log what each of its threads is doing."""
+        self.process.send_signal(signal.SIGUSR1)
+
     def said(self) -> str:
         """Return all of its log."""
         return self.log.read_text(errors="replace")

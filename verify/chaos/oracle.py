@@ -217,7 +217,7 @@ def _in_turn(values: Values) -> Iterator[list[Slice]]:
                 partition=partition,
                 previous_offset=begin - 1,
                 last_offset=min(begin + BATCH, len(known)) - 1,
-                committed_offset=min(begin + BATCH, len(known)) - 1,
+                committed_offset=begin - 1,
                 offsets=list(range(begin, min(begin + BATCH, len(known)))),
                 transactions=[decode_transaction(each) for each in known[begin : begin + BATCH]],
             )

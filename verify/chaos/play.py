@@ -138,8 +138,7 @@ class Player:
 
     def _died(self, victim: Worker, event: Event) -> None:
         """Count a death, see to the replacement, and measure how long the partitions stand still."""
-        self.kills_by_point[event.point] += 1
-        self._tell(f"kill {self.kills}: {event.point}")
+        self._count(event.point)
         partitions = victim.owned()
         kind = "restarted_worker" if event.restart else "takeover"
         if not event.restart and len(self._fleet.able) == 0:
@@ -153,6 +152,10 @@ class Player:
         if not event.restart:
             self._fleet.wanted = max(self._fleet.wanted, 2)
 
+    def _count(self, point: str) -> None:
+        self.kills_by_point[point] += 1
+        self._tell(f"kill {self.kills}: {point}")
+
     def _recovered(self, pending: Pending) -> None:
         if not self._wait(120.0, lambda: pending.took_s is not None):
             self._watch.wait_for(pending)
@@ -161,7 +164,7 @@ class Player:
         """Kill a worker, and the one that comes in its place while it finds its place."""
         victim = self._victim()
         victim.kill()
-        self.kills_by_point[RANDOM] += 1
+        self._count(RANDOM)
         newcomer = self._fleet.start()
         if not self._die_at(newcomer, event.point, event.passings, DEATH_S * 2):
             return False
@@ -182,8 +185,7 @@ class Player:
                 each.disarm()
         pending = self._watch.expect("rebuild_of_a_killed_rebuilder")
         for _ in [each for each in armed if not each.alive]:
-            self.kills_by_point[event.point] += 1
-            self._tell(f"kill {self.kills}: {event.point}")
+            self._count(event.point)
         self._recovered(pending)
         return True
 

@@ -35,7 +35,7 @@ SECONDS_A_KILL = 5.0
 """So long a stream is made; what is not needed of it is not sent."""
 SECONDS_OF_OTHERS = 60.0
 BEGIN_S = 60.0
-DRAIN_S = 240.0
+DRAIN_S = 150.0
 POLL_S = 0.1
 REDELIVERED = "chaos: redelivered "
 
@@ -109,7 +109,7 @@ def drain(settings: Settings, fleet: Fleet, tell: Tell) -> None:
     """Let the workers finish what was sent, labels included, then end them.
 
     Raises:
-        FraudstreamError: that takes longer than 240 s.
+        FraudstreamError: that takes longer than 150 s.
     """
     tell("the traffic has ended: waiting until everything is scored")
     fleet.wanted = max(fleet.wanted, WORKERS)
@@ -141,6 +141,8 @@ def _await(reached: Callable[[], bool], fleet: Fleet, seconds: float, what: str)
     deadline = monotonic_s() + seconds
     while not reached():
         if monotonic_s() > deadline:
+            for each in fleet.able:
+                each.tell_where()
             ends = "; ".join(fleet.unplanned[-3:]) or "none ended"
             raise FraudstreamError(f"not within {seconds:.0f} s: {what} (workers: {ends})")
         fleet.look()

@@ -7,7 +7,9 @@ the test is gone, and so is the worker. This module and `sabotage.py` alone know
 results does not.
 """
 
+import faulthandler
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -124,6 +126,7 @@ def run(arguments: list[str]) -> None:
     tap_steps()
     tap_inside()
     count_redelivered()
+    faulthandler.register(signal.SIGUSR1)  # where a worker that hangs is, into its log
     threading.Thread(target=obey, daemon=True).start()
     sys.argv[1:] = arguments
     main()
