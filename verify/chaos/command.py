@@ -7,10 +7,9 @@ from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
+from verify.chaos.points import TELLING
 from verify.chaos.report import Report
 from verify.chaos.run import Order, run
-
-SABOTAGES = ("commit-first", "no-mark", "no-reply", "tie-by-arrival")
 
 
 class Broken(FraudstreamError):
@@ -35,7 +34,7 @@ class Broken(FraudstreamError):
 )
 @click.option(
     "--sabotage",
-    type=click.Choice(SABOTAGES),
+    type=click.Choice(list(TELLING)),
     help="Give the workers this defect: the run must then end with exit code 1.",
 )
 @json_option

@@ -28,7 +28,7 @@ from verify.tally import Arrivals, Results
 
 NAMED = 5
 CALM = "-calm"
-BATCH = 1_000
+BATCH = 500
 ROWS = 20_000
 AT_ONCE = 2_000
 
@@ -196,8 +196,8 @@ def undisturbed(settings: Settings, read: Read) -> None:
         connect_timeout_ms=settings.connect_timeout_ms,
         request_timeout_ms=60_000,
     )
-    for slices in _in_turn(read.values):
-        store.apply(facts[names["transactions"]].topic_id, slices)
+    for part in _in_turn(read.values):
+        store.apply(facts[names["transactions"]].topic_id, [part])
     if read.answers:
         store.apply_labels(
             facts[names["feedback"]].topic_id,
@@ -209,21 +209,20 @@ def undisturbed(settings: Settings, read: Read) -> None:
     store.close()
 
 
-def _in_turn(values: Values) -> Iterator[list[Slice]]:
+def _in_turn(values: Values) -> Iterator[Slice]:
     longest = max((len(known) for known in values.values()), default=0)
     for begin in range(0, longest, BATCH):
-        yield [
-            Slice(
-                partition=partition,
-                previous_offset=begin - 1,
-                last_offset=min(begin + BATCH, len(known)) - 1,
-                committed_offset=begin - 1,
-                offsets=list(range(begin, min(begin + BATCH, len(known)))),
-                transactions=[decode_transaction(each) for each in known[begin : begin + BATCH]],
-            )
-            for partition, known in sorted(values.items())
-            if begin < len(known)
-        ]
+        for partition, known in sorted(values.items()):
+            found = known[begin : begin + BATCH]
+            if found:
+                yield Slice(
+                    partition=partition,
+                    previous_offset=begin - 1,
+                    last_offset=begin + len(found) - 1,
+                    committed_offset=begin - 1,
+                    offsets=list(range(begin, begin + len(found))),
+                    transactions=[decode_transaction(each) for each in found],
+                )
 
 
 def compare_state(settings: Settings) -> tuple[int, list[str]]:

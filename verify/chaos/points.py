@@ -35,6 +35,24 @@ POINTS = (
     REBUILDING,
 )
 
+AFTER_FEATURES = (
+    "features.after",
+    "score.after",
+    "emit.after",
+    "transaction.begun",
+    "transaction.produced",
+    "transaction.offsets",
+)
+"""Who dies here leaves a batch that is applied to the features and not committed: it is redelivered."""
+
+TELLING = {
+    "commit-first": ("transaction.begun", "transaction.produced", "transaction.committed"),
+    "no-mark": AFTER_FEATURES,
+    "no-reply": AFTER_FEATURES,
+    "tie-by-arrival": AFTER_FEATURES,
+}
+"""By the name of a defect the points at which a short run with it kills: there it must show."""
+
 
 class Faults:
     """Which points are armed in this process; `passed` ends it at the n-th passing of one of them."""

@@ -16,6 +16,7 @@ from fraudstream.stack.locks import pause
 from verify.chaos.fleet import Fleet
 from verify.chaos.oracle import judge
 from verify.chaos.play import Player
+from verify.chaos.points import POINTS, TELLING
 from verify.chaos.report import Report, make_report
 from verify.chaos.schedule import SWAPS, Event, make_schedule, planned_points
 from verify.chaos.stage import (
@@ -62,7 +63,8 @@ def run(settings: Settings, order: Order, tell: Tell) -> Report:
         sender = Sender(full, make_stream(round(order.rate * seconds), order.seed), order.rate)
         versions = publish_versions(full)
         promote_version(full, versions[0])
-        events = make_schedule(order.kills, order.seed)
+        points = TELLING[order.sabotage] if order.sabotage else POINTS
+        events = make_schedule(order.kills, order.seed, points=points)
         logs = state_path(mine) / "workers"
         with Watch(full) as watch, Fleet(full, logs, order.sabotage) as fleet:
             player = Player(
@@ -134,7 +136,9 @@ def drain(settings: Settings, fleet: Fleet, tell: Tell) -> None:
 def redelivered(logs: Path) -> int:
     """Return how many records came to a worker again after they had been applied, by the workers' logs."""
     lines = (line for log in logs.glob("worker-*.log") for line in log.read_text().splitlines())
-    return sum(int(line.removeprefix(REDELIVERED)) for line in lines if line.startswith(REDELIVERED))
+    return sum(
+        int(line.removeprefix(REDELIVERED)) for line in lines if line.startswith(REDELIVERED)
+    )
 
 
 def _await(reached: Callable[[], bool], fleet: Fleet, seconds: float, what: str) -> None:
