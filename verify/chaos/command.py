@@ -39,7 +39,7 @@ class Broken(FraudstreamError):
 )
 @json_option
 @click.pass_obj
-def chaos(  # noqa: PLR0913 - one argument an option
+def chaos(
     settings: Settings,
     *,
     kills: int,

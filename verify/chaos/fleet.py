@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,7 +104,8 @@ class Fleet:
         self._looked_s = monotonic_s()
 
     def __enter__(self) -> "Fleet":
-        self._logs.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._logs, ignore_errors=True)
+        self._logs.mkdir(parents=True)
         return self
 
     def __exit__(

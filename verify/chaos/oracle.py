@@ -6,6 +6,7 @@ the version that each score names; a state built anew, everything once and in pe
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import numpy as np
@@ -70,11 +71,13 @@ def judge(settings: Settings, tell: Tell) -> Verdict:
     """
     with Log(settings) as log:
         read = read_all(settings, log, tell)
-    tell(f"recomputing {len(read.scores):,} scores")
-    wrong, features = compare_features(read)
-    wrong |= compare_probabilities(settings, read.scores, features)
-    tell("building the state anew")
-    undisturbed(settings, read)
+    tell(f"recomputing {len(read.scores):,} scores, and the state anew")
+    with ThreadPoolExecutor(1) as beside:
+        calm = beside.submit(undisturbed, settings, read)
+        wrong, features = compare_features(read)
+        wrong = compare_probabilities(settings, read.scores, features) | wrong
+        calm.result()
+    tell("comparing the states")
     entities, changed = compare_state(settings)
     names = read.scores.names
     counts = np.bincount(read.scores.versions, minlength=len(names)).tolist()

@@ -61,7 +61,7 @@ class Player:
         """Carry out all events; a kill whose point was not passed in time is repeated at the end.
 
         Raises:
-            FraudstreamError: no score is committed any more, a server does not come back, or the replay fails.
+            FraudstreamError: no score is committed any more, a server stays away, or the replay fails.
         """
         left = deque((event, 1) for event in events)
         while left:

@@ -32,7 +32,7 @@ from verify.chaos.watch import Watch
 from verify.ledger import Log
 
 WORKERS = 2
-SECONDS_A_KILL = 5.0
+SECONDS_A_KILL = 4.0
 """So long a stream is made; what is not needed of it is not sent."""
 SECONDS_OF_OTHERS = 60.0
 BEGIN_S = 60.0
@@ -88,7 +88,7 @@ def run(settings: Settings, order: Order, tell: Tell) -> Report:
         return make_report(judge(full, tell), facts)
 
 
-def break_all(  # noqa: PLR0913 - one argument a part
+def break_all(
     settings: Settings,
     player: Player,
     fleet: Fleet,

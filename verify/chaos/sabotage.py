@@ -19,7 +19,7 @@ NO_MARK: tuple[Change, ...] = (
         "section.mark, section.replies = section[2], ''",
     ),
 )
-"""Every call begins where it says, whatever was applied before: a record that comes again is applied again."""
+"""Every call begins where it says: a record that comes again is applied again."""
 
 NO_REPLY: tuple[Change, ...] = (
     ("section.known, wrong = answer_again(section, section.again)", "section.known = 0"),

@@ -30,11 +30,11 @@ RANDOM = "random"
 """In place of a point: the kill comes at a random time, from outside."""
 
 POINT_SHARE = 0.75
-TAKEOVER_SHARE = 0.06
-WAIT_SHARE = 0.6
+TAKEOVER_SHARE = 0.04
+WAIT_SHARE = 0.35
 """After so many of the kills the recovery is waited for; after the others the next fault comes into it."""
-MOST_PASSINGS = 40
-SIZES = (1, 2, 2, 2, 3, 3, 4)
+MOST_PASSINGS = 25
+SIZES = (1, 2, 2, 3, 3, 4)
 SWAPS = 2
 
 

@@ -9,6 +9,7 @@ results does not.
 
 import faulthandler
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -17,7 +18,6 @@ from typing import Any, TypeVar
 
 from confluent_kafka import Producer
 
-from fraudstream.cli import main
 from fraudstream.clients import kafka
 from fraudstream.clients.feature_store import Applied, FeatureStore
 from scorer.hot_path import HotPath
@@ -129,7 +129,7 @@ def run(arguments: list[str]) -> None:
     faulthandler.register(signal.SIGUSR1)  # where a worker that hangs is, into its log
     threading.Thread(target=obey, daemon=True).start()
     sys.argv[1:] = arguments
-    main()
+    runpy.run_module("fraudstream.cli", run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""A short chaos run finds nothing, and each sabotage is found: by the command, on servers of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verify.chaos.points import TELLING
+
+
+def chaos(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Run the command; return its exit status, its report, and what it said."""
+    report = tmp_path / "report.json"
+    words = ["--set", f"state_dir={tmp_path / 'state'}", "chaos", "--json", str(report), *arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "fraudstream.cli", *words],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert report.exists(), done.stderr[-3_000:]
+    return done.returncode, json.loads(report.read_text()), done.stderr
+
+
+def test_after_twelve_kills_every_score_and_every_byte_of_state_is_as_it_should_be(
+    tmp_path: Path,
+) -> None:
+    status, found, said = chaos(tmp_path, "--kills", "12", "--seed", "5")
+    assert status == 0, said[-3_000:]
+    assert found["kills"] >= 12
+    assert found["redelivered_records"] > 0
+    assert found["scores_compared"] == found["transactions"] > 10_000
+    assert found["entities_compared"] > 1_000
+    assert set(found["scores_by_version"]) >= {"1", "2", "3"}
+    assert found["unplanned_ends"] == []
+
+
+def differences(found: dict[str, Any]) -> set[str]:
+    """Return the kinds of difference that a run found."""
+    kinds = ("lost", "duplicates", "score_differences", "state_differences")
+    return {kind for kind in kinds if found[kind]}
+
+
+@pytest.mark.parametrize("sabotage", TELLING)
+def test_a_sabotaged_worker_is_found_out(sabotage: str, tmp_path: Path) -> None:
+    status, found, _ = chaos(tmp_path, "--kills", "5", "--seed", "2", "--sabotage", sabotage)
+    assert status == 1
+    expected = {
+        "commit-first": "lost",
+        "no-mark": "score_differences",
+        "no-reply": "score_differences",
+        "tie-by-arrival": "state_differences",
+    }
+    assert expected[sabotage] in differences(found)
