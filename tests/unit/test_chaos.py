@@ -48,7 +48,7 @@ def test_a_schedule_follows_from_its_seed() -> None:
     assert make_schedule(60, 5) != make_schedule(60, 6)
 
 
-@pytest.mark.parametrize("kills", [len(POINTS), 40, 200])
+@pytest.mark.parametrize("kills", [len(POINTS) + 1, 40, 200])
 def test_every_point_is_planned_as_soon_as_there_are_as_many_kills(kills: int) -> None:
     events = make_schedule(kills, 3)
     assert planned_points(events) == list(POINTS)
@@ -65,6 +65,7 @@ def test_a_long_schedule_breaks_every_server_in_every_way_and_kills_at_random_ti
     events = make_schedule(200, 1)
     what = Counter(event.what for event in events)
     assert all(what[fault] >= 3 for fault in SERVER_FAULTS)
+    assert what["redis emptied"] >= 2
     assert what["freeze"] >= 5
     assert sum(event.point == RANDOM for event in events) >= 40
     # The supervisor of the stack starts a server anew five times, no more.

@@ -19,13 +19,7 @@ What = Literal[
     "redis frozen",
     "redis emptied",
 ]
-SERVER_FAULTS: tuple[What, ...] = (
-    "redis killed",
-    "kafka frozen",
-    "redis emptied",
-    "kafka killed",
-    "redis frozen",
-)
+SERVER_FAULTS: tuple[What, ...] = ("redis killed", "kafka frozen", "kafka killed", "redis frozen")
 RANDOM = "random"
 """In place of a point: the kill comes at a random time, from outside."""
 
@@ -57,16 +51,21 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 def make_schedule(kills: int, seed: int, *, points: Sequence[str] = POINTS) -> list[Event]:
     """Return `kills` kills of workers and, among them, everything else; the same for the same arguments.
 
-    With fewer kills than points, as many points as there are kills are drawn.
+    With fewer kills than points, as many points as there are kills are drawn. What makes Redis be filled
+    from the beginning of the log comes in the first half, and seldom: it takes longer and longer.
     """
     dice = random.Random(seed)  # noqa: S311 - a schedule, no secret
     chosen = list(points) if kills >= len(points) else dice.sample(list(points), kills)
-    at_points = max(len(chosen), round(kills * POINT_SHARE))
-    names = [chosen[i % len(chosen)] for i in range(min(at_points, kills))]
-    names += [RANDOM] * (kills - len(names))
+    rebuilders = [REBUILDING] * max(1, kills // 100) if REBUILDING in chosen else []
+    cheap = [point for point in chosen if point != REBUILDING]
+    at_points = max(len(cheap), round(kills * POINT_SHARE) - len(rebuilders))
+    names = [cheap[i % len(cheap)] for i in range(min(at_points, kills - len(rebuilders)))]
+    names += [RANDOM] * (kills - len(names) - len(rebuilders))
     dice.shuffle(names)
     events = [_kill(name, dice) for name in names]
-    for place, event in sorted(_others(kills, dice), key=lambda pair: -pair[0]):
+    others = _others(kills, dice)
+    others += [(dice.randint(0, kills // 2), _kill(name, dice)) for name in rebuilders]
+    for place, event in sorted(others, key=lambda pair: -pair[0]):
         events.insert(place, event)
     return events
 
@@ -101,8 +100,12 @@ def _others(kills: int, dice: random.Random) -> list[tuple[int, Event]]:
         (somewhere(), Event(what="resize", workers=dice.choice(SIZES)))
         for _ in range(max(1, kills // 8))
     ]
+    found += [
+        (dice.randint(0, kills // 2), Event(what="redis emptied"))
+        for _ in range(max(1, kills // 80))
+    ]
     begin = dice.randrange(len(SERVER_FAULTS))
-    for i in range(max(1, kills // 12)):
+    for i in range(max(1, kills // 14)):
         what = SERVER_FAULTS[(begin + i) % len(SERVER_FAULTS)]
         found.append((somewhere(), Event(what=what, seconds=dice.uniform(2, 7))))
     return found
