@@ -1,13 +1,16 @@
 """A short chaos run finds nothing, and each sabotage is found: by the command, on servers of its own."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from fraudstream.stack.locks import is_held
 from verify.chaos.points import TELLING
 
 
@@ -56,3 +59,22 @@ def test_a_sabotaged_worker_is_found_out(sabotage: str, tmp_path: Path) -> None:
         "tie-by-arrival": "state_differences",
     }
     assert expected[sabotage] in differences(found)
+
+
+def test_a_run_that_is_interrupted_leaves_nothing_running(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    words = ["--set", f"state_dir={state}", "chaos", "--kills", "30"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "fraudstream.cli", *words], stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stderr is not None
+        said = next(line for line in running.stderr if "kill 2:" in line)
+        mine = psutil.Process(running.pid).children(recursive=True)
+        assert any("verify.chaos.worker" in each.cmdline() for each in mine), said
+        running.send_signal(signal.SIGINT)
+        rest = running.stderr.read()
+        assert running.wait(60) == 130, rest
+    assert "Traceback" not in rest
+    _, alive = psutil.wait_procs(mine, timeout=10)
+    assert not alive
+    assert not is_held(state / "chaos" / "stack.lock"), "nothing of the stack lives"
