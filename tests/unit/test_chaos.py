@@ -26,6 +26,7 @@ SOUND = Report(
     kills=1,
     kills_by_point={},
     never_hit=[],
+    not_passed_in_time={},
     others={},
     redelivered_records=3,
     scores_compared=10,

@@ -133,6 +133,8 @@ class Player:
         victim.arm(point, passings)
         if self._wait(seconds, lambda: not victim.alive):
             return True
+        self._tell(f"point {point} was not passed {passings} times: see {victim.log}")
+        victim.tell_where()
         victim.disarm()
         return not self._wait(0.2, lambda: victim.alive)
 

@@ -32,9 +32,9 @@ from verify.chaos.watch import Watch
 from verify.ledger import Log
 
 WORKERS = 2
-SECONDS_A_KILL = 4.0
-"""So long a stream is made; what is not needed of it is not sent."""
-SECONDS_OF_OTHERS = 60.0
+SECONDS_A_KILL = 3.0
+"""For so long a stream is made; what is not needed of it is not sent, what lacks is its repetition."""
+SECONDS_OF_OTHERS = 30.0
 BEGIN_S = 60.0
 DRAIN_S = 150.0
 POLL_S = 0.1
@@ -163,6 +163,7 @@ def _facts(
         "two_or_more_workers_share": round(fleet.two_or_more_share, 3),
         "kills": player.kills,
         "kills_by_point": dict(sorted(player.kills_by_point.items())),
+        "not_passed_in_time": dict(sorted(player.missed.items())),
         "others": dict(sorted(player.others.items())),
         "recovery_ms": watch.recoveries(),
         "unplanned_ends": fleet.unplanned,

@@ -164,18 +164,17 @@ def promote_version(settings: Settings, version: str) -> None:
 
 
 class Sender:
-    """Replays the stream in a thread until `stop`; goes on where it was once a broker is back."""
+    """Replays the stream in a thread, again and again, until `stop`; goes on once a broker is back."""
 
     def __init__(self, settings: Settings, stream: Source, rate: int) -> None:
         self._settings = settings
         self._stream = stream
-        self._plan = ReplayPlan(pace=AtRate(rate), client="confluent")
+        self._plan = ReplayPlan(pace=AtRate(rate), client="confluent", loop=True)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._began_s = 0.0
         self.position = 0
         self.seconds = 0.0
-        self.done = False
         self.failure: FraudstreamError | None = None
 
     def start(self) -> None:
@@ -197,12 +196,12 @@ class Sender:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.seconds = self.seconds or monotonic_s() - self._began_s
+        self.seconds = monotonic_s() - self._began_s
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                stats = replay_table(
+                replay_table(
                     self._settings,
                     self._stream,
                     self._plan,
@@ -213,10 +212,6 @@ class Sender:
                 continue  # the replay goes on where the log ends
             except FraudstreamError as exc:
                 self.failure = exc
-                return
-            if stats.finished:
-                self.done = True
-                self.seconds = monotonic_s() - self._began_s
                 return
 
     def _note(self, progress: Progress) -> None:
