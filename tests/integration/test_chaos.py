@@ -10,8 +10,11 @@ from typing import Any
 import psutil
 import pytest
 
+from fraudstream.core.settings import Settings
 from fraudstream.stack.locks import is_held
 from verify.chaos.points import TELLING
+from verify.chaos.report import Report
+from verify.chaos.run import Order, run_on
 
 
 def chaos(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
@@ -42,23 +45,27 @@ def test_after_twelve_kills_every_score_and_every_byte_of_state_is_as_it_should_
     assert found["unplanned_ends"] == []
 
 
-def differences(found: dict[str, Any]) -> set[str]:
+def differences(found: Report) -> set[str]:
     """Return the kinds of difference that a run found."""
     kinds = ("lost", "duplicates", "score_differences", "state_differences")
-    return {kind for kind in kinds if found[kind]}
+    return {kind for kind in kinds if getattr(found, kind)}
 
 
+FOUND_AS = {
+    "commit-first": "lost",
+    "no-mark": "score_differences",
+    "no-reply": "score_differences",
+    "tie-by-arrival": "state_differences",
+}
+
+
+@pytest.mark.parametrize("partitions", [8])
 @pytest.mark.parametrize("sabotage", TELLING)
-def test_a_sabotaged_worker_is_found_out(sabotage: str, tmp_path: Path) -> None:
-    status, found, _ = chaos(tmp_path, "--kills", "5", "--seed", "2", "--sabotage", sabotage)
-    assert status == 1
-    expected = {
-        "commit-first": "lost",
-        "no-mark": "score_differences",
-        "no-reply": "score_differences",
-        "tie-by-arrival": "state_differences",
-    }
-    assert expected[sabotage] in differences(found)
+def test_a_sabotaged_worker_is_found_out(sabotage: str, topics: Settings) -> None:
+    order = Order(kills=4, seed=2, rate=2_000, sabotage=sabotage, break_servers=False)
+    found = run_on(topics, order, print)
+    assert found.shortcomings
+    assert FOUND_AS[sabotage] in differences(found), found
 
 
 def test_a_run_that_is_interrupted_leaves_nothing_running(tmp_path: Path) -> None:

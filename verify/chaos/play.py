@@ -3,6 +3,7 @@
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import FraudstreamError
@@ -26,24 +27,22 @@ ZOMBIE_S = 9.0
 TOOK_OVER_S = 7.0
 
 
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    fleet: Fleet
+    sender: Sender
+    watch: Watch
+
+
 class Player:
     """Carries out events one after the other; `kills_by_point` counts what was really hit."""
 
-    def __init__(  # noqa: PLR0913 - one argument a part
-        self,
-        settings: Settings,
-        *,
-        fleet: Fleet,
-        sender: Sender,
-        watch: Watch,
-        versions: Sequence[str],
-        tell: Tell,
-        seed: int,
+    def __init__(
+        self, settings: Settings, parts: Parts, *, versions: Sequence[str], tell: Tell, seed: int
     ) -> None:
         self._settings = settings
-        self._fleet = fleet
-        self._sender = sender
-        self._watch = watch
+        self._fleet, self._sender, self._watch = parts.fleet, parts.sender, parts.watch
         self._versions = deque(versions)
         self._tell = tell
         self._dice = random.Random(seed)  # noqa: S311 - a schedule, no secret

@@ -9,9 +9,9 @@ from verify.chaos.watch import Recovery
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Figures of one run; `never_hit`: planned points at which no worker died.
 
-    `not_passed_in_time`: how often a worker did not come by the point at which it was to die, and the kill was
-    tried again. `kills` counts workers, servers are among `others`. `recovery_ms` runs from the end of a fault to the
-    first commit. `unplanned_ends`: workers that ended though nobody had killed or frozen them.
+    `not_passed_in_time`: how often a worker did not come by the point at which it was to die, and the kill
+    was tried again. `kills` counts workers, servers are among `others`. `recovery_ms` runs from the end of a
+    fault to the first commit. `unplanned_ends`: workers that ended though nobody had killed or frozen them.
     """
 
     seed: int

@@ -15,7 +15,7 @@ from fraudstream.core.topics import topic_name
 from fraudstream.stack.locks import pause
 from verify.chaos.fleet import Fleet
 from verify.chaos.oracle import judge
-from verify.chaos.play import Player
+from verify.chaos.play import Parts, Player
 from verify.chaos.points import POINTS, TELLING
 from verify.chaos.report import Report, make_report
 from verify.chaos.schedule import SWAPS, Event, make_schedule, planned_points
@@ -42,69 +42,68 @@ REDELIVERED = "chaos: redelivered "
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for: `kills` of workers, transactions a second, a defect or None."""
+    """What is asked for: `kills` of workers, transactions a second, a defect or None, faults of servers."""
 
     kills: int
     seed: int
     rate: int
     sabotage: str | None = None
+    break_servers: bool = True
 
 
 def run(settings: Settings, order: Order, tell: Tell) -> Report:
-    """Break the product as ordered and judge what came out.
+    """Break the product as ordered, on servers of the run's own, and judge what came out.
 
     Raises:
         FraudstreamError: the run could not be carried out, or the product did not come back after a fault.
     """
-    mine = chaos_settings(settings)
-    with servers(mine, tell) as full:
-        tell("generating transactions and training three models")
-        seconds = order.kills * SECONDS_A_KILL + SECONDS_OF_OTHERS
-        sender = Sender(full, make_stream(round(order.rate * seconds), order.seed), order.rate)
-        versions = publish_versions(full)
-        promote_version(full, versions[0])
-        points = TELLING[order.sabotage] if order.sabotage else POINTS
-        events = make_schedule(order.kills, order.seed, points=points)
-        logs = state_path(mine) / "workers"
-        with Watch(full) as watch, Fleet(full, logs, order.sabotage) as fleet:
-            player = Player(
-                full,
-                fleet=fleet,
-                sender=sender,
-                watch=watch,
-                versions=versions[1 : SWAPS + 1],
-                tell=tell,
-                seed=order.seed,
-            )
-            began_s = monotonic_s()
-            break_all(full, player, fleet, sender, watch, events)
-            seconds = monotonic_s() - began_s
-            drain(full, fleet, tell)
-        facts = _facts(order, player, fleet, watch, sender) | {"seconds": round(seconds, 1)}
-        facts["never_hit"] = [
-            each for each in planned_points(events) if not player.kills_by_point[each]
-        ]
-        facts["redelivered_records"] = redelivered(logs)
-        return make_report(judge(full, tell), facts)
+    with servers(chaos_settings(settings), tell) as full:
+        return run_on(full, order, tell)
 
 
-def break_all(
-    settings: Settings,
-    player: Player,
-    fleet: Fleet,
-    sender: Sender,
-    watch: Watch,
-    events: list[Event],
-) -> None:
+def run_on(settings: Settings, order: Order, tell: Tell) -> Report:
+    """Do the same in an empty environment with topics, on the servers that `settings` name."""
+    tell("generating transactions and training three models")
+    seconds = order.kills * SECONDS_A_KILL + SECONDS_OF_OTHERS
+    stream = make_stream(round(order.rate * seconds), order.seed)
+    sender = Sender(settings, stream, order.rate)
+    versions = publish_versions(settings)
+    promote_version(settings, versions[0])
+    events = _events(order)
+    logs = state_path(settings) / "workers"
+    with Watch(settings) as watch, Fleet(settings, logs, order.sabotage) as fleet:
+        parts = Parts(fleet=fleet, sender=sender, watch=watch)
+        player = Player(
+            settings, parts, versions=versions[1 : SWAPS + 1], tell=tell, seed=order.seed
+        )
+        began_s = monotonic_s()
+        break_all(player, parts, events)
+        seconds = monotonic_s() - began_s
+        drain(settings, fleet, tell)
+    facts = _facts(order, player, parts) | {"seconds": round(seconds, 1)}
+    facts["never_hit"] = [
+        each for each in planned_points(events) if not player.kills_by_point[each]
+    ]
+    facts["redelivered_records"] = redelivered(logs)
+    return make_report(judge(settings, tell), facts)
+
+
+def _events(order: Order) -> list[Event]:
+    points = TELLING[order.sabotage] if order.sabotage else POINTS
+    events = make_schedule(order.kills, order.seed, points=points)
+    return [each for each in events if order.break_servers or not each.breaks_a_server]
+
+
+def break_all(player: Player, parts: Parts, events: list[Event]) -> None:
     """Start workers and traffic, play the schedule, end the traffic."""
-    fleet.wanted = WORKERS
-    sender.start()
-    _await(lambda: watch.seen > 0, fleet, BEGIN_S, "the first score")
+    parts.fleet.wanted = WORKERS
+    parts.sender.start()
+    _await(lambda: parts.watch.seen > 0, parts.fleet, BEGIN_S, "the first score")
     try:
         player.play(events)
     finally:
-        sender.stop()
-    sender.check()
+        parts.sender.stop()
+    parts.sender.check()
 
 
 def drain(settings: Settings, fleet: Fleet, tell: Tell) -> None:
@@ -153,9 +152,8 @@ def _await(reached: Callable[[], bool], fleet: Fleet, seconds: float, what: str)
         pause(POLL_S)
 
 
-def _facts(
-    order: Order, player: Player, fleet: Fleet, watch: Watch, sender: Sender
-) -> dict[str, object]:
+def _facts(order: Order, player: Player, parts: Parts) -> dict[str, object]:
+    sender, fleet = parts.sender, parts.fleet
     return {
         "seed": order.seed,
         "sabotage": order.sabotage,
@@ -165,6 +163,6 @@ def _facts(
         "kills_by_point": dict(sorted(player.kills_by_point.items())),
         "not_passed_in_time": dict(sorted(player.missed.items())),
         "others": dict(sorted(player.others.items())),
-        "recovery_ms": watch.recoveries(),
+        "recovery_ms": parts.watch.recoveries(),
         "unplanned_ends": fleet.unplanned,
     }

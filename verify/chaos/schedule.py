@@ -47,6 +47,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     workers: int = 2
 
+    @property
+    def breaks_a_server(self) -> bool:
+        """Return whether it is a fault of Kafka or Redis, or needs one."""
+        return self.what.startswith(("kafka", "redis")) or self.point == REBUILDING
+
 
 def make_schedule(kills: int, seed: int, *, points: Sequence[str] = POINTS) -> list[Event]:
     """Return `kills` kills of workers and, among them, everything else; the same for the same arguments.
