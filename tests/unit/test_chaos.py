@@ -40,6 +40,7 @@ SOUND = Report(
     score_differences=0,
     differences=[],
     recovery_ms={},
+    rebuilds=[],
     unplanned_ends=[],
 )
 

@@ -5,33 +5,26 @@ order in which the scores say that they were applied; onnxruntime scores what th
 the version that each score names; a state built anew, everything once and in peace, is compared byte by byte.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
 import onnxruntime as ort
-from redis import Redis
 
-from fraudstream.clients.feature_store import FeatureStore, Slice
-from fraudstream.clients.kafka import topic_facts
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.model import INPUT_NAME, OUTPUT_NAME, FloatArray, model_name
 from fraudstream.core.settings import Settings
-from fraudstream.core.topics import topic_name
 from fraudstream.core.transaction import Feedback, decode_feedback, decode_transaction
 from fraudstream.core.twin import Twin
+from verify.chaos.calm import Building, compare_state
 from verify.chaos.columns import DECISIONS, NO_MODEL, Scores
 from verify.ledger import Ledger, Log, balance
 from verify.tally import Arrivals, Results
 
 NAMED = 5
-CALM = "-calm"
-BATCH = 500
 ROWS = 20_000
-AT_ONCE = 2_000
 
 Tell = Callable[[str], None]
 Values = dict[int, list[bytes]]
@@ -69,15 +62,14 @@ def judge(settings: Settings, tell: Tell) -> Verdict:
     Raises:
         FraudstreamError: a topic cannot be read, or a score names a version that the registry has not.
     """
-    with Log(settings) as log:
-        read = read_all(settings, log, tell)
-    tell(f"recomputing {len(read.scores):,} scores, and the state anew")
-    with ThreadPoolExecutor(1) as beside:
-        calm = beside.submit(undisturbed, settings, read)
+    with Building(settings) as calm:
+        with Log(settings) as log:
+            read = read_all(settings, log, tell)
+        tell(f"recomputing {len(read.scores):,} scores")
         wrong, features = compare_features(read)
         wrong = compare_probabilities(settings, read.scores, features) | wrong
-        calm.result()
-    tell("comparing the states")
+        tell("comparing the state with one built in peace")
+        calm.wait()
     entities, changed = compare_state(settings)
     names = read.scores.names
     counts = np.bincount(read.scores.versions, minlength=len(names)).tolist()
@@ -186,80 +178,3 @@ def _score(settings: Settings, version: str, features: FloatArray) -> tuple[Floa
         fed = {INPUT_NAME: features[begin : begin + ROWS]}
         parts.append(session.run([OUTPUT_NAME], fed)[0][:, 1])
     return np.concatenate(parts), found.threshold
-
-
-def undisturbed(settings: Settings, read: Read) -> None:
-    """Apply everything once to a state of its own, partitions in turn."""
-    names = {name: topic_name(settings.environment, name) for name in ("transactions", "feedback")}
-    facts = topic_facts(settings, list(names.values()))
-    store = FeatureStore.connect(
-        settings.redis_url,
-        settings.environment + CALM,
-        NINE,
-        connect_timeout_ms=settings.connect_timeout_ms,
-        request_timeout_ms=60_000,
-    )
-    for part in _in_turn(read.values):
-        store.apply(facts[names["transactions"]].topic_id, [part])
-    if read.answers:
-        store.apply_labels(
-            facts[names["feedback"]].topic_id,
-            previous_offset=-1,
-            last_offset=len(read.answers) - 1,
-            offsets=range(len(read.answers)),
-            labels=read.answers,
-        )
-    store.close()
-
-
-def _in_turn(values: Values) -> Iterator[Slice]:
-    longest = max((len(known) for known in values.values()), default=0)
-    for begin in range(0, longest, BATCH):
-        for partition, known in sorted(values.items()):
-            found = known[begin : begin + BATCH]
-            if found:
-                yield Slice(
-                    partition=partition,
-                    previous_offset=begin - 1,
-                    last_offset=begin + len(found) - 1,
-                    committed_offset=begin - 1,
-                    offsets=list(range(begin, begin + len(found))),
-                    transactions=[decode_transaction(each) for each in found],
-                )
-
-
-def compare_state(settings: Settings) -> tuple[int, list[str]]:
-    """Compare the state of the run with the one built in peace; return entities, and keys that differ."""
-    with Redis.from_url(settings.redis_url) as client:
-        calm, after = (
-            _keys(client, environment)
-            for environment in (settings.environment + CALM, settings.environment)
-        )
-        changed = [
-            f"key {name.decode()!r} stands in one state only" for name in calm.keys() ^ after.keys()
-        ]
-        common = sorted(calm.keys() & after.keys())
-        for begin in range(0, len(common), AT_ONCE):
-            names = common[begin : begin + AT_ONCE]
-            pairs = (client.mget([keys[name] for name in names]) for keys in (calm, after))
-            for name, one, other in zip(names, *pairs, strict=True):
-                if one != other:
-                    changed.append(f"key {name.decode()!r} differs from a run in peace")
-    entities = sum(name[1:2] == b":" for name in calm)
-    return entities, changed
-
-
-def _keys(client: Redis, environment: str) -> Mapping[bytes, bytes]:
-    """Return the keys of customers and terminals by what follows the incarnation.
-
-    Raises:
-        FraudstreamError: keys of two incarnations are there.
-    """
-    found: dict[bytes, bytes] = {}
-    for key in client.scan_iter(f"{{{environment}:b0}}:v*", count=1_000):
-        name = key.split(b":", 4)[4]
-        if name[:1] in b"ct" and name[1:2] in b":.":
-            if name in found:
-                raise FraudstreamError(f"two states of environment {environment} lie in Redis")
-            found[name] = key
-    return found

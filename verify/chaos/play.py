@@ -13,6 +13,7 @@ from fraudstream.stack.state import ServerName
 from verify.chaos import breaking
 from verify.chaos.fleet import Fleet, Worker
 from verify.chaos.points import REBUILDING
+from verify.chaos.report import Rebuilt
 from verify.chaos.schedule import RANDOM, Event
 from verify.chaos.stage import Sender, Tell, promote_version
 from verify.chaos.watch import Pending, Watch
@@ -50,6 +51,7 @@ class Player:
         self.kills_by_point: Counter[str] = Counter()
         self.others: Counter[str] = Counter()
         self.missed: Counter[str] = Counter()
+        self.rebuilds: list[Rebuilt] = []
 
     @property
     def kills(self) -> int:
@@ -203,8 +205,7 @@ class Player:
         elif event.what == "swap":
             promote_version(self._settings, self._versions.popleft())
         elif event.what == "redis emptied":
-            self._empty_redis()
-            self._recovered(self._watch.expect("rebuild"))
+            self._rebuild()
         else:
             self._break_server(event)
 
@@ -224,6 +225,13 @@ class Player:
         for each in leaving:
             self._fleet.stop(each)
         self._fleet.look()
+
+    def _rebuild(self) -> None:
+        records = self._sender.position
+        self._empty_redis()
+        pending = self._watch.expect("rebuild")
+        self._recovered(pending)
+        self.rebuilds.append(Rebuilt(records, round((pending.took_s or 0.0) * 1000, 1)))
 
     def _empty_redis(self) -> None:
         breaking.empty_redis(self._settings)

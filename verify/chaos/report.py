@@ -6,6 +6,13 @@ from verify.chaos.oracle import Verdict
 from verify.chaos.watch import Recovery
 
 
+class Rebuilt(msgspec.Struct, frozen=True):
+    """An emptied Redis: records sent by then, and ms from the emptying to the first commit."""
+
+    records: int
+    ms: float
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Figures of one run; `never_hit`: planned points at which no worker died.
 
@@ -37,6 +44,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     score_differences: int
     differences: list[str]
     recovery_ms: dict[str, Recovery]
+    rebuilds: list[Rebuilt]
     unplanned_ends: list[str]
 
     @property

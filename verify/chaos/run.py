@@ -164,5 +164,6 @@ def _facts(order: Order, player: Player, parts: Parts) -> dict[str, object]:
         "not_passed_in_time": dict(sorted(player.missed.items())),
         "others": dict(sorted(player.others.items())),
         "recovery_ms": parts.watch.recoveries(),
+        "rebuilds": player.rebuilds,
         "unplanned_ends": fleet.unplanned,
     }
