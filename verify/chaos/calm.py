@@ -30,7 +30,7 @@ class Building:
     """The process that builds the state; leaving the block ends it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own module
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "verify.chaos.calm"], stdin=subprocess.PIPE
         )
         self._settings = msgspec.json.encode(settings)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -53,6 +54,14 @@ class Worker:
         self.doomed = True
         self.process.kill()
         self.process.wait()
+
+    def close(self) -> None:
+        """Kill it if it runs, and let go of its input."""
+        if self.alive:
+            self.kill()
+        assert self.process.stdin is not None  # noqa: S101
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
 
     def freeze(self) -> None:
         """SIGSTOP."""
@@ -115,8 +124,7 @@ class Fleet:
         trace: TracebackType | None,
     ) -> None:
         for each in self.workers:
-            if each.alive:
-                each.kill()
+            each.close()
 
     @property
     def able(self) -> list[Worker]:
