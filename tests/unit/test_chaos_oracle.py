@@ -4,14 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from fraudstream.core.feature_set import NINE
+from fraudstream.core.model import FloatArray
 from fraudstream.core.transaction import Transaction, encode
 from fraudstream.core.twin import Twin
 from tests.feature_streams import Stream
 from verify.chaos.columns import Scores
-from verify.chaos.oracle import Read, compare_features
+from verify.chaos.oracle import Read, compare_features, compare_probabilities
 from verify.ledger import balance
 from verify.tally import Arrivals, Results
 
@@ -91,6 +93,34 @@ def test_a_planted_difference_is_named(plant: Callable[[Row], None], said: str) 
     plant(rows[N // 2])
     found, _ = compare_features(read(made, rows))
     assert any(said in text for text in found.values())
+
+
+def halved(version: str, features: FloatArray) -> tuple[FloatArray, float]:
+    assert version == "2"
+    return features[:, 0] / 2, 0.5
+
+
+@pytest.mark.parametrize(
+    ("score", "decision", "version", "differs"),
+    [
+        (0.25, "pass", "2", False),
+        (0.25, "alert", "2", True),
+        (float(np.nextafter(np.float32(0.25), np.float32(1))), "pass", "2", True),
+        (None, "pass", "2", True),
+        (None, "none", None, False),
+        (0.25, "none", None, True),
+        (None, "pass", None, True),
+    ],
+)
+def test_a_probability_or_decision_that_is_not_that_of_the_version_is_a_difference(
+    score: float | None, decision: str, version: str | None, *, differs: bool
+) -> None:
+    scores = Scores(len(NINE.features), NINE.hash)
+    row = sound(transactions()[:1])[0]
+    changes = {"score": score, "decision": decision, "model_version": version}
+    scores.add(msgspec.json.encode(row | changes))
+    features = np.full((1, len(NINE.features)), 0.5, np.float32)
+    assert bool(compare_probabilities(scores, features, halved)) is differs
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{}", b"[" * 30_000, b'{"source_partition":0}'])

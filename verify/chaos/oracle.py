@@ -6,6 +6,7 @@ the version that each score names; a state built anew, everything once and in pe
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -67,7 +68,7 @@ def judge(settings: Settings, tell: Tell) -> Verdict:
             read = read_all(settings, log, tell)
         tell(f"recomputing {len(read.scores):,} scores")
         wrong, features = compare_features(read)
-        wrong = compare_probabilities(settings, read.scores, features) | wrong
+        wrong = compare_probabilities(read.scores, features, partial(score, settings)) | wrong
         tell("comparing the state with one built in peace")
         calm.wait()
     entities, changed = compare_state(settings)
@@ -140,12 +141,13 @@ def compare_features(read: Read) -> tuple[dict[int, str], FloatArray]:
 
 
 def compare_probabilities(
-    settings: Settings, scores: Scores, features: FloatArray
+    scores: Scores,
+    features: FloatArray,
+    score_by: Callable[[str, FloatArray], tuple[FloatArray, float]],
 ) -> dict[int, str]:
-    """Score the oracle's `features` float32 [N, F] by the version that each score names; return what differs.
+    """Return by place which probabilities and decisions are not those of the oracle's `features` float32 [N, F].
 
-    Raises:
-        FraudstreamError: the registry has no such version.
+    `score_by` returns what a version makes of features, and its threshold.
     """
     wrong: dict[int, str] = {}
     for number, version in enumerate(scores.names):
@@ -153,7 +155,7 @@ def compare_probabilities(
         if version == NO_MODEL:
             different = places[~np.isnan(scores.scores[places]) | (scores.decisions[places] != 0)]
         else:
-            expected, threshold = _score(settings, version, features[places])
+            expected, threshold = score_by(version, features[places])
             decided = np.where(expected >= threshold, DECISIONS["alert"], DECISIONS["pass"])
             same = expected.view(np.uint32) == scores.scores[places].view(np.uint32)
             different = places[~(same & (decided == scores.decisions[places]))]
@@ -162,8 +164,12 @@ def compare_probabilities(
     return wrong
 
 
-def _score(settings: Settings, version: str, features: FloatArray) -> tuple[FloatArray, float]:
-    """Return probabilities float32 [N] by a registered version, and its threshold."""
+def score(settings: Settings, version: str, features: FloatArray) -> tuple[FloatArray, float]:
+    """Return probabilities float32 [N] by a registered version, and its threshold.
+
+    Raises:
+        FraudstreamError: the registry has no such version.
+    """
     registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
     found = registry.version(model_name(settings.environment), version)
     if found is None or found.threshold is None:
