@@ -97,7 +97,7 @@ def test_a_planted_difference_is_named(plant: Callable[[Row], None], said: str) 
 
 def halved(version: str, features: FloatArray) -> tuple[FloatArray, float]:
     assert version == "2"
-    return features[:, 0] / 2, 0.5
+    return (features[:, 0] / 2).astype(np.float32), 0.5
 
 
 @pytest.mark.parametrize(

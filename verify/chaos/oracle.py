@@ -145,7 +145,7 @@ def compare_probabilities(
     features: FloatArray,
     score_by: Callable[[str, FloatArray], tuple[FloatArray, float]],
 ) -> dict[int, str]:
-    """Return by place which probabilities and decisions are not those of the oracle's `features` float32 [N, F].
+    """Return by place which scores are not those of the oracle's `features` float32 [N, F].
 
     `score_by` returns what a version makes of features, and its threshold.
     """
