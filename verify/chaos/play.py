@@ -22,6 +22,9 @@ POLL_S = 0.01
 DEATH_S = 20.0
 """A point that is not passed so often within this time is tried again later, with fewer passings."""
 MOST_TRIES = 6
+OWNED_S = 120.0
+COMMIT_S = 120.0
+"""A product that stands still for so long while its servers run has failed."""
 REBUILD_DEATH_S = 90.0
 ZOMBIE_S = 9.0
 """Longer than the session timeout of 6 s, until which nobody knows that the worker is gone."""
@@ -126,8 +129,8 @@ class Player:
             found[:] = [each for each in self._fleet.able if each.owned()]
             return bool(found)
 
-        if not self._wait(60.0, there):
-            raise FraudstreamError("no worker has partitions within 60 s")
+        if not self._wait(OWNED_S, there):
+            raise self._stuck(f"no worker has partitions within {OWNED_S:.0f} s")
         return self._dice.choice(found)
 
     def _die_at(self, victim: Worker, point: str, passings: int, seconds: float) -> bool:
@@ -155,13 +158,23 @@ class Player:
         if not event.restart:
             self._fleet.wanted = max(self._fleet.wanted, 2)
 
+    def _stuck(self, what: str) -> FraudstreamError:
+        """Return the error of a product that does not go on, after the workers have logged where they are."""
+        for each in self._fleet.able:
+            each.tell_where()
+        logs = ", ".join(each.log.name for each in self._fleet.able)
+        return FraudstreamError(f"{what}; what {logs} are doing stands in their logs")
+
     def _count(self, point: str) -> None:
         self.kills_by_point[point] += 1
         self._tell(f"kill {self.kills}: {point}")
 
     def _recovered(self, pending: Pending) -> None:
-        if not self._wait(120.0, lambda: pending.took_s is not None):
-            self._watch.wait_for(pending)
+        if not self._wait(COMMIT_S, lambda: pending.took_s is not None):
+            raise self._stuck(
+                f"no score of partitions {sorted(pending.partitions or [])} was committed within "
+                f"{COMMIT_S:.0f} s after a fault ({pending.kind})"
+            )
 
     def _kill_newcomer(self, event: Event) -> bool:
         """Kill a worker, and the one that comes in its place while it finds its place."""

@@ -9,14 +9,8 @@ import msgspec
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from fraudstream.clients.clock import monotonic_s, now_ms
-from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
-from fraudstream.stack.locks import pause
-
-POLL_S = 0.01
-MOST_S = 120.0
-"""No commit for so long after a fault is the product's failure."""
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -90,20 +84,6 @@ class Watch:
         """Measure no more what is under way: another fault comes into it."""
         with self._lock:
             self._pending.clear()
-
-    def wait_for(self, pending: Pending) -> None:
-        """Return once it has recovered.
-
-        Raises:
-            FraudstreamError: it does not.
-        """
-        while pending.took_s is None:
-            if monotonic_s() > pending.began_s + MOST_S:
-                raise FraudstreamError(
-                    f"no score of partitions {sorted(pending.partitions or [])} was committed within "
-                    f"{MOST_S:.0f} s after a fault ({pending.kind})"
-                )
-            pause(POLL_S)
 
     def recoveries(self) -> dict[str, Recovery]:
         """Return by kind how long recoveries took."""
