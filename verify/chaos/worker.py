@@ -126,7 +126,7 @@ def run(arguments: list[str]) -> None:
     tap_steps()
     tap_inside()
     count_redelivered()
-    faulthandler.register(signal.SIGUSR1)  # where a worker that hangs is, into its log
+    faulthandler.register(signal.SIGUSR1)  # where it hangs, into its log; later Faust does the same
     threading.Thread(target=obey, daemon=True).start()
     sys.argv[1:] = arguments
     runpy.run_module("fraudstream.cli", run_name="__main__")
