@@ -5,12 +5,14 @@ BIN := .venv/bin
 export ORT_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help demo test lint format lock clean
+.PHONY: help demo test chaos lint format lock clean proofs
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo [ARGS=...]   set up, then replay, train, score and alert on real servers (fraudstream demo --help)"
 	@echo "make test [ARGS=...]   set up, then run the tests (ARGS go to pytest)"
+	@echo "make proofs            set up, then show that workers with a defect are found out (15 minutes)"
+	@echo "make chaos [ARGS=...]  set up, then kill 200 workers and judge what came of it (fraudstream chaos --help)"
 	@echo "make lint              set up, then format check, ruff, mypy, import contracts"
 	@echo "make format            format the code"
 	@echo "make lock              write the lock files anew (needs uv)"
@@ -21,6 +23,12 @@ demo: .venv/.runtime
 
 test: .venv/.dev
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: .venv/.runtime
+	@$(BIN)/fraudstream chaos --kills 200 $(ARGS)
+
+proofs: .venv/.dev
+	@$(BIN)/python -m pytest -m proof $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

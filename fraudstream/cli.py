@@ -19,6 +19,7 @@ QUIET = {"ORT_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 COMMANDS = {
     "alerts": "monitoring.commands:alerts",
     "bench": "verify.bench.commands:bench",
+    "chaos": "verify.chaos.command:chaos",
     "dead-letters": "monitoring.dead_letter_commands:dead_letters",
     "demo": "verify.demo.command:demo",
     "features": "scorer.feature_commands:features",

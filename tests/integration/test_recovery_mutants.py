@@ -120,6 +120,7 @@ def test_a_worker_that_was_frozen_scores_on_the_state_that_was_rebuilt_meanwhile
     check(run)
 
 
+pytestmark = pytest.mark.proof
 NOT_COMPARED = ["calls do not compare the incarnation", "calls do not compare the record"]
 
 

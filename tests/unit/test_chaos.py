@@ -1,0 +1,130 @@
+"""A chaos run's parts: the schedule follows from its seed, and the report says what is wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+
+import msgspec
+import pytest
+
+from fraudstream.clients.feature_library import library_source
+from fraudstream.core.feature_set import NINE
+from verify.chaos.points import POINTS, STEPS, TELLING, Faults
+from verify.chaos.report import Report
+from verify.chaos.sabotage import NO_MARK, NO_REPLY, SABOTAGES, TIE_BY_ARRIVAL
+from verify.chaos.schedule import RANDOM, SERVER_FAULTS, make_schedule, planned_points
+
+SOUND = Report(
+    seed=1,
+    sabotage=None,
+    transactions=10,
+    sent_per_s=1.0,
+    seconds=1.0,
+    two_or_more_workers_share=1.0,
+    kills=1,
+    kills_by_point={},
+    never_hit=[],
+    not_passed_in_time={},
+    others={},
+    redelivered_records=3,
+    scores_compared=10,
+    scores_by_version={},
+    entities_compared=1,
+    lost=0,
+    duplicates=0,
+    unfounded=0,
+    mismatched=0,
+    state_differences=0,
+    score_differences=0,
+    differences=[],
+    recovery_ms={},
+    rebuilds=[],
+    unplanned_ends=[],
+)
+
+
+def test_a_schedule_follows_from_its_seed() -> None:
+    assert make_schedule(60, 5) == make_schedule(60, 5)
+    assert make_schedule(60, 5) != make_schedule(60, 6)
+
+
+@pytest.mark.parametrize("kills", [len(POINTS) + 1, 40, 200])
+def test_every_point_is_planned_as_soon_as_there_are_as_many_kills(kills: int) -> None:
+    events = make_schedule(kills, 3)
+    assert planned_points(events) == list(POINTS)
+    assert sum(event.what == "kill" for event in events) == kills
+
+
+def test_fewer_kills_than_points_plan_a_point_each() -> None:
+    events = make_schedule(6, 3)
+    assert len(planned_points(events)) == 6
+    assert Counter(event.what for event in events)["swap"] == 2
+
+
+def test_a_long_schedule_breaks_every_server_in_every_way_and_kills_at_random_times() -> None:
+    events = make_schedule(200, 1)
+    what = Counter(event.what for event in events)
+    assert all(what[fault] >= 3 for fault in SERVER_FAULTS)
+    assert what["redis emptied"] >= 2
+    assert what["freeze"] >= 5
+    assert sum(event.point == RANDOM for event in events) >= 40
+    # The supervisor of the stack starts a server anew five times, no more.
+    assert what["kafka killed"] <= 5
+    assert what["redis killed"] <= 5
+
+
+def test_each_step_of_the_hot_path_has_a_point_before_and_after() -> None:
+    for step in STEPS:
+        assert {f"{step}.before", f"{step}.after"} <= set(POINTS)
+    assert TELLING.keys() == SABOTAGES.keys()
+    assert {point for points in TELLING.values() for point in points} <= set(POINTS)
+
+
+@pytest.mark.parametrize("changes", [NO_MARK, NO_REPLY, TIE_BY_ARRIVAL])
+def test_what_a_sabotage_replaces_stands_in_the_library_once(
+    changes: tuple[tuple[str, str], ...],
+) -> None:
+    source = library_source(NINE)
+    assert [source.count(old) for old, _ in changes] == [1] * len(changes)
+
+
+def test_a_process_dies_at_the_third_passing_of_an_armed_point_and_at_no_other() -> None:
+    script = (
+        "from verify.chaos.points import Faults\n"
+        "faults = Faults(); faults.arm('emit.after', 3)\n"
+        "for n in range(9):\n"
+        "    faults.passed('emit.before'); print(n, flush=True); faults.passed('emit.after')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout.split() == ["0", "1", "2"]
+
+
+def test_what_is_disarmed_lets_everything_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("killed"))
+    faults = Faults()
+    faults.arm("emit.after", 1)
+    faults.disarm()
+    faults.passed("emit.after")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("lost", 1, "lost 1"),
+        ("duplicates", 2, "duplicates 2"),
+        ("unfounded", 1, "unfounded results 1"),
+        ("mismatched", 1, "mismatched results 1"),
+        ("state_differences", 1, "state differences 1"),
+        ("score_differences", 3, "score differences 3"),
+        ("never_hit", ["emit.after"], "point emit.after was never hit"),
+        ("redelivered_records", 0, "nothing was redelivered: the run proves nothing"),
+    ],
+)
+def test_a_report_names_each_shortcoming(field: str, value: object, said: str) -> None:
+    assert SOUND.shortcomings == []
+    assert msgspec.structs.replace(SOUND, **{field: value}).shortcomings == [said]

@@ -1,0 +1,137 @@
+"""The oracle of chaos runs accepts what the twin says, and names each planted difference."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from fraudstream.core.feature_set import NINE
+from fraudstream.core.model import FloatArray
+from fraudstream.core.transaction import Transaction, encode
+from fraudstream.core.twin import Twin
+from tests.feature_streams import Stream
+from verify.chaos.columns import Scores
+from verify.chaos.oracle import Read, compare_features, compare_probabilities
+from verify.ledger import balance
+from verify.tally import Arrivals, Results
+
+Row = dict[str, Any]
+N = 300
+
+
+def transactions() -> list[Transaction]:
+    stream = Stream(7)
+    return [stream.transaction() for _ in range(N)]
+
+
+def sound(made: list[Transaction]) -> list[Row]:
+    """Return the scores of one partition, applied in offset order."""
+    twin = Twin()
+    rows = []
+    for offset, each in enumerate(made):
+        reply = twin.apply(0, offset, each)
+        row = {
+            "source_partition": 0,
+            "source_offset": offset,
+            "apply_seq": 100 + offset,
+            "features": list(reply.features),
+            "feature_set": NINE.hash,
+            "decision": "none",
+            "duplicate_of": None if reply.duplicate_of < 0 else reply.duplicate_of,
+        }
+        rows.append(row)
+    return rows
+
+
+def read(made: list[Transaction], rows: list[Row]) -> Read:
+    scores = Scores(len(NINE.features), NINE.hash)
+    for row in rows:
+        scores.add(msgspec.json.encode(row))
+    ledger = balance(Arrivals(), Results(), {})
+    return Read({0: [encode(each) for each in made]}, [], scores, ledger)
+
+
+def test_what_the_twin_says_is_no_difference_in_whatever_order_it_is_read() -> None:
+    made = transactions()
+    rows = sound(made)
+    assert any(row["duplicate_of"] is not None for row in rows)
+    found, features = compare_features(read(made, rows[::-1]))
+    assert found == {}
+    assert features[::-1].tolist() == [row["features"] for row in rows]
+
+
+def one_bit_more(row: Row) -> None:
+    row["features"][0] = float(row["features"][0]) * (1 + 2**-23)
+
+
+def a_duplicate(row: Row) -> None:
+    row["duplicate_of"] = 3
+
+
+def a_place_given_out_twice(row: Row) -> None:
+    row["apply_seq"] += 1
+
+
+def a_position_that_does_not_exist(row: Row) -> None:
+    row["source_offset"] = N + 5
+
+
+@pytest.mark.parametrize(
+    ("plant", "said"),
+    [
+        (one_bit_more, "the oracle has"),
+        (a_duplicate, "the oracle has"),
+        (a_place_given_out_twice, "was given out twice"),
+        (a_position_that_does_not_exist, "which is no transaction"),
+    ],
+)
+def test_a_planted_difference_is_named(plant: Callable[[Row], None], said: str) -> None:
+    made = transactions()
+    rows = sound(made)
+    plant(rows[N // 2])
+    found, _ = compare_features(read(made, rows))
+    assert any(said in text for text in found.values())
+
+
+def halved(version: str, features: FloatArray) -> tuple[FloatArray, float]:
+    assert version == "2"
+    return (features[:, 0] / 2).astype(np.float32), 0.5
+
+
+@pytest.mark.parametrize(
+    ("score", "decision", "version", "differs"),
+    [
+        (0.25, "pass", "2", False),
+        (0.25, "alert", "2", True),
+        (float(np.nextafter(np.float32(0.25), np.float32(1))), "pass", "2", True),
+        (None, "pass", "2", True),
+        (None, "none", None, False),
+        (0.25, "none", None, True),
+        (None, "pass", None, True),
+    ],
+)
+def test_a_probability_or_decision_that_is_not_that_of_the_version_is_a_difference(
+    score: float | None, decision: str, version: str | None, *, differs: bool
+) -> None:
+    scores = Scores(len(NINE.features), NINE.hash)
+    row = sound(transactions()[:1])[0]
+    changes = {"score": score, "decision": decision, "model_version": version}
+    scores.add(msgspec.json.encode(row | changes))
+    features = np.full((1, len(NINE.features)), 0.5, np.float32)
+    assert bool(compare_probabilities(scores, features, halved)) is differs
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{}", b"[" * 30_000, b'{"source_partition":0}'])
+def test_a_score_that_cannot_be_read_counts_as_one(value: bytes | None) -> None:
+    scores = Scores(len(NINE.features), NINE.hash)
+    scores.add(value)
+    assert (scores.unreadable, len(scores)) == (1, 0)
+
+
+def test_a_score_of_another_feature_set_counts_as_a_difference() -> None:
+    scores = Scores(len(NINE.features), NINE.hash)
+    row = sound(transactions()[:1])[0] | {"feature_set": "another"}
+    scores.add(msgspec.json.encode(row))
+    assert scores.unreadable == 1

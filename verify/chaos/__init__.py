@@ -1,0 +1,1 @@
+"""Proof by breaking: workers and servers are killed, frozen, emptied; an oracle judges what came out."""

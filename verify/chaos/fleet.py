@@ -1,0 +1,197 @@
+"""The workers of a chaos run as processes: started, armed, killed, frozen; all end with the run."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.settings import Settings
+from fraudstream.stack import child
+from fraudstream.stack.locks import pause
+
+POLL_S = 0.01
+END_S = 15.0
+OWNED = re.compile(r"(owns|gave up) partitions \[([0-9, ]*)\]")
+
+
+class Worker:
+    """One process and its log."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self.log = log
+        self.frozen = False
+        self.doomed = False
+        """Whether its end is wanted: it was armed, killed, stopped, or fenced while it was frozen."""
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(  # noqa: S603 - our own command line
+                command, stdin=subprocess.PIPE, stdout=file, stderr=file
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the process runs, frozen or not."""
+        return self.process.poll() is None
+
+    def arm(self, point: str, passings: int) -> None:
+        """Have it die at the n-th passing of a point."""
+        self.doomed = True
+        self._tell(f"{point} {passings}\n")
+
+    def disarm(self) -> None:
+        """Take back what was armed."""
+        self.doomed = False
+        self._tell("\n")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.doomed = True
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        """Kill it if it runs, and let go of its input."""
+        if self.alive:
+            self.kill()
+        assert self.process.stdin is not None  # noqa: S101
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.frozen = True
+        self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """SIGCONT; from now on it may find itself fenced."""
+        self.frozen, self.doomed = False, True
+        self.process.send_signal(signal.SIGCONT)
+
+    def tell_where(self) -> None:
+        """Have it write into its log what each of its threads is doing."""
+        self.process.send_signal(signal.SIGUSR1)
+
+    def said(self) -> str:
+        """Return all of its log."""
+        return self.log.read_text(errors="replace")
+
+    def owned(self) -> set[int]:
+        """Return the partitions that it owns by its own log."""
+        found = OWNED.findall(self.said())
+        if not found or found[-1][0] != "owns":
+            return set()
+        return {int(number) for number in found[-1][1].split(",") if number.strip()}
+
+    def _tell(self, line: str) -> None:
+        assert self.process.stdin is not None  # noqa: S101 - it was made with a pipe
+        try:
+            self.process.stdin.write(line.encode())
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return  # it has died meanwhile, which `alive` tells
+
+
+class Fleet:
+    """The workers of one environment; `wanted` is how many there should be."""
+
+    def __init__(self, settings: Settings, logs: Path, sabotage: str | None) -> None:
+        self._settings = settings
+        self._logs = logs
+        self._sabotage = sabotage
+        self._started = 0
+        self.workers: list[Worker] = []
+        self.wanted = 0
+        self.unplanned: list[str] = []
+        """Ends that nobody asked for, each with the last line of the log."""
+        self._seconds_of: dict[bool, float] = {False: 0.0, True: 0.0}
+        self._looked_s = monotonic_s()
+
+    def __enter__(self) -> "Fleet":
+        shutil.rmtree(self._logs, ignore_errors=True)
+        self._logs.mkdir(parents=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for each in self.workers:
+            each.close()
+
+    @property
+    def able(self) -> list[Worker]:
+        """Return the workers that run and are not frozen."""
+        return [each for each in self.workers if each.alive and not each.frozen]
+
+    @property
+    def two_or_more_share(self) -> float:
+        """Return in which share of the time at least two workers were there."""
+        total = sum(self._seconds_of.values())
+        return self._seconds_of[True] / total if total else 0.0
+
+    def start(self) -> Worker:
+        """Start one more worker."""
+        self._started += 1
+        log = self._logs / f"worker-{self._started}.log"
+        made = Worker(self._command(), log)
+        self.workers.append(made)
+        return made
+
+    def look(self) -> None:
+        """Note who has ended, and start as many as are missing."""
+        now = monotonic_s()
+        self._seconds_of[len(self.able) >= 2] += now - self._looked_s
+        self._looked_s = now
+        for each in self.workers:
+            if not each.alive and not each.doomed:
+                each.doomed = True
+                last = (each.said().strip().splitlines() or ["it said nothing"])[-1]
+                self.unplanned.append(
+                    f"{each.log.name}: status {each.process.returncode}: {last[:400]}"
+                )
+        for _ in range(self.wanted - len(self.able)):
+            self.start()
+
+    def stop(self, worker: Worker) -> None:
+        """SIGTERM, and wait for the end.
+
+        Raises:
+            FraudstreamError: it does not come within 15 s.
+        """
+        worker.doomed = True
+        worker.process.send_signal(signal.SIGTERM)
+        self.await_end(worker, END_S, "SIGTERM")
+
+    def await_end(self, worker: Worker, seconds: float, why: str) -> None:
+        """Wait until a worker is gone.
+
+        Raises:
+            FraudstreamError: it is not, after so long.
+        """
+        deadline = monotonic_s() + seconds
+        while worker.alive:
+            if monotonic_s() > deadline:
+                raise FraudstreamError(f"{worker.log} goes on {seconds:.0f} s after {why}")
+            pause(POLL_S)
+
+    def _command(self) -> list[str]:
+        s = self._settings
+        default = Settings()
+        overrides = [
+            part
+            for name in s.__struct_fields__
+            if (value := getattr(s, name)) != getattr(default, name)
+            for part in ("--set", f"{name}={value}")
+        ]
+        sabotage = ("--sabotage", self._sabotage) if self._sabotage else ()
+        dies_with_us = (sys.executable, child.__file__, str(os.getpid()))
+        module = ("-m", "verify.chaos.worker", *sabotage)
+        return [*dies_with_us, sys.executable, *module, *overrides, "scorer"]

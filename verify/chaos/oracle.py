@@ -1,0 +1,186 @@
+"""The oracle: what every committed score should have been, and what Redis should hold at the end.
+
+Imports nothing of scorer/. The twin (plain Python, another implementation of the features) is fed in the
+order in which the scores say that they were applied; onnxruntime scores what the twin says with the file of
+the version that each score names; a state built anew, everything once and in peace, is compared byte by byte.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+
+from fraudstream.clients.model_registry import ModelRegistry
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.feature_set import NINE
+from fraudstream.core.model import INPUT_NAME, OUTPUT_NAME, FloatArray, model_name
+from fraudstream.core.settings import Settings
+from fraudstream.core.transaction import Feedback, decode_feedback, decode_transaction
+from fraudstream.core.twin import Twin
+from verify.chaos.calm import Building, compare_state
+from verify.chaos.columns import DECISIONS, NO_MODEL, Scores
+from verify.ledger import Ledger, Log, balance
+from verify.tally import Arrivals, Results
+
+NAMED = 5
+ROWS = 20_000
+
+Tell = Callable[[str], None]
+Values = dict[int, list[bytes]]
+"""The bytes of every transaction by partition; the offset is the place (the topic has no gaps)."""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs, in records; `differences` names the first ones.
+
+    `score_differences`: scores whose features, probability, decision or `duplicate_of` are not those of the
+    oracle, or whose place of application was given out twice. `state_differences`: keys of Redis.
+    """
+
+    ledger: Ledger
+    scores_compared: int
+    scores_by_version: dict[str, int]
+    score_differences: int
+    entities_compared: int
+    state_differences: int
+    differences: list[str]
+
+
+class Read(msgspec.Struct, frozen=True):
+    """All that the topics hold."""
+
+    values: Values
+    answers: list[Feedback]
+    scores: Scores
+    ledger: Ledger
+
+
+def judge(settings: Settings, tell: Tell) -> Verdict:
+    """Read everything that was committed and compare it with what it should be.
+
+    Raises:
+        FraudstreamError: a topic cannot be read, or a score names a version that the registry has not.
+    """
+    with Building(settings) as calm:
+        with Log(settings) as log:
+            read = read_all(settings, log, tell)
+        tell(f"recomputing {len(read.scores):,} scores")
+        wrong, features = compare_features(read)
+        wrong = compare_probabilities(read.scores, features, partial(score, settings)) | wrong
+        tell("comparing the state with one built in peace")
+        calm.wait()
+    entities, changed = compare_state(settings)
+    names = read.scores.names
+    counts = np.bincount(read.scores.versions, minlength=len(names)).tolist()
+    return Verdict(
+        ledger=read.ledger,
+        scores_compared=len(read.scores),
+        scores_by_version=dict(zip(names, counts, strict=True)),
+        score_differences=len(wrong) + read.scores.unreadable,
+        entities_compared=entities,
+        state_differences=len(changed),
+        differences=[*list(wrong.values())[:NAMED], *changed[:NAMED]],
+    )
+
+
+def read_all(settings: Settings, log: Log, tell: Tell) -> Read:
+    """Read every topic once, with the independent client of the ledger."""
+    committed = log.committed(f"{settings.environment}.scorer")
+    scores = Scores(len(NINE.features), NINE.hash)
+    results, came_in = Results(), Arrivals()
+    tell("reading the scores")
+    for record in log.records("scores"):
+        results.add_score(record)
+        scores.add(record.value)
+    for record in log.records("dead-letters"):
+        results.add_dead_letter(record)
+    tell("reading the transactions")
+    values: Values = {}
+    for record in log.records("transactions"):
+        came_in.add_record(record)
+        known = values.setdefault(record.partition, [])
+        if record.offset != len(known):
+            raise FraudstreamError(
+                f"transactions {record.partition} has no offset {len(known)}: the oracle cannot tell"
+            )
+        known.append(record.value or b"")
+    answers = [decode_feedback(record.value) for record in log.records("feedback")]
+    return Read(values, answers, scores, balance(came_in, results, committed))
+
+
+def compare_features(read: Read) -> tuple[dict[int, str], FloatArray]:
+    """Replay the scores through the twin; return what differs by place, and its features float32 [N, F].
+
+    Labels go in first: each says itself from when on it counts.
+    """
+    scores, twin = read.scores, Twin()
+    for answer in read.answers:
+        twin.label(answer)
+    wrong: dict[int, str] = {}
+    features = np.empty((len(scores), len(NINE.features)), np.float32)
+    last_seq = -1
+    seqs = scores.seqs
+    for i in scores.in_order().tolist():
+        place = partition, offset = scores.place(i)
+        if not 0 <= offset < len(read.values.get(partition, ())):
+            wrong[i] = f"a score of {place}, which is no transaction"
+            continue
+        transaction = decode_transaction(read.values[partition][offset])
+        reply = twin.apply(partition, offset, transaction)
+        features[i] = reply.features
+        if seqs[i] == last_seq:
+            wrong[i] = f"{place}: place of application {last_seq} was given out twice"
+        last_seq = seqs[i]
+        served = (scores.row(i), scores.duplicate_of(i))
+        if served != (reply.features, reply.duplicate_of):
+            expected = (reply.features, reply.duplicate_of)
+            wrong[i] = f"{place}: features {served}, the oracle has {expected}"
+    return wrong, features
+
+
+def compare_probabilities(
+    scores: Scores,
+    features: FloatArray,
+    score_by: Callable[[str, FloatArray], tuple[FloatArray, float]],
+) -> dict[int, str]:
+    """Return by place which scores are not those of the oracle's `features` float32 [N, F].
+
+    `score_by` returns what a version makes of features, and its threshold.
+    """
+    wrong: dict[int, str] = {}
+    for number, version in enumerate(scores.names):
+        places = np.flatnonzero(scores.versions == number)
+        if version == NO_MODEL:
+            different = places[~np.isnan(scores.scores[places]) | (scores.decisions[places] != 0)]
+        else:
+            expected, threshold = score_by(version, features[places])
+            decided = np.where(expected >= threshold, DECISIONS["alert"], DECISIONS["pass"])
+            same = expected.view(np.uint32) == scores.scores[places].view(np.uint32)
+            different = places[~(same & (decided == scores.decisions[places]))]
+        for i in different.tolist():
+            wrong[i] = f"{scores.place(i)}: score {scores.scores[i]!r} is not that of {version!r}"
+    return wrong
+
+
+def score(settings: Settings, version: str, features: FloatArray) -> tuple[FloatArray, float]:
+    """Return probabilities float32 [N] by a registered version, and its threshold.
+
+    Raises:
+        FraudstreamError: the registry has no such version.
+    """
+    registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
+    found = registry.version(model_name(settings.environment), version)
+    if found is None or found.threshold is None:
+        raise FraudstreamError(f"a score names version {version}, which the registry does not have")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # see docs/models.md
+    session = ort.InferenceSession(
+        registry.fetch(found), options, providers=["CPUExecutionProvider"]
+    )
+    parts = [np.empty(0, np.float32)]
+    for begin in range(0, len(features), ROWS):
+        fed = {INPUT_NAME: features[begin : begin + ROWS]}
+        parts.append(session.run([OUTPUT_NAME], fed)[0][:, 1])
+    return np.concatenate(parts), found.threshold

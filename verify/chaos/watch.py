@@ -1,0 +1,118 @@
+"""An outsider's watch on the results: when after a fault the first one of a partition was committed."""
+
+import threading
+from collections import defaultdict
+from statistics import median
+from types import TracebackType
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from fraudstream.clients.clock import monotonic_s, now_ms
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
+
+
+class Recovery(msgspec.Struct, frozen=True):
+    """How long recoveries of a kind took, in ms, from the end of the fault to the first commit."""
+
+    count: int
+    median: float
+    max: float
+
+
+class Pending:
+    """A fault that has ended: the first result of one of `partitions` produced after it ends the recovery."""
+
+    def __init__(self, kind: str, partitions: set[int] | None) -> None:
+        self.kind = kind
+        self.partitions = partitions
+        self.since_ms = now_ms()
+        self.began_s = monotonic_s()
+        self.took_s: float | None = None
+
+
+class Watch:
+    """Reads the committed scores in a thread; `expect` begins a measurement, `drop` gives all up."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = topic_name(settings.environment, "scores")
+        self._partitions = settings.partitions
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": settings.kafka_bootstrap,
+                "group.id": f"{settings.environment}.chaos.watch",
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "latest",
+                "fetch.wait.max.ms": 20,
+                "reconnect.backoff.max.ms": 200,
+                "log_level": 0,
+            }
+        )
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._pending: list[Pending] = []
+        self._took: defaultdict[str, list[float]] = defaultdict(list)
+        self.seen = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        places = [TopicPartition(self._topic, each) for each in range(self._partitions)]
+        self._consumer.assign(places)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._consumer.close()
+
+    def expect(self, kind: str, partitions: set[int] | None = None) -> Pending:
+        """Begin to measure: the fault ends now. Without partitions, any of them counts."""
+        made = Pending(kind, partitions)
+        with self._lock:
+            self._pending.append(made)
+        return made
+
+    def drop(self) -> None:
+        """Measure no more what is under way: another fault comes into it."""
+        with self._lock:
+            self._pending.clear()
+
+    def recoveries(self) -> dict[str, Recovery]:
+        """Return by kind how long recoveries took."""
+        with self._lock:
+            return {
+                kind: Recovery(len(took), round(median(took), 1), round(max(took), 1))
+                for kind, took in sorted(self._took.items())
+            }
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                messages = self._consumer.consume(500, 0.05)
+            except KafkaException:
+                continue  # the broker is away: that is the test
+            now_s = monotonic_s()
+            newest: dict[int, int] = {}
+            for message in messages:
+                if message.error() is None:
+                    newest[message.partition() or 0] = message.timestamp()[1]
+            self.seen += len(messages)
+            if newest:
+                self._note(newest, now_s)
+
+    def _note(self, newest: dict[int, int], now_s: float) -> None:
+        with self._lock:
+            for each in list(self._pending):
+                places = newest.keys() if each.partitions is None else each.partitions
+                if any(newest.get(place, 0) > each.since_ms for place in places):
+                    each.took_s = now_s - each.began_s
+                    self._took[each.kind].append(each.took_s * 1000)
+                    self._pending.remove(each)
