@@ -11,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help:
 	@echo "make demo [ARGS=...]   set up, then replay, train, score and alert on real servers (fraudstream demo --help)"
 	@echo "make test [ARGS=...]   set up, then run the tests (ARGS go to pytest)"
-	@echo "make proofs            set up, then show that workers with a defect are found out (15 minutes)"
+	@echo "make proofs            set up, then the long tests: kills at chosen moments, planted defects (15 minutes)"
 	@echo "make chaos [ARGS=...]  set up, then kill 200 workers and judge what came of it (fraudstream chaos --help)"
 	@echo "make lint              set up, then format check, ruff, mypy, import contracts"
 	@echo "make format            format the code"

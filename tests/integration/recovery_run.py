@@ -169,7 +169,7 @@ def slice_of(records: Records, partition: int, offsets: list[int]) -> Slice:
         partition=partition,
         previous_offset=offsets[0] - 1,
         last_offset=offsets[-1],
-        committed_offset=offsets[-1],
+        committed_offset=offsets[0] - 1,
         offsets=offsets,
         transactions=[records[partition, offset] for offset in offsets],
     )

@@ -69,6 +69,7 @@ def test_a_sabotaged_worker_is_found_out(sabotage: str, topics: Settings) -> Non
     assert FOUND_AS[sabotage] in differences(found), found
 
 
+@pytest.mark.proof
 def test_a_run_that_is_interrupted_leaves_nothing_running(tmp_path: Path) -> None:
     state = tmp_path / "state"
     words = ["--set", f"state_dir={state}", "chaos", "--kills", "30"]

@@ -62,6 +62,7 @@ def test_the_story_recall_falls_and_a_retrained_model_brings_it_back(tmp_path: P
     assert not processes_of(tmp_path), "nothing is left running"
 
 
+@pytest.mark.proof
 def test_killed_workers_and_a_killed_redis_on_stage_lose_nothing(tmp_path: Path) -> None:
     options = ("--scenario", "outage", "--live", "9000", "--rate", "800", "--json", "-")
     done = run(own_settings(tmp_path), "demo", *options, timeout_s=400)

@@ -177,7 +177,7 @@ def say(settings: Settings, name: str, *values: bytes | None) -> None:
 
 
 def alert(number: int, **fields: object) -> bytes:
-    score = dict.fromkeys(Alert.__struct_fields__, 0)
+    score = dict.fromkeys(set(Alert.__struct_fields__) - {"other_sets"}, 0)
     texts = dict.fromkeys(("customer", "terminal", "feature_set", "alert_id"), "x")
     more = {
         "v": 1,

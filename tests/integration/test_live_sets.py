@@ -79,6 +79,7 @@ def filled(state: FeatureState, run: Run) -> int:
     return sum(mark + 1 for mark in state.marks(run.topic_id, [0, 1]).values())
 
 
+@pytest.mark.proof
 def test_a_set_filled_under_traffic_has_the_features_of_the_whole_log(
     run: Run, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def kill_the_fill(run: Run) -> None:
     assert state.meta.incarnation == begun, "it went on in what was filled before"
 
 
+@pytest.mark.proof
 def test_a_fill_that_was_killed_goes_on_from_where_it_was(run: Run) -> None:
     score_under(run, kill_the_fill, rate=RATE)
     assert 100 < check_set(run, OTHER) < TOTAL
@@ -140,12 +142,14 @@ def flush_while_filling(run: Run) -> None:
     assert b"filling begins again" in said, "it was done before: the test proves nothing"
 
 
+@pytest.mark.proof
 def test_a_server_flushed_during_a_fill_gets_the_live_set_and_the_new_one(run: Run) -> None:
     score_under(run, flush_while_filling, rate=RATE)
     assert 100 < check_set(run, OTHER) < TOTAL
     assert check_set(run, NINE) == TOTAL
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "moment",
     [
@@ -181,6 +185,7 @@ def fill_then_flush(run: Run) -> None:
     run.server.client.flushall()
 
 
+@pytest.mark.proof
 def test_a_flushed_server_gets_both_live_sets_back(run: Run) -> None:
     score_under(run, fill_then_flush, rate=RATE)
     said = run.said()
@@ -232,6 +237,7 @@ def test_a_champion_of_a_set_that_is_not_live_is_refused_until_the_set_is_filled
     assert scores_of(run)[-1].feature_set == windows.hash
 
 
+@pytest.mark.proof
 def test_a_set_is_retired_under_traffic_unless_the_champion_reads_it(run: Run) -> None:
     score_under(run, retire_after_all, rate=RATE)
     assert not run.server.state(run.settings.environment, "", OTHER.hash)

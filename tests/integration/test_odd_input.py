@@ -114,7 +114,9 @@ def test_records_that_expired_before_they_were_scored_are_refused(
         done.result()
     with worker(topics, tmp_path / "after.log") as after:
         assert after.process.wait(30) == 3
-        assert "group would go on at 100, but the log has 150 to 200" in after.said()
+        said = after.said()
+        fetched = "an offset to read is gone from the log"  # whichever is noticed first
+        assert "group would go on at 100, but the log has 150 to 200" in said or fetched in said
 
 
 @pytest.mark.parametrize("again", [0, 50, 150])
@@ -159,6 +161,7 @@ def bare_stack(
     embedded.down(bare, wipe=True)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("line", "says"),
     [
