@@ -37,7 +37,6 @@ from scorer.same_topics import SameTopics
 from scorer.serving import Serving
 from scorer.status import Status
 from scorer.waiting import PATIENCE_S, Abandoned, Waiting, raise_for
-from scorer.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -72,7 +71,6 @@ class HotPath:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._stopping = threading.Event()
-        self._watchdog = Watchdog()
         self._serving = Serving(parts.champion, parts.live)
         self._failing_since: float | None = None
         self._unsettled = False
@@ -140,7 +138,6 @@ class HotPath:
         """
         p = self._parts
         p.assignment.subscribe()
-        self._watchdog.start()
         try:
             while not self._stopping.is_set():
                 self.step()
@@ -150,7 +147,6 @@ class HotPath:
             p.deaths.withdraw()
             raise
         finally:
-            self._watchdog.stop()
             p.consumer.close()
 
     def step(self) -> None:
@@ -314,8 +310,7 @@ class HotPath:
         last_offsets = {part.partition: part.last_offset for part in batch.parts}
         notes = p.deaths.amend(p.evenness.notes(last_offsets), last_offsets)
         offsets = p.assignment.offsets_after(last_offsets, notes)
-        with self._watchdog:
-            p.output.commit(outputs, offsets, p.assignment.group_metadata)
+        p.output.commit(outputs, offsets, p.assignment.group_metadata)
         p.assignment.done(last_offsets)
         p.deaths.done(notes)
         self._failing_since = None

@@ -8,6 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.topics import topic_name
 from scorer.results import Output
+from scorer.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class TransactionalOutput:
         self._producer = make_producer()
         self._environment = environment
         self._ready = False
+        self._watchdog = Watchdog()
 
     def fence_predecessor(self, *, timeout_s: float) -> None:
         """Abort what an earlier process of this slot left open, and fence it should it still live.
@@ -47,6 +49,7 @@ class TransactionalOutput:
         try:
             self._producer.init_transactions(timeout_s)
             self._ready = True
+            self._watchdog.start()
         except KafkaException as exc:
             raise DependencyUnreachable(
                 f"Kafka does not let this worker begin ({exc.args[0].str()}): see what the broker says "
@@ -61,13 +64,14 @@ class TransactionalOutput:
         Raises:
             BatchAborted: it failed; `restore`, then go on from what the group has committed.
         """
-        try:
-            self._producer.begin_transaction()
-            self._produce(outputs)
-            self._producer.send_offsets_to_transaction(offsets, group_metadata, COMMIT_S)
-            self._producer.commit_transaction(COMMIT_S)
-        except KafkaException as exc:
-            self._give_up(exc.args[0], exc)
+        with self._watchdog:
+            try:
+                self._producer.begin_transaction()
+                self._produce(outputs)
+                self._producer.send_offsets_to_transaction(offsets, group_metadata, COMMIT_S)
+                self._producer.commit_transaction(COMMIT_S)
+            except KafkaException as exc:
+                self._give_up(exc.args[0], exc)
 
     def _produce(self, outputs: list[Output]) -> None:
         topics = {name: topic_name(self._environment, name) for name in {o.topic for o in outputs}}
