@@ -33,6 +33,22 @@ QUIET_S = 0.2
 MOST_QUIET_S = 5.0
 
 
+def settled_bounds(consumer: Consumer, place: TopicPartition, timeout_s: float) -> tuple[int, int]:
+    """Return first and end offset of a partition; one of a topic that was just made may have no leader yet.
+
+    Raises:
+        KafkaException: the broker does not tell within `timeout_s`.
+    """
+    deadline_s = monotonic_s() + timeout_s
+    while True:
+        try:
+            return consumer.get_watermark_offsets(place, timeout=timeout_s)
+        except KafkaException as exc:
+            if exc.args[0].code() not in SETTLING or monotonic_s() > deadline_s:
+                raise
+            consumer.poll(QUIET_S / 4)
+
+
 class LastRecord(Struct, frozen=True):
     """The last record of a source in a partition: its offset and its headers."""
 
@@ -73,7 +89,10 @@ class _Search:
         self._found: dict[int, LastRecord] = {}
 
     def run(self, partitions: Sequence[int], search_back: int) -> dict[int, LastRecord]:
-        bounds = {p: self._bounds(p) for p in partitions}
+        bounds = {
+            p: settled_bounds(self._consumer, TopicPartition(self._topic, p), self._timeout_s)
+            for p in partitions
+        }
         window = min(FIRST_WINDOW, search_back)
         searched = 0
         while left := [
@@ -87,17 +106,6 @@ class _Search:
             searched, window = window, min(window * WINDOW_GROWTH, search_back)
         self._wait_until_quiet({p: bounds[p][1] for p in partitions})
         return self._found
-
-    def _bounds(self, partition: int) -> tuple[int, int]:
-        place = TopicPartition(self._topic, partition)
-        deadline_s = monotonic_s() + self._timeout_s
-        while True:
-            try:
-                return self._consumer.get_watermark_offsets(place, timeout=self._timeout_s)
-            except KafkaException as exc:
-                if exc.args[0].code() not in SETTLING or monotonic_s() > deadline_s:
-                    raise
-                self._consumer.poll(QUIET_S / 4)
 
     def _read(self, starts: dict[int, int]) -> None:
         """Read each partition from its start to its end."""

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import unreachable
 from fraudstream.clients.kafka_headers import headers_of
-from fraudstream.clients.kafka_log import SETTLING
+from fraudstream.clients.kafka_log import settled_bounds
 from fraudstream.core.errors import BadRecord, FraudstreamError
 from fraudstream.core.settings import Settings
 
@@ -67,18 +67,10 @@ class TopicReader:
                     "`fraudstream topics create`, then fill it with `fraudstream replay`"
                 )
             places = [TopicPartition(topic, partition) for partition in metadata.partitions]
-            return {place.partition: self._watermarks(place) for place in places}
-
-    def _watermarks(self, place: TopicPartition) -> tuple[int, int]:
-        """Return the bounds of one partition; a topic that was just made may still have no leader."""
-        deadline_s = monotonic_s() + self._timeout_s
-        while True:
-            try:
-                return self._consumer.get_watermark_offsets(place, timeout=self._timeout_s)
-            except KafkaException as exc:
-                if exc.args[0].code() not in SETTLING or monotonic_s() > deadline_s:
-                    raise
-                self._consumer.poll(_WAIT_S)
+            return {
+                place.partition: settled_bounds(self._consumer, place, self._timeout_s)
+                for place in places
+            }
 
     def batches(
         self, topic: str, ranges: Mapping[int, tuple[int, int]], *, most: int = _BATCH

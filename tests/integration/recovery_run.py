@@ -15,7 +15,7 @@ from fraudstream.clients.feature_server import FeatureServer
 from fraudstream.clients.feature_state import FeatureState
 from fraudstream.clients.feature_store import FeatureStore, Slice
 from fraudstream.clients.kafka import topic_facts
-from fraudstream.core.feature_set import NINE
+from fraudstream.core.feature_set import NINE, FeatureSet
 from fraudstream.core.scores import Score
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
@@ -142,11 +142,17 @@ def transactions(run: Run) -> Records:
     }
 
 
-def undisturbed(run: Run, records: Records, answers: list[Feedback]) -> dict[bytes, bytes]:
+def undisturbed(
+    run: Run, records: Records, answers: list[Feedback], feature_set: FeatureSet = NINE
+) -> dict[bytes, bytes]:
     """Return the state of customers and terminals that the log gives, one partition after the other."""
     environment = run.settings.environment + "-calm"
     store = FeatureStore.connect(
-        run.settings.redis_url, environment, connect_timeout_ms=5_000, request_timeout_ms=5_000
+        run.settings.redis_url,
+        environment,
+        feature_set,
+        connect_timeout_ms=5_000,
+        request_timeout_ms=5_000,
     )
     for partition, places in groupby(sorted(records), key=lambda place: place[0]):
         offsets = [offset for _, offset in places]
@@ -161,7 +167,7 @@ def undisturbed(run: Run, records: Records, answers: list[Feedback]) -> dict[byt
         labels=answers,
     )
     store.close()
-    return run.server.state(environment, "ct")
+    return run.server.state(environment, "ct", feature_set.hash)
 
 
 def slice_of(records: Records, partition: int, offsets: list[int]) -> Slice:

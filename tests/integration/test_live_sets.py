@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,7 +11,6 @@ import pytest
 from fraudstream.clients.feature_state import FeatureState, open_state
 from fraudstream.clients.inference import load_model
 from fraudstream.core.feature_set import NINE, packaged
-from fraudstream.core.settings import Settings
 from producer.generator import source
 from producer.pace import Unpaced
 from producer.replay import ReplayPlan, replay_table
@@ -28,25 +26,11 @@ from tests.integration.live_sets_run import (
 )
 from tests.integration.recovery_run import STREAM, TOTAL, Run, score_under
 from tests.integration.test_exactly_once import make_champion
-from tests.own_server import Server
 from tests.processes import Worker, command, faster, wait_until
 from tests.processes import run as run_command
-from verify.ledger import Log
 
 RATE = 1_500
 """Slow enough that much of the stream is still to come when a set has been filled."""
-
-
-@pytest.fixture
-def run(topics: Settings, log: Log, tmp_path: Path) -> Iterator[Run]:
-    (tmp_path / "redis").mkdir()
-    server = Server(tmp_path / "redis")
-    made = Run(faster(topics, redis_url=server.url), server, log)
-    yield made
-    for each in made.workers:
-        each.kill()
-    server.client.close()
-    server.kill()
 
 
 def send(run: Run, limit: int) -> None:

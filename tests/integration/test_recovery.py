@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.feature_state import Lease
 from fraudstream.clients.snapshot_file import check_file
-from fraudstream.core.settings import Settings, snapshot_folder
+from fraudstream.core.settings import snapshot_folder
 from tests.integration.recovery_run import (
     TOTAL,
     Run,
@@ -26,19 +25,8 @@ from tests.integration.recovery_run import (
 )
 from tests.integration.test_workers import free_port
 from tests.integration.test_workers import view as web_view
-from tests.own_server import Server
 from tests.processes import Worker, command, faster, wait_until
 from tests.processes import run as run_command
-from verify.ledger import Log
-
-
-@pytest.fixture
-def run(topics: Settings, log: Log, tmp_path: Path) -> Iterator[Run]:
-    (tmp_path / "redis").mkdir()
-    server = Server(tmp_path / "redis")
-    made = Run(faster(topics, redis_url=server.url), server, log)
-    yield made
-    made.close()
 
 
 def flush(run: Run) -> None:

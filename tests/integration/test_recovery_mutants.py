@@ -2,15 +2,12 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 
 from fraudstream.clients.feature_state import FeatureState
 from fraudstream.core.feature_set import DAY_MS
-from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from fraudstream.core.transaction import Entities, Transaction, encode
 from tests.integration.recovery_run import (
@@ -25,20 +22,8 @@ from tests.integration.recovery_run import (
 )
 from tests.integration.served_scores import T0, transactional
 from tests.integration.test_workers import free_port, view
-from tests.own_server import Server
 from tests.processes import Worker, faster, wait_until
 from tests.processes import run as run_command
-from verify.ledger import Log
-
-
-@pytest.fixture
-def run(topics: Settings, log: Log, tmp_path: Path) -> Iterator[Run]:
-    (tmp_path / "redis").mkdir()
-    server = Server(tmp_path / "redis")
-    made = Run(faster(topics, redis_url=server.url), server, log)
-    yield made
-    made.close()
-
 
 # A worker that was frozen while the server was emptied and another rebuilt the state
 
