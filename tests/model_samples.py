@@ -12,6 +12,7 @@ import onnx
 
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.model import (
+    CARD_METRICS,
     CONTRACT_KEY,
     Contract,
     DataWindow,
@@ -33,20 +34,7 @@ WINDOW = DataWindow(
     validation_rows=50,
     validation_frauds=5,
 )
-METRICS = dict.fromkeys(
-    (
-        "average_precision",
-        "average_precision_low",
-        "average_precision_high",
-        "roc_auc",
-        "card_precision_100",
-        "chance",
-        "alerts_per_1000",
-        "alert_precision",
-        "alert_recall",
-    ),
-    0.5,
-)
+METRICS = dict.fromkeys(CARD_METRICS, 0.5)
 
 
 @dataclass(frozen=True)

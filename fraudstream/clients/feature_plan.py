@@ -23,6 +23,8 @@ from fraudstream.core.feature_kinds import (
     duration_text,
 )
 
+_READ_FLAGS = ("used", "labels", "clean")
+"""What the hand-written library asks of a plan; the others only shape what is made for the set."""
 _ENTRY = ("I6", "B", "I4", "I4", "I6")
 """An entry of the directory: start, level, rows, labels, earliest labelled_at; then sums."""
 
@@ -52,7 +54,7 @@ def _table(plan: Plan) -> Iterator[str]:
         }.items()
         if plan.at(name) is not None
     )
-    yield from (f"  {name} = true," for name, given in plan.flags.items() if given)
+    yield from (f"  {name} = true," for name in _READ_FLAGS if plan.flags[name])
     yield from _header(plan)
     entry = [*_ENTRY]
     entry += ["d", "d", "d", "I5", "I5"] if plan.at("amount") is not None else []

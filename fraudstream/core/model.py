@@ -14,6 +14,19 @@ INPUT_NAME = "features"
 OUTPUT_NAME = "probabilities"
 """One float32 [N, 2] output; column 1 is the probability of fraud."""
 
+CARD_METRICS = (
+    "average_precision",
+    "average_precision_low",
+    "average_precision_high",
+    "chance",
+    "roc_auc",
+    "card_precision_100",
+    "alerts_per_1000",
+    "alert_precision",
+    "alert_recall",
+)
+"""What a model card tells of a version; `Contract.metrics` has each."""
+
 CHAMPION = "champion"
 PREVIOUS = "previous"
 

@@ -15,7 +15,14 @@ from fraudstream.clients.kafka import topic_facts
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.topic_admin import create_topics
 from fraudstream.core.feature_set import NINE, FeatureSet
-from fraudstream.core.model import CHAMPION, Contract, DataWindow, model_name, usual_values
+from fraudstream.core.model import (
+    CARD_METRICS,
+    CHAMPION,
+    Contract,
+    DataWindow,
+    model_name,
+    usual_values,
+)
 from fraudstream.core.scores import Score
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
@@ -32,18 +39,6 @@ from verify.ledger import Log, count
 
 KILLS = 20
 SEED = 20
-METRICS = (
-    "average_precision",
-    "average_precision_low",
-    "average_precision_high",
-    "chance",
-    "roc_auc",
-    "card_precision_100",
-    "alerts_per_1000",
-    "alert_precision",
-    "alert_recall",
-)
-"""What a model card tells; of no meaning here."""
 
 
 def fill(settings: Settings) -> int:
@@ -88,7 +83,7 @@ def trained(features: np.ndarray, frauds: np.ndarray, feature_set: FeatureSet = 
         usual=usual.tolist(),
         spread=spread.tolist(),
         window=DataWindow(**dict.fromkeys(DataWindow.__struct_fields__, 0)),
-        metrics=dict.fromkeys(METRICS, 0.0),
+        metrics=dict.fromkeys(CARD_METRICS, 0.0),
         created_at_ms=now_ms(),
     )
     return seal(convert(fitted), contract)

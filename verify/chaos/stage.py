@@ -14,7 +14,7 @@ from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.topic_admin import create_topics
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError
 from fraudstream.core.feature_set import NINE
-from fraudstream.core.model import Contract, DataWindow, FloatArray, usual_values
+from fraudstream.core.model import CARD_METRICS, Contract, DataWindow, FloatArray, usual_values
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.twin import Twin
 from fraudstream.stack import embedded
@@ -30,18 +30,6 @@ PER_CUSTOMER_DAY = 1.7
 TIE_MS = 15 * 60_000
 """Event times are rounded down to so much: many transactions of a terminal happen at the same time."""
 VERSIONS = 3
-METRICS = (
-    "average_precision",
-    "average_precision_low",
-    "average_precision_high",
-    "chance",
-    "roc_auc",
-    "card_precision_100",
-    "alerts_per_1000",
-    "alert_precision",
-    "alert_recall",
-)
-"""What a model card tells; of no meaning here."""
 
 Tell = Callable[[str], None]
 
@@ -145,7 +133,7 @@ def _contract(usual_rows: FloatArray, golden: FloatArray, threshold: float) -> C
         usual=usual.tolist(),
         spread=spread.tolist(),
         window=DataWindow(**dict.fromkeys(DataWindow.__struct_fields__, 0)),
-        metrics=dict.fromkeys(METRICS, 0.0),
+        metrics=dict.fromkeys(CARD_METRICS, 0.0),
         created_at_ms=now_ms(),
     )
 
