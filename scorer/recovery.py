@@ -111,7 +111,7 @@ class Recovery:
             Refused: the state cannot be rebuilt, group, features and log do not fit, or the server evicts.
             DependencyUnreachable: a server does not answer; call again.
         """
-        self._store.state.server.check_again()
+        self._store.state.check_server()
         self._check_owned()
         back_off_s = 0.02
         try:

@@ -1,13 +1,15 @@
 """The feature store's Lua function library as text, and the blobs and replies of its calls."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from fraudstream.clients.feature_plan import preamble
 from fraudstream.clients.feature_steps import steps
@@ -99,6 +101,29 @@ def build_library(feature_set: FeatureSet, source: str | None = None) -> Library
     header = f"#!lua name=fraudstream_{library_id}\nlocal LIBRARY = '{library_id}'\n"
     other = any(each.kind == "distinct" for each in feature_set.definitions)
     return Library(library_id, header + body, len(feature_set.features), other)
+
+
+def bunches(slices: Sequence[Slice], most: int) -> Iterator[list[Slice]]:
+    """Yield slices in their order, so many at a time that they hold `most` records; a larger one is cut."""
+    bunch: list[Slice] = []
+    left = most
+    for whole in slices:
+        part = whole
+        while len(part.offsets) > left:
+            if left:
+                place = part.offsets[left - 1]
+                bunch.append(replace(part, last_offset=place, **_cut(part, slice(None, left))))
+                part = replace(part, previous_offset=place, **_cut(part, slice(left, None)))
+            yield bunch
+            bunch, left = [], most
+        bunch.append(part)
+        left -= len(part.offsets)
+    if bunch:
+        yield bunch
+
+
+def _cut(part: Slice, records: slice) -> dict[str, Any]:
+    return {"offsets": part.offsets[records], "transactions": part.transactions[records]}
 
 
 class _Places:

@@ -17,6 +17,14 @@ from fraudstream.core.errors import Refused, SettingsError
 logger = logging.getLogger(__name__)
 
 
+class Evicting(Refused):
+    """The server takes keys away when its memory is full; `evicted` so many since it began."""
+
+    def __init__(self, message: str, *, evicted: int) -> None:
+        super().__init__(message)
+        self.evicted = evicted
+
+
 class FeatureServer:
     """A Redis or Valkey server with the function library loaded. Not thread-safe."""
 
@@ -91,14 +99,15 @@ class FeatureServer:
             translate(exc, self.address, topic_id)
 
     def check_again(self) -> None:
-        """Check a server that was fit at connect: it may have begun anew since, with other settings.
+        """Check a server that was fit at connect: it may have other settings since.
 
         Raises:
             DependencyUnreachable: the server does not answer.
-            Refused: it evicts keys.
+            Evicting: it evicts keys.
         """
         with self.translated():
-            self._refuse_eviction(self.client.info("memory"))
+            info: Any = self.client.info("memory", "stats")
+        self._refuse_eviction(info)
 
     def close(self) -> None:
         """Close the connection."""
@@ -133,13 +142,14 @@ class FeatureServer:
         """Refuse a server that would lose features silently.
 
         Raises:
-            Refused: it evicts keys that have no expiry.
+            Evicting: it evicts keys that have no expiry.
         """
         policy = str(info.get("maxmemory_policy", "noeviction"))
         if policy.startswith("allkeys"):
-            raise Refused(
+            raise Evicting(
                 f"the server at {self.address} evicts keys under maxmemory-policy {policy}, which would "
-                "lose features silently: set maxmemory-policy to noeviction"
+                "lose features silently: set maxmemory-policy to noeviction",
+                evicted=int(str(info.get("evicted_keys", 0))),
             )
 
     def _load_library(self) -> None:

@@ -11,6 +11,7 @@ stops every other worker at its next call:
     rebuilding -> ready            it holds all that is committed
     ready -> snapshot -> ready     it is being copied: scoring waits
     ready -> ready                 all workers shall look anew which sets are live
+    any -> none                    the server has evicted keys
     ready -> retired               no worker keeps it up any more, its keys are deleted
     retired -> rebuilding          it is filled once more
 """
@@ -24,7 +25,7 @@ import msgspec
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.feature_library import build_library
-from fraudstream.clients.feature_server import FeatureServer
+from fraudstream.clients.feature_server import Evicting, FeatureServer
 from fraudstream.core.errors import DependencyUnreachable, Refused
 from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.settings import Settings
@@ -145,6 +146,25 @@ class FeatureState:
                     f"topic {name} was made anew (id {topic_id}): the features at {self.server.address} "
                     f"are those of the one before it (id {bound.decode()})"
                 )
+
+    def check_server(self) -> None:
+        """Refuse a server that evicts keys; if it did, give the state up: nothing shows what it lacks.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+            Refused: it evicts keys.
+        """
+        try:
+            self.server.check_again()
+        except Evicting as exc:
+            if not exc.evicted:
+                raise
+            with self.server.translated():
+                self.server.client.delete(self.meta_key)
+            raise Refused(
+                f"{exc}; it has evicted {exc.evicted} keys since it began, so the features of "
+                f"{self.feature_set.name} are rebuilt by the next worker"
+            ) from exc
 
     def marks(self, topic_id: str, partitions: Sequence[int]) -> dict[int, int]:
         """Return the last applied offset of each partition, -1 for none.

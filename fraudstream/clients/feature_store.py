@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.feature_errors import (
     Behind,
     ReplyGone,
@@ -16,6 +17,7 @@ from fraudstream.clients.feature_library import (
     Slice,
     apply_blob,
     build_library,
+    bunches,
     label_blob,
     read_replies,
 )
@@ -37,8 +39,12 @@ __all__ = [
 ]
 
 
+CALL_RECORDS = 1_000
+"""A call brings no more: it reads the entities of all that it brings before its time begins."""
 CALL_MS = 25
 """A call stops after so much of the server's CPU time and is made again: others wait no longer for it."""
+LOOK_S = 1.0
+"""How often a server at work is looked at: whether it evicts keys meanwhile."""
 
 
 class FeatureStore:
@@ -50,6 +56,7 @@ class FeatureStore:
         self._server = state.server
         self._library = state.server.library
         self._seen_seq = 0
+        self._looked_s = monotonic_s()
 
     @classmethod
     def connect(
@@ -99,21 +106,28 @@ class FeatureStore:
     def apply(self, topic_id: str, slices: Sequence[Slice]) -> Applied:
         """Apply a batch, each partition at most once in it; records applied before get their stored reply.
 
-        Each call to the server is all or nothing; a batch is safe to repeat after any error.
+        A batch of more than `CALL_RECORDS` takes several calls. Each call to the server is all or nothing;
+        a batch is safe to repeat after any error.
 
         Raises:
             StateInDoubt: the state may lack something; a slice that begins after the mark is `Behind`.
             ReplyGone: a record was brought again after it was committed.
             DependencyUnreachable: the server does not answer, or refuses to write for now.
+            Refused: the server evicts keys since a while.
         """
-        if not slices:
-            return read_replies(self._library, b"", [], [])
-        blob = apply_blob(self._library, self.state.text, topic_id, slices)
-        first: Any = self._call("apply", topic_id, blob)
-        last: Any = first
-        while not last[0]:
-            last = self._call("apply", topic_id, blob)
-        applied = read_replies(self._library, last[1], first[2:], slices)
+        replies: list[bytes] = []
+        repeated: list[int] = []
+        parts: list[Slice] = []
+        for bunch in bunches(slices, CALL_RECORDS):
+            blob = apply_blob(self._library, self.state.text, topic_id, bunch)
+            first: Any = self._call("apply", topic_id, blob)
+            last: Any = first
+            while not last[0]:
+                last = self._call("apply", topic_id, blob)
+            replies.append(last[1])
+            repeated += first[2:]
+            parts += bunch
+        applied = read_replies(self._library, b"".join(replies), repeated, parts)
         self._seen_seq = max(self._seen_seq, int(applied.apply_seq.max(initial=0)))
         return applied
 
@@ -171,6 +185,9 @@ class FeatureStore:
         return new
 
     def _call(self, function: str, topic_id: str, blob: bytes) -> object:
+        if monotonic_s() - self._looked_s > LOOK_S:
+            self.state.check_server()
+            self._looked_s = monotonic_s()
         keys = (self.state.prefix, self.state.meta_key)
         arguments = (blob, self._seen_seq, CALL_MS)
         return self._server.call(function, keys, *arguments, topic_id=topic_id)

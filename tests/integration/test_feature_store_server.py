@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.feature_memory import memory_of
 from fraudstream.clients.feature_store import FeatureStore, Slice, Unproven
 from fraudstream.core.errors import DependencyUnreachable, Refused, SettingsError
@@ -87,6 +88,56 @@ def test_a_server_that_evicts_since_it_began_anew_is_refused_by_those_who_were_c
     own.start("--maxmemory-policy", "allkeys-lru")
     with pytest.raises(Refused, match=r"allkeys-lru.*noeviction"):
         store.state.server.check_again()
+    store.close()
+
+
+def apply_until_refused(store: FeatureStore, log: Log) -> str:
+    """Apply records again and again until the server is refused; return what is said then."""
+    end = monotonic_s() + 10
+    try:
+        while monotonic_s() < end:
+            store.apply(TOPIC, [log.slice(0, 0, 100)])
+    except Refused as exc:
+        return str(exc)
+    pytest.fail("the server is not refused")
+
+
+def test_a_server_at_work_that_is_set_to_evict_is_refused(own: Server, log: Log) -> None:
+    store = connect(own.url)
+    own.client.config_set("maxmemory-policy", "allkeys-lru")
+    said = apply_until_refused(store, log)
+    assert "allkeys-lru" in said
+    assert "rebuilt" not in said
+    assert store.state.look() is not None, "nothing was lost"
+    store.close()
+
+
+def test_a_state_of_which_keys_were_evicted_is_given_up(own: Server, log: Log) -> None:
+    store = connect(own.url)
+    own.client.config_set("maxmemory-policy", "volatile-ttl")
+    own.client.set("a key of somebody else", "x", ex=1_000)
+    own.client.config_set("maxmemory", 1)
+    until(lambda: own.client.info("stats")["evicted_keys"] > 0)
+    own.client.config_set("maxmemory", 0)
+    own.client.config_set("maxmemory-policy", "allkeys-random")
+    assert "has evicted 1 keys" in apply_until_refused(store, log)
+    assert store.state.look() is None
+    store.close()
+
+
+def test_a_batch_above_what_a_call_takes_is_applied_by_several(own: Server) -> None:
+    stream, log, twin = Stream(2), Log(2), Twin()
+    for _ in range(2_600):
+        log.append(stream.transaction())
+    batch = [log.slice(p, 0, len(log.partitions[p])) for p in (0, 1)]
+    store = connect(own.url)
+    own.client.config_resetstat()
+    expected = twin_replies(twin, batch)
+    assert rows(store.apply(TOPIC, batch)) == expected
+    assert own.client.info("commandstats")["cmdstat_fcall"]["calls"] >= 3
+    again = store.apply(TOPIC, batch)
+    assert again.redelivered.all()
+    assert rows(again) == expected
     store.close()
 
 

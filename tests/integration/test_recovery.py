@@ -238,6 +238,21 @@ def test_a_worker_refuses_a_server_that_comes_back_evicting(run: Run) -> None:
     assert "maxmemory-policy allkeys-lru" in worker.said()
 
 
+def test_a_state_of_which_keys_were_evicted_under_load_is_rebuilt(run: Run) -> None:
+    worker = run.start()
+    send_some(run, 16_000)
+    run.server.client.config_set("maxmemory-policy", "allkeys-random")
+    run.server.client.config_set("maxmemory", run.server.client.info("memory")["used_memory"] // 2)
+    assert worker.process.wait(30) == 3, worker.said()[-2_000:]
+    assert "are rebuilt by the next worker" in worker.said()
+    run.server.client.config_set("maxmemory-policy", "noeviction")
+    run.server.client.config_set("maxmemory", 0)
+    run.workers.clear()
+    run.start()
+    send_some(run, TOTAL)
+    check(run)
+
+
 def test_a_rebuild_shows_its_progress_and_ends_with_the_worker_that_is_stopped(run: Run) -> None:
     run.settings = faster(run.settings, web_port=free_port())
     first = run.start()
