@@ -1,7 +1,5 @@
 -- One transaction or label, applied to the entities it is of. feature_calls.lua follows.
 
-local costly = false -- whether something was applied since the clock was looked at that may take milliseconds
-
 -- The offset of the customer's retained transaction with this digest, or nil. Looked for among the newest MOST_ROWS
 -- and, if the customer has more, those of the same event time.
 local function look_for(e, t, digest)

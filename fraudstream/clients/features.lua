@@ -11,6 +11,7 @@ local DUPLICATE, BEYOND, TRUNCATED = 1, 2, 8 -- of the customer; of the terminal
 local DAY = 86400000
 local BASE = 2 ^ 25
 local V = {} -- the features of the transaction at hand
+local costly = false -- whether something was done since the clock was looked at that may take milliseconds
 
 -- ---------------------------------------------------------------- windows
 
@@ -264,6 +265,7 @@ end
 local function run_in_part(plan, part, k, t, limit, run, start)
   local rows, labels, confirmed = part.rows, part.labels, t - LABEL_DELAY_MS
   local p = #labels / LABEL_ROW
+  costly = costly or p > MOST_ROWS
   local label_t, digest, code = 0
   if p > 0 then
     p, label_t, digest, code = labelled(labels, p, t)
@@ -347,6 +349,7 @@ local function count_frauds(e, t, limit, last, part, k)
       load_part(e, part)
       local labels = part.labels
       local p = count_until(labels, LABEL_ROW, #labels / LABEL_ROW, last)
+      costly = costly or p > MOST_ROWS
       while p > 0 do
         local label_t, digest, code
         p, label_t, digest, code = labelled(labels, p, t)

@@ -76,9 +76,9 @@ def test_a_label_delay_beyond_the_retention_leaves_one_state_for_any_interleavin
     assert states[0] == states[1] == states[2]
 
 
-def at_one_time(n: int) -> Iterator[Slice]:
+def at_one_time(n: int, *, after_ms: int = 0) -> Iterator[Slice]:
     """Yield n transactions of one terminal and one millisecond, each of another customer, 500 a batch."""
-    for offsets in (range(first, first + 500) for first in range(0, n, 500)):
+    for offsets in (range(first, min(first + 500, n)) for first in range(0, n, 500)):
         yield Slice(
             partition=0,
             previous_offset=offsets[0] - 1,
@@ -87,7 +87,13 @@ def at_one_time(n: int) -> Iterator[Slice]:
             offsets=list(offsets),
             transactions=[
                 Transaction(
-                    1, f"tx{i}", START_MS, "purchase", 5_000, "EUR", Entities(f"c{i}", "shop")
+                    1,
+                    f"tx{i}",
+                    START_MS + after_ms,
+                    "purchase",
+                    5_000,
+                    "EUR",
+                    Entities(f"c{i}", "shop"),
                 )
                 for i in offsets
             ],
@@ -155,3 +161,6 @@ def test_labels_that_come_long_before_their_transactions_do_not_hold_the_server(
     monkeypatch.setattr(store, "_call", counted)
     assert send_labels(store, [more] * 10, 2_000) == 10
     assert len(calls) == 10, "after each the clock is looked at"
+    calls.clear()
+    store.apply(TOPIC, list(at_one_time(64, after_ms=9 * DAY_MS)))
+    assert len(calls) == 64, "each looks through the labels of the shop"
