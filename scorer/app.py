@@ -28,12 +28,13 @@ from scorer.assignment import WAYS_OUT, Assignment, group_name
 from scorer.champion import Champion
 from scorer.deaths import Deaths
 from scorer.evenness import Evenness
-from scorer.hot_path import HotPath, Parts
+from scorer.hot_path import HotPath
 from scorer.labels import LabelReader
 from scorer.limits import Limits
 from scorer.live_sets import LiveSets
 from scorer.neighbours import Neighbours
 from scorer.output import TransactionalOutput
+from scorer.parts import Parts
 from scorer.same_topics import SameTopics
 
 logger = logging.getLogger(__name__)

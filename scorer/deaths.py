@@ -63,6 +63,11 @@ class Deaths:
         self._follow()
         return self._deaths() >= CAREFUL_AFTER
 
+    @property
+    def watched(self) -> bool:
+        """Whether the batch just taken in hand must have no other beside it: a note says where it begins."""
+        return self.careful or bool(self._held)
+
     def most_records(self, usual: int) -> int:
         """Return how many records the next batch may have, at most `usual`."""
         if not self.careful:
@@ -190,7 +195,7 @@ class Deaths:
         for partition, hand in hands.items():
             note = read_note(self._texts.get(partition, ""))
             self._texts[partition] = write_note(replace(note, hand=hand))
-            position = self._assignment.positions[partition]
+            position = self._assignment.committed[partition]
             places.append(
                 TopicPartition(self._topic, partition, position, metadata=self._texts[partition])
             )

@@ -5,35 +5,27 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
-import msgspec
 import numpy as np
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import KafkaException
 from confluent_kafka import Message as KafkaMessage
 
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.feature_store import (
     FeatureStore,
     ReplyGone,
-    Slice,
     StateInDoubt,
 )
-from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.errors import BadRecord, DependencyUnreachable, FraudstreamError, Refused
-from fraudstream.core.settings import Settings
-from scorer.assignment import Assignment
+from scorer.ahead import Ahead, Answer, InHand, positions_after
 from scorer.batch import Batch, Message, decode
 from scorer.burial import Burial
 from scorer.champion import Champion
-from scorer.deaths import Deaths
-from scorer.evenness import Apart, Evenness
-from scorer.labels import LabelReader
-from scorer.limits import Limits
-from scorer.live_sets import AppliedSets, LiveSets
-from scorer.output import BatchAborted, TransactionalOutput
-from scorer.poison import Isolation, blaming
+from scorer.evenness import Apart
+from scorer.output import BatchAborted
+from scorer.parts import Parts
+from scorer.poison import Isolation, Unscorable, blaming
 from scorer.recovery import Proof, Recovery
-from scorer.results import Output, Timing, outputs_of, scores_of
-from scorer.same_topics import SameTopics
+from scorer.results import Output, Timing
 from scorer.serving import Serving
 from scorer.status import Status
 from scorer.waiting import PATIENCE_S, Abandoned, Waiting, raise_for
@@ -47,24 +39,6 @@ CONFIRM_S = 1.0
 """How often a worker without records asks whether the features are still the same."""
 
 
-class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the hot path is made of; built once by `scorer.app`."""
-
-    settings: Settings
-    consumer: Consumer
-    live: LiveSets
-    transactions: TopicFacts
-    feedback: TopicFacts
-    labels: LabelReader
-    champion: Champion
-    assignment: Assignment
-    evenness: Evenness
-    output: TransactionalOutput
-    limits: Limits
-    deaths: Deaths
-    same_topics: SameTopics
-
-
 class HotPath:
     """Runs in a thread of its own until `stop`; any error that it raises ends the worker."""
 
@@ -72,6 +46,11 @@ class HotPath:
         self._parts = parts
         self._stopping = threading.Event()
         self._serving = Serving(parts.champion, parts.live)
+        self._ahead = Ahead(parts.live, parts.labels, parts.transactions.topic_id, parts.assignment)
+        self._hand: InHand | None = None
+        """Polled, its features asked for; finished while those of the next batch are."""
+        self._alone = False
+        """A hop failed: the next batch is taken through alone, so that it can be halved."""
         self._failing_since: float | None = None
         self._unsettled = False
         self._confirmed_s = 0.0
@@ -141,6 +120,7 @@ class HotPath:
         try:
             while not self._stopping.is_set():
                 self.step()
+            self._finish_last()
             p.deaths.withdraw()
             self.status.state = "stopped"
         except (Abandoned, BatchAborted, DependencyUnreachable, Refused):
@@ -150,36 +130,92 @@ class HotPath:
             p.consumer.close()
 
     def step(self) -> None:
-        """Take one batch through all hops; after one that failed, first settle what became of it."""
+        """Take a batch up, finish the one before; after a failure, first settle what became of them."""
         if self._unsettled and not self._settle():
             return
         messages = self._timed("poll", self._poll)
         self._parts.same_topics.look(monotonic_s())
         try:
+            self._check_hand()
             if not self._parts.assignment.proven:
                 self._prove()
-            why = self._take_in_hand(messages)
-            if why is None:
-                self._isolation.take(messages)
-            else:
-                self._bury(messages[0], why)
-        except (Abandoned, BatchAborted) as exc:
+            self._take(messages)
+        except (Abandoned, BatchAborted, Unscorable) as exc:
+            self._alone = isinstance(exc, Unscorable)
             self._start_over(exc)
 
-    def _take_through(self, messages: Sequence[Message]) -> int:
-        """Take messages through all hops, whatever is new to them; return the number of scores."""
+    def _take(self, messages: Sequence[Message]) -> None:
+        why = self._take_in_hand(messages)
+        if why is not None:
+            self._bury(messages[0], why)
+        elif self._alone or self._parts.deaths.watched:
+            if self._hand is not None:
+                self._take_ahead(())
+            self._isolation.take(messages)
+            self._alone = False
+        else:
+            self._take_ahead(messages)
+
+    def _take_ahead(self, messages: Sequence[Message]) -> None:
+        """Ask for the features of these messages; score and commit the batch before while they come."""
+        before, batch = self._hand, self._read(messages)
+        if before is not None:
+            answer = self._timed("features", lambda: self._features(before))
+        self._hand = self._ask(batch) if batch.size else None
+        if before is not None:
+            self._finish(before, answer)
+        elif self._hand is None:
+            self._rest()
+
+    def _take_through(self, messages: Sequence[Message]) -> None:
+        """Take messages through all hops, whatever is new to them, with nothing else in hand."""
+        batch = self._read(messages)
+        if batch.size == 0:
+            self._rest()
+            return
+        hand = self._ask(batch)
+        self._finish(hand, self._timed("features", lambda: self._features(hand)))
+
+    def _read(self, messages: Sequence[Message]) -> Batch:
         batch = self._timed("decode", lambda: self._decode(messages))
         self._parts.evenness.look(batch, self._parts.assignment, monotonic_s())
+        return batch
+
+    def _ask(self, batch: Batch) -> InHand:
+        notes = self._parts.evenness.notes(part.partition for part in batch.parts)
+        return self._ahead.ask(batch, notes)
+
+    def _finish(self, hand: InHand, answer: Answer) -> None:
         self._serving.take_over()
-        if batch.size == 0:
-            self._patiently(self._idle)
-            self._tell_ends()
-            return 0
-        applied = self._timed("features", lambda: self._features(batch))
-        probabilities = self._timed("score", lambda: self._serving.score(applied))
-        outputs = self._timed("emit", lambda: self._emit(batch, applied, probabilities))
-        self._timed("commit", lambda: self._commit(batch, outputs))
-        return batch.scorable
+        probabilities = self._timed("score", lambda: self._serving.score(answer.applied))
+        outputs = self._timed("emit", lambda: self._emit(hand, answer, probabilities))
+        self._timed("commit", lambda: self._commit(hand, outputs))
+        if hand.batch.scorable:
+            self._isolation.scored()
+
+    def _finish_last(self) -> None:
+        """Asked to stop: finish what is in hand, unless a server is away; then it is read again."""
+        if self._hand is None or self._unsettled:
+            return
+        hand, self._hand = self._hand, None
+        try:
+            self._finish(hand, self._features(hand))
+        except (Abandoned, BatchAborted, Unscorable) as exc:
+            logger.warning("%s; the batch is left to the next worker", exc)
+
+    def _check_hand(self) -> None:
+        """Give the batch in hand up if partitions have changed: what was polled before may be another's now.
+
+        Raises:
+            Abandoned: they have.
+        """
+        if self._hand is None or self._hand.generation == self._parts.assignment.generation:
+            return
+        raise Abandoned("the partitions changed while a batch was in hand")
+
+    def _rest(self) -> None:
+        self._patiently(self._idle)
+        self._tell_ends()
 
     def _take_in_hand(self, messages: Sequence[Message]) -> BadRecord | None:
         """Let it be known what is in hand, should that be the end of this worker; or why it is not tried."""
@@ -217,7 +253,8 @@ class HotPath:
     def _poll(self) -> list[Message]:
         """Wait for a first message, then gather what comes within the batch's time and size."""
         if self._parts.evenness.rests:
-            self._stopping.wait(REST_S)
+            if self._hand is None:
+                self._stopping.wait(REST_S)
             return []
         messages = self._poll_consumer()
         errors = [error for message in messages if (error := message.error()) is not None]
@@ -230,6 +267,8 @@ class HotPath:
     def _poll_consumer(self) -> list[KafkaMessage]:
         p = self._parts
         try:
+            if self._hand is not None:  # which waits to be finished
+                return p.consumer.consume(p.settings.batch_max_records, 0.0)
             first = p.consumer.poll(0.1)
             if first is None:
                 return []
@@ -245,76 +284,47 @@ class HotPath:
         with blaming("decode"):
             return decode(
                 messages,
-                self._parts.assignment.positions,
+                positions_after(self._hand, self._parts.assignment.positions),
                 polled_at_ms=now_ms(),
                 max_ahead_days=self._parts.settings.max_event_ahead_days,
             )
 
-    def _features(self, batch: Batch) -> AppliedSets:
-        """Apply labels that the batch needs, then the batch, in one call for each live set."""
-        p = self._parts
-        slices = [
-            Slice(
-                partition=part.partition,
-                previous_offset=part.previous_offset,
-                last_offset=part.last_offset,
-                committed_offset=p.assignment.committed[part.partition] - 1,
-                offsets=[message.offset() for message in part.messages],
-                transactions=part.transactions,
-            )
-            for part in batch.parts
-        ]
+    def _features(self, hand: InHand) -> Answer:
+        return self._patiently(lambda: self._ahead.answer(hand))
 
-        def call() -> AppliedSets:
-            p.labels.apply_available()
-            p.labels.apply_until(batch.after_feedback, timeout_s=1.0)
-            with blaming("features"):
-                return p.live.apply(p.transactions.topic_id, slices)
-
-        return self._patiently(call)
-
-    def _emit(
-        self, batch: Batch, applied: AppliedSets, probabilities: np.ndarray | None
-    ) -> list[Output]:
+    def _emit(self, hand: InHand, answer: Answer, probabilities: np.ndarray | None) -> list[Output]:
+        limits = self._parts.limits
         with blaming("emit"):
-            outputs = self._outputs(batch, applied, probabilities)
-            self._parts.limits.check(outputs)
-        self.status.count_features(applied[self._serving.feature_set])
+            outputs = self._serving.outputs(
+                hand.batch,
+                answer.applied,
+                probabilities,
+                timing=self._timing(hand, answer),
+                most_bytes=limits.dead_letters,
+            )
+            limits.check(outputs)
+        self.status.count_features(answer.applied[self._serving.feature_set])
         return outputs
 
-    def _outputs(
-        self, batch: Batch, applied: AppliedSets, probabilities: np.ndarray | None
-    ) -> list[Output]:
-        p, model = self._parts, self._serving.model
+    def _timing(self, hand: InHand, answer: Answer) -> Timing:
         now = now_ms()
-        timing = Timing(
+        return Timing(
             produced_at_ms=now,
-            features_ms=self._last_ms["features"],
+            features_ms=answer.took_ms,
             model_ms=self._last_ms["score"],
-            total_ms=float(now - batch.polled_at_ms),
-            deadline_ms=p.settings.score_deadline_ms,
+            total_ms=float(now - hand.batch.polled_at_ms),
+            deadline_ms=self._parts.settings.score_deadline_ms,
         )
-        scores = scores_of(
-            batch,
-            applied,
-            probabilities,
-            model=model,
-            feature_set=self._serving.feature_set,
-            timing=timing,
-        )
-        outputs = outputs_of(batch, scores, model=model, most_bytes=p.limits.dead_letters)
-        return [*outputs, *self._serving.swaps(batch, now)]
 
-    def _commit(self, batch: Batch, outputs: list[Output]) -> None:
+    def _commit(self, hand: InHand, outputs: list[Output]) -> None:
         p = self._parts
-        last_offsets = {part.partition: part.last_offset for part in batch.parts}
-        notes = p.deaths.amend(p.evenness.notes(last_offsets), last_offsets)
-        offsets = p.assignment.offsets_after(last_offsets, notes)
+        notes = p.deaths.amend(hand.notes, hand.last_offsets)
+        offsets = p.assignment.offsets_after(hand.last_offsets, notes)
         p.output.commit(outputs, offsets, p.assignment.group_metadata)
-        p.assignment.done(last_offsets)
+        p.assignment.done(hand.last_offsets)
         p.deaths.done(notes)
         self._failing_since = None
-        self._count(batch, outputs)
+        self._count(hand.batch, outputs)
 
     def _count(self, batch: Batch, outputs: list[Output]) -> None:
         status = self.status
@@ -374,6 +384,9 @@ class HotPath:
 
     def _start_over(self, exc: FraudstreamError) -> None:
         """Go back to what is committed; a batch that keeps failing ends the worker."""
+        if self._hand is not None:
+            self._ahead.drop(self._hand)
+            self._hand = None
         now = monotonic_s()
         self._failing_since = self._failing_since or now
         if now - self._failing_since > PATIENCE_S:

@@ -75,14 +75,14 @@ def finite(probabilities: np.ndarray) -> np.ndarray:
 
 
 class Isolation:
-    """Takes batches through the hops by `handle`, which commits and returns the number of scores.
+    """Takes batches through the hops by `handle`, which commits them.
 
     `bury` commits one record as a dead letter.
     """
 
     def __init__(
         self,
-        handle: Callable[[Sequence[Message]], int],
+        handle: Callable[[Sequence[Message]], None],
         bury: Callable[[Message, BadRecord], None],
         *,
         stopping: threading.Event,
@@ -103,12 +103,13 @@ class Isolation:
             FraudstreamError: as the hops do; nothing of the present part was committed.
         """
         try:
-            scored = self._handle(messages)
+            self._handle(messages)
         except Unscorable as exc:
             self._halve(messages, exc)
-        else:
-            if scored:
-                self._in_a_row = 0
+
+    def scored(self) -> None:
+        """Take note that some records got their scores."""
+        self._in_a_row = 0
 
     def _halve(self, messages: Sequence[Message], exc: Unscorable) -> None:
         if len(messages) == 1:

@@ -12,7 +12,7 @@ from scorer.batch import Batch
 from scorer.champion import Champion
 from scorer.live_sets import AppliedSets, LiveSets
 from scorer.poison import blaming, finite
-from scorer.results import Output, swap_output
+from scorer.results import Output, Timing, outputs_of, scores_of, swap_output
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,31 @@ class Serving:
         with blaming("score"):
             return finite(self.model.score(features))
 
-    def swaps(self, batch: Batch, now_ms: int) -> Sequence[Output]:
-        """Return the event of a swap, if `batch` is the first of a version."""
+    def outputs(
+        self,
+        batch: Batch,
+        applied: AppliedSets,
+        probabilities: np.ndarray | None,
+        *,
+        timing: Timing,
+        most_bytes: int,
+    ) -> list[Output]:
+        """Return all that the batch sends out, the event of a swap if it is the first of a version.
+
+        A dead letter takes at most `most_bytes`.
+        """
+        scores = scores_of(
+            batch,
+            applied,
+            probabilities,
+            model=self.model,
+            feature_set=self.feature_set,
+            timing=timing,
+        )
+        outputs = outputs_of(batch, scores, model=self.model, most_bytes=most_bytes)
+        return [*outputs, *self._swaps(batch, timing.produced_at_ms)]
+
+    def _swaps(self, batch: Batch, now_ms: int) -> Sequence[Output]:
         if self.model is None or not self.fresh:
             return ()
         event = AuditEvent(
