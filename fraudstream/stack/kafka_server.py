@@ -44,7 +44,7 @@ def plan_kafka(paths: StackPaths, ports: dict[str, int]) -> ServerPlan:
     cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     tool = ("kafka.tools.StorageTool", "format", "--ignore-formatted")
     prepare = (*java, *tool, f"--cluster-id={cluster}", f"--config={properties}")
-    serve = (*java, HEAP, "kafka.Kafka", str(properties))
+    serve = (*java, HEAP, "-XX:TieredStopAtLevel=1", "kafka.Kafka", str(properties))
     return ServerPlan(
         name="kafka",
         address=f"{HOST}:{ports['kafka']}",

@@ -88,6 +88,8 @@ def measure(backlog: int, progress: Progress) -> PipelineBench:
         serve(settings, bench_model(features))
         progress("one worker: sending")
         labels = send(settings, load, backlog)
+        progress("the floor: on a broker that is warm from then on")
+        bare = _floor(settings)
         progress("one worker: scoring")
         one = _workers(settings, 1)
         progress("two workers: sending")
@@ -98,8 +100,6 @@ def measure(backlog: int, progress: Progress) -> PipelineBench:
         with Log(settings) as log:
             ledger = count(log, f"{settings.environment}.scorer")
             alerts = sum(1 for _ in log.records("alerts"))
-        progress("the floor")
-        bare = _floor(settings)
     return PipelineBench(
         product=one,
         two_workers=two,
