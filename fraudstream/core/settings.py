@@ -32,7 +32,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     feature_set: Annotated[str, Meta(min_length=1)] = "nine"
     """The set that a new environment begins with: the name of a packaged one, or the path of a file."""
     partitions: Annotated[int, Meta(ge=1, le=512)] = 8
-    batch_max_records: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    batch_max_records: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
     batch_max_wait_ms: Annotated[int, Meta(ge=0, le=1_000)] = 2
     session_timeout_ms: Annotated[int, Meta(ge=6_000, le=300_000)] = 6_000
     transaction_timeout_ms: Annotated[int, Meta(ge=1_000, le=60_000)] = 4_000
