@@ -3,11 +3,10 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 from confluent_kafka import KafkaException
-from confluent_kafka import Message as KafkaMessage
 
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.feature_store import (
@@ -28,7 +27,7 @@ from scorer.recovery import Proof, Recovery
 from scorer.results import Output, Timing
 from scorer.serving import Serving
 from scorer.status import Status
-from scorer.waiting import PATIENCE_S, Abandoned, Waiting, raise_for
+from scorer.waiting import PATIENCE_S, Abandoned, Waiting, raise_for, sound
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -252,29 +251,20 @@ class HotPath:
 
     def _poll(self) -> list[Message]:
         """Wait for a first message, then gather what comes within the batch's time and size."""
-        if self._parts.evenness.rests:
+        p = self._parts
+        if p.evenness.rests:
             if self._hand is None:
                 self._stopping.wait(REST_S)
             return []
-        messages = self._poll_consumer()
-        errors = [error for message in messages if (error := message.error()) is not None]
-        for error in errors:
-            raise_for(error)
-        if errors:
-            messages = [message for message in messages if message.error() is None]
-        return cast("list[Message]", messages)
-
-    def _poll_consumer(self) -> list[KafkaMessage]:
-        p = self._parts
         try:
             if self._hand is not None:  # which waits to be finished
-                return p.consumer.consume(p.settings.batch_max_records, 0.0)
+                return sound(p.consumer.consume(p.settings.batch_max_records, 0.0))
             first = p.consumer.poll(0.1)
             if first is None:
                 return []
             more = p.deaths.most_records(p.settings.batch_max_records) - 1
             wait_s = p.settings.batch_max_wait_ms / 1000
-            return [first, *(p.consumer.consume(more, wait_s) if more else ())]
+            return sound([first, *(p.consumer.consume(more, wait_s) if more else ())])
         except KafkaException as exc:
             raise_for(exc.args[0])
             self._unsettled = True  # a message taken before the error must not be skipped

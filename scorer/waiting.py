@@ -2,14 +2,16 @@
 
 import logging
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Message as KafkaMessage
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from scorer.assignment import WAYS_OUT, Assignment
+from scorer.batch import Message
 from scorer.output import fenced
 from scorer.status import Status
 
@@ -109,6 +111,22 @@ class Waiting:
         error = None if message is None else message.error()
         if error is not None:
             raise_for(error)
+
+
+def sound(found: Iterable[KafkaMessage]) -> list[Message]:
+    """Return the messages among what a consumer gives, in order.
+
+    Raises:
+        Refused, KafkaException: an error among them means so; see `raise_for`.
+    """
+    messages = []
+    for each in found:
+        error = each.error()
+        if error is None:
+            messages.append(each)
+        else:
+            raise_for(error)
+    return cast("list[Message]", messages)
 
 
 def raise_for(error: KafkaError) -> None:
