@@ -8,6 +8,11 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def now_ns() -> int:
+    """Return the wall clock in UTC nanoseconds."""
+    return time.time_ns()
+
+
 def monotonic_s() -> float:
     """Return a clock in seconds that never goes back, for durations and deadlines."""
     return time.monotonic()

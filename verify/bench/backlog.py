@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 from redis import Redis
 
@@ -16,6 +17,16 @@ from fraudstream.core.topics import topic_name
 from fraudstream.core.transaction import Feedback, Transaction, encode
 from verify.bench.entities import copy_entities
 from verify.bench.load import Load
+
+
+class Sent(msgspec.Struct, frozen=True, array_like=True):
+    """A transaction as it is sent, to the partition of its key, after a label (-1: none)."""
+
+    partition: int
+    key: bytes
+    value: bytes
+    after_feedback: int
+
 
 CUSTOMERS, TERMINALS, LIVE, COPIES = 500, 1_000, 60, 10
 CHUNK = 10_000
@@ -74,3 +85,23 @@ def _label(label: Feedback) -> Outgoing:
 def _paid(paid: Transaction, places: Sequence[int], headers: list[Header]) -> Outgoing:
     customer = paid.entities.customer
     return customer.encode(), encode(paid), places[int(customer)], headers
+
+
+def laid_out(settings: Settings, load: Load, n: int) -> list[Sent]:
+    """Return the next n transactions, with the labels that are known by then in `feedback` already.
+
+    Raises:
+        FraudstreamError: Kafka did not take a label.
+    """
+    places = [partition_of(f"{i}".encode(), settings.partitions) for i in range(load.customers)]
+    batch = load.transactions(n)
+    last = -1
+    if labels := [_label(each) for each in load.known_labels()]:
+        producer = open_producer(settings, "confluent", threading.Event())
+        last = producer.send_and_wait(topic_name(settings.environment, "feedback"), labels)
+        producer.close()
+    return [
+        Sent(places[int(name)], name.encode(), encode(each), last)
+        for each in batch
+        if (name := each.entities.customer)
+    ]

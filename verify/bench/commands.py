@@ -1,10 +1,12 @@
-"""`fraudstream bench features|pipeline`."""
+"""`fraudstream bench features|latency|pipeline`."""
 
 import click
 from rich.console import Console
 
 from fraudstream.clients.report_file import json_option, write_json
 from verify.bench.features import FeatureBench, measure
+from verify.bench.latency import LatencyBench
+from verify.bench.latency import measure as measure_latency
 from verify.bench.peers import Peer
 from verify.bench.pipeline import Rate
 from verify.bench.pipeline import measure as measure_pipeline
@@ -72,6 +74,54 @@ def pipeline(json_file: str | None, backlog: int) -> None:
         for name in ("product", "two_workers", "floor"):
             _rate(name.replace("_", " "), getattr(report, name))
         click.echo(f"lost {report.lost}, doubled {report.duplicates}, alerts {report.alerts:,}")
+
+
+@bench.command()
+@click.option(
+    "--rate",
+    type=click.FloatRange(1, 50_000),
+    default=1_000,
+    show_default=True,
+    help="Transactions a second, sent at times laid down before.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1, 600),
+    default=7,
+    show_default=True,
+    help="Length of each of the three runs.",
+)
+@json_option
+def latency(json_file: str | None, rate: float, seconds: float) -> None:
+    """Measure how long a transaction takes from its intended sending to a reader of committed scores.
+
+    One worker, the load of `bench pipeline`. Open loop: who is late is not waited for, and the wait counts.
+    The median of three runs, and one run of the bare loop without features and model. Servers of its own.
+
+    \b
+    Examples:
+      fraudstream bench latency
+      fraudstream bench latency --rate 10000 --json -
+    """
+    console = Console(stderr=True)
+    with console.status("starting servers") as status:
+        report = measure_latency(rate, seconds, status.update)
+    if json_file:
+        write_json(report, json_file)
+    if json_file != "-":
+        _tell_latency(report)
+
+
+def _tell_latency(report: LatencyBench) -> None:
+    for name, found in (("product", report), ("floor", report.floor)):
+        click.echo(
+            f"{name} at {report.rate:,.0f} a second: p50 {found.p50_ms:.1f}, p99 {found.p99_ms:.1f}, "
+            f"p99.9 {found.p999_ms:.1f}, most {found.max_ms:.1f} ms"
+        )
+    for name, stage in report.stages.items():
+        words = name.replace("_", " ")
+        click.echo(f"  {words}: p50 {stage.p50_ms:.1f}, p99 {stage.p99_ms:.1f} ms")
+    click.echo(f"lost {report.lost}, doubled {report.duplicates}")
 
 
 def _rate(name: str, rate: Rate) -> None:

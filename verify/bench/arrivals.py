@@ -1,0 +1,86 @@
+"""Notes when each score can be read by a consumer of committed records.
+
+Run as a process of its own: `python -m verify.bench.arrivals SETTINGS-AS-JSON FIRST COUNT FILE`. Says `ready`
+when nothing can be missed any more; ends when the scores of transactions FIRST to FIRST + COUNT - 1 were
+read, or nothing came for a while, and leaves the arrays in FILE.
+"""
+
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from confluent_kafka import Consumer, TopicPartition
+
+from fraudstream.clients.clock import monotonic_s, now_ns
+from fraudstream.clients.kafka import reader
+from fraudstream.core.scores import Stages
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
+
+QUIET_S = 8.0
+"""After so long without a score the rest is lost."""
+
+
+class Arrived(msgspec.Struct):
+    """The part of a score, or of the floor's copy of a transaction, that is looked at."""
+
+    transaction_id: str
+    source_timestamp_ms: int = 0
+    age_ms: int = 0
+    stages: Stages = Stages(0.0, 0.0, 0.0, 0.0)
+
+
+def main() -> None:
+    """Read until all wanted scores are there."""
+    settings = msgspec.json.decode(sys.argv[1], type=Settings)
+    first, count = int(sys.argv[2]), int(sys.argv[3])
+    consumer = reader(settings, group="bench.arrivals")
+    topic = topic_name(settings.environment, "scores")
+    places = [TopicPartition(topic, p) for p in range(settings.partitions)]
+    for place in places:
+        place.offset = consumer.get_watermark_offsets(place, timeout=10.0)[1]
+    consumer.assign(places)
+    consumer.poll(0.5)  # its first fetches are under way
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    arrived, received_ns = _read(consumer, first, count)
+    np.savez(
+        Path(sys.argv[4]),
+        numbers=np.array([number_of(each) for each in arrived], np.int64),
+        received_ns=np.array(received_ns, np.int64),
+        sent_ms=np.array([each.source_timestamp_ms for each in arrived], np.int64),
+        age_ms=np.array([each.age_ms for each in arrived], np.int64),
+        stages=np.array([msgspec.structs.astuple(each.stages) for each in arrived]),
+    )
+
+
+def number_of(arrived: Arrived) -> int:
+    """Return the number in an id of the benchmark's load."""
+    return int(arrived.transaction_id.rpartition("-")[2])
+
+
+def _read(consumer: Consumer, first: int, count: int) -> tuple[list[Arrived], list[int]]:
+    """Return the wanted scores and when each was there, in nanoseconds since 1970."""
+    arrived: list[Arrived] = []
+    received_ns: list[int] = []
+    missing = set(range(first, first + count))
+    decode = msgspec.json.Decoder(Arrived).decode
+    heard_s = monotonic_s()
+    while missing and monotonic_s() - heard_s < QUIET_S:
+        message = consumer.poll(0.2)
+        if message is None:
+            continue
+        found = [message, *consumer.consume(1_000, 0.0)]
+        at = now_ns()
+        scores = [decode(each.value() or b"") for each in found if each.error() is None]
+        fresh = [score for score in scores if number_of(score) in missing]
+        missing.difference_update(map(number_of, fresh))
+        arrived += fresh
+        received_ns += [at] * len(fresh)
+        heard_s = monotonic_s()
+    return arrived, received_ns
+
+
+if __name__ == "__main__":
+    main()

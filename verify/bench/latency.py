@@ -1,0 +1,177 @@
+"""How long a transaction takes to a reader of committed scores, from the time at which it was to be sent."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fraudstream.clients.clock import now_ns
+from fraudstream.core.feature_set import NINE
+from fraudstream.core.scores import Stages
+from fraudstream.core.settings import Settings
+from verify.bench import arrivals, floor, open_loop
+from verify.bench.backlog import fill, laid_out
+from verify.bench.load import Load
+from verify.bench.model import TREES, bench_model, serve
+from verify.bench.pipeline import Progress, own_stack
+from verify.bench.processes import expect, finish, started
+from verify.demo.children import Children
+from verify.ledger import Log, count
+
+RUNS = 3
+WARM_S = 1.0
+"""Each run begins so long before it counts: its clients are new, and so are the broker's ways to them."""
+LEAD_S = 0.3
+"""The first transaction is due so long after its sender was started."""
+WAIT_S = 60.0
+Floats = NDArray[np.float64]
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Milliseconds from the intended time of sending to a reader of committed records; `lost` never came."""
+
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    lost: int
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """One part of the way, in milliseconds, over all runs."""
+
+    p50_ms: float
+    p99_ms: float
+
+
+class LatencyBench(msgspec.Struct, frozen=True):
+    """The report of `fraudstream bench latency`: medians of the runs, and what they are medians of.
+
+    `stages`: `sent` from the intended time to the record's timestamp, those that stand in a score, and from
+    produce to the reader.
+    """
+
+    rate: float
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    lost: int
+    duplicates: int
+    stages: dict[str, Stage]
+    floor: Latency
+    runs: list[Latency]
+    trees: int
+    feature_set: str
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One run: milliseconds float64 [N], by stage too, in the order of arrival; `lost` never came."""
+
+    whole: Floats
+    stages: dict[str, Floats]
+    lost: int
+
+
+def measure(rate: float, seconds: float, progress: Progress) -> LatencyBench:
+    """Send at a rate, three times, with the product behind it; then once with the floor.
+
+    Raises:
+        FraudstreamError: a server, a worker or one of the benchmark's own processes failed.
+    """
+    progress("starting servers")
+    with own_stack() as settings:
+        progress("filling the features of 5,000 cards, fitting a model")
+        load, features = fill(settings)
+        serve(settings, bench_model(features))
+        with Children(settings, Path(settings.state_dir) / "logs", bars=False) as children:
+            children.start("scorer", "scorer")
+            runs = _runs(settings, load, rate, seconds, RUNS, progress)
+        progress("counting")
+        with Log(settings) as log:
+            ledger = count(log, f"{settings.environment}.scorer")
+        with started(floor.__name__, msgspec.json.encode(settings).decode()):
+            (bare,) = _runs(settings, load, rate, seconds, 1, progress)
+    told = [_latency(run) for run in runs]
+    return LatencyBench(
+        rate=rate,
+        seconds=seconds,
+        **{name: _median(told, name) for name in ("p50_ms", "p99_ms", "p999_ms", "max_ms")},
+        lost=ledger.lost + ledger.waiting,
+        duplicates=ledger.duplicates,
+        stages=_stages(runs),
+        floor=_latency(bare),
+        runs=told,
+        trees=TREES,
+        feature_set=NINE.hash,
+    )
+
+
+def _runs(
+    settings: Settings, load: Load, rate: float, seconds: float, runs: int, progress: Progress
+) -> list[Run]:
+    found = []
+    for number in range(runs):
+        progress(f"{rate:,.0f} transactions a second for {seconds:g} s, run {number + 1} of {runs}")
+        found.append(_run(settings, load, rate, seconds))
+    return found
+
+
+def _run(settings: Settings, load: Load, rate: float, seconds: float) -> Run:
+    """Send, read, and take the times of what has come."""
+    first, n = load.number, round(rate * (WARM_S + seconds))
+    folder = Path(settings.state_dir)
+    prepared, found = folder / "to-send", folder / "arrived.npz"
+    prepared.write_bytes(msgspec.msgpack.encode(laid_out(settings, load, n)))
+    given = msgspec.json.encode(settings).decode()
+    with started(arrivals.__name__, given, str(first), str(n), str(found)) as reading:
+        expect(reading, "ready")
+        start_ns = now_ns() + int(LEAD_S * 1e9)
+        with started(open_loop.__name__, given, str(prepared), str(start_ns), str(rate)) as sending:
+            finish(sending, wait_s=seconds + WAIT_S)
+        finish(reading, wait_s=WAIT_S)
+    with np.load(found) as arrays:
+        return _taken(dict(arrays), first, n, start_ns, rate)
+
+
+def _taken(
+    arrays: dict[str, NDArray[np.int64]], first: int, n: int, start_ns: int, rate: float
+) -> Run:
+    """Return the times of those that count: all but the first ones."""
+    warm = first + round(rate * WARM_S)
+    arrays = {name: array[arrays["numbers"] >= warm] for name, array in arrays.items()}
+    intended_ms = start_ns / 1e6 + (arrays["numbers"] - first) / rate * 1e3
+    received_ms = arrays["received_ns"] / 1e6
+    stages = dict(zip(Stages.__struct_fields__, arrays["stages"].T, strict=True))
+    return Run(
+        received_ms - intended_ms,
+        {
+            "sent": arrays["sent_ms"] - intended_ms,
+            **stages,
+            "commit_and_read": received_ms - arrays["sent_ms"] - arrays["age_ms"],
+        },
+        first + n - warm - len(arrays["numbers"]),
+    )
+
+
+def _latency(run: Run) -> Latency:
+    p50, p99, p999, most = np.percentile(run.whole, [50, 99, 99.9, 100]).round(1).tolist()
+    return Latency(p50, p99, p999, most, run.lost)
+
+
+def _median(told: Sequence[Latency], name: str) -> float:
+    return float(np.median([getattr(each, name) for each in told]))
+
+
+def _stages(runs: Sequence[Run]) -> dict[str, Stage]:
+    return {
+        name: Stage(
+            *np.percentile(np.concatenate([r.stages[name] for r in runs]), [50, 99])
+            .round(1)
+            .tolist()
+        )
+        for name in runs[0].stages
+    }
