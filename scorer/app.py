@@ -280,6 +280,7 @@ def _add_views(app: faust.App, hot_path: HotPath) -> None:
             f'fraudstream_scorer_seconds_total{{hop="{hop}"}} {seconds:.6f}'
             for hop, seconds in list(s.seconds.items())
         ]
+        lines += s.stages.lines()
         if s.waiting_for:
             lines.append(f'fraudstream_scorer_waiting{{for="{s.waiting_for}"}} 1')
         for partition, apart in hot_path.apart.items():

@@ -24,7 +24,7 @@ from scorer.output import BatchAborted
 from scorer.parts import Parts
 from scorer.poison import Isolation, Unscorable, blaming
 from scorer.recovery import Proof, Recovery
-from scorer.results import Output, Timing
+from scorer.results import Emitted, Timing
 from scorer.serving import Serving
 from scorer.status import Status
 from scorer.waiting import PATIENCE_S, Abandoned, Waiting, raise_for, sound
@@ -187,8 +187,8 @@ class HotPath:
     def _finish(self, hand: InHand, answer: Answer) -> None:
         self._serving.take_over()
         probabilities = self._timed("score", lambda: self._serving.score(answer.applied))
-        outputs = self._timed("emit", lambda: self._emit(hand, answer, probabilities))
-        self._timed("commit", lambda: self._commit(hand, outputs))
+        emitted = self._timed("emit", lambda: self._emit(hand, answer, probabilities))
+        self._timed("commit", lambda: self._commit(hand, emitted))
         if hand.batch.scorable:
             self._isolation.scored()
 
@@ -282,19 +282,19 @@ class HotPath:
     def _features(self, hand: InHand) -> Answer:
         return self._patiently(lambda: self._ahead.answer(hand))
 
-    def _emit(self, hand: InHand, answer: Answer, probabilities: np.ndarray | None) -> list[Output]:
+    def _emit(self, hand: InHand, answer: Answer, probabilities: np.ndarray | None) -> Emitted:
         limits = self._parts.limits
         with blaming("emit"):
-            outputs = self._serving.outputs(
+            emitted = self._serving.outputs(
                 hand.batch,
                 answer.applied,
                 probabilities,
                 timing=self._timing(hand, answer),
                 most_bytes=limits.dead_letters,
             )
-            limits.check(outputs)
+            limits.check(emitted.outputs)
         self.status.count_features(answer.applied[self._serving.feature_set])
-        return outputs
+        return emitted
 
     def _timing(self, hand: InHand, answer: Answer) -> Timing:
         now = now_ms()
@@ -306,22 +306,23 @@ class HotPath:
             deadline_ms=self._parts.settings.score_deadline_ms,
         )
 
-    def _commit(self, hand: InHand, outputs: list[Output]) -> None:
+    def _commit(self, hand: InHand, emitted: Emitted) -> None:
         p = self._parts
         notes = p.deaths.amend(hand.notes, hand.last_offsets)
         offsets = p.assignment.offsets_after(hand.last_offsets, notes)
-        p.output.commit(outputs, offsets, p.assignment.group_metadata)
+        p.output.commit(emitted.outputs, offsets, p.assignment.group_metadata)
         p.assignment.done(hand.last_offsets)
         p.deaths.done(notes)
         self._failing_since = None
-        self._count(hand.batch, outputs)
+        self._count(hand.batch, emitted)
 
-    def _count(self, batch: Batch, outputs: list[Output]) -> None:
+    def _count(self, batch: Batch, emitted: Emitted) -> None:
         status = self.status
+        status.stages.add(emitted.scores)
         status.count(
             scored=batch.scorable,
             dead=len(batch.dead),
-            alerts=sum(output.topic == "alerts" for output in outputs),
+            alerts=sum(output.topic == "alerts" for output in emitted.outputs),
         )
         model = self._serving.model
         if model is not None and self._serving.fresh:

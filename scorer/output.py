@@ -64,14 +64,15 @@ class TransactionalOutput:
         Raises:
             BatchAborted: it failed; `restore`, then go on from what the group has committed.
         """
-        with self._watchdog:
-            try:
-                self._producer.begin_transaction()
-                self._produce(outputs)
+        try:
+            self._producer.begin_transaction()
+            self._produce(outputs)
+            with self._watchdog:
                 self._producer.send_offsets_to_transaction(offsets, group_metadata, COMMIT_S)
+            with self._watchdog:
                 self._producer.commit_transaction(COMMIT_S)
-            except KafkaException as exc:
-                self._give_up(exc.args[0], exc)
+        except KafkaException as exc:
+            self._give_up(exc.args[0], exc)
 
     def _produce(self, outputs: list[Output]) -> None:
         topics = {name: topic_name(self._environment, name) for name in {o.topic for o in outputs}}
@@ -99,7 +100,8 @@ class TransactionalOutput:
 
     def _abort(self) -> None:
         try:
-            self._producer.abort_transaction(ABORT_S)
+            with self._watchdog:
+                self._producer.abort_transaction(ABORT_S)
         except KafkaException as exc:
             logger.warning("the transaction cannot be aborted: %s", exc.args[0].str())
             self._ready = False

@@ -33,6 +33,13 @@ class Output(msgspec.Struct, frozen=True, gc=False):
     headers: Headers
 
 
+class Emitted(msgspec.Struct, frozen=True):
+    """What a batch sends out, its scores among it."""
+
+    scores: list[Score]
+    outputs: list[Output]
+
+
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """When the hops of a batch happened: the wall clock before produce, hop durations in milliseconds."""
 

@@ -12,7 +12,7 @@ from scorer.batch import Batch
 from scorer.champion import Champion
 from scorer.live_sets import AppliedSets, LiveSets
 from scorer.poison import blaming, finite
-from scorer.results import Output, Timing, outputs_of, scores_of, swap_output
+from scorer.results import Emitted, Output, Timing, outputs_of, scores_of, swap_output
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Serving:
         *,
         timing: Timing,
         most_bytes: int,
-    ) -> list[Output]:
+    ) -> Emitted:
         """Return all that the batch sends out, the event of a swap if it is the first of a version.
 
         A dead letter takes at most `most_bytes`.
@@ -94,7 +94,7 @@ class Serving:
             timing=timing,
         )
         outputs = outputs_of(batch, scores, model=self.model, most_bytes=most_bytes)
-        return [*outputs, *self._swaps(batch, timing.produced_at_ms)]
+        return Emitted(scores, [*outputs, *self._swaps(batch, timing.produced_at_ms)])
 
     def _swaps(self, batch: Batch, now_ms: int) -> Sequence[Output]:
         if self.model is None or not self.fresh:

@@ -6,6 +6,7 @@ import msgspec
 
 from fraudstream.clients.feature_library import Applied
 from fraudstream.core.errors import Refused
+from scorer.stages import StageTimes
 
 PROBE_RECORDS = 1_000
 """More dead letters than half of so many first records mean a wrong deployment, not bad data."""
@@ -41,6 +42,7 @@ class Status(msgspec.Struct):
     """Records of the present rebuild, if this worker carries it out: 0 of 0 otherwise."""
     seconds: dict[str, float] = {}
     """Time spent in each hop since the start."""
+    stages: StageTimes = msgspec.field(default_factory=StageTimes)
 
     def count(self, *, scored: int, dead: int, alerts: int) -> None:
         """Add a batch that was committed, in records."""

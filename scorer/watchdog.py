@@ -13,8 +13,8 @@ from fraudstream.clients.clock import monotonic_s
 
 logger = logging.getLogger(__name__)
 
-MOST_S = 45.0
-"""Longer than all steps of a commit, and of the abort after it, may take by their own limits."""
+MOST_S = 15.0
+"""Longer than a step of a commit, or the abort after it, may take by its own limit."""
 LOOK_S = 1.0
 
 
@@ -45,8 +45,8 @@ class Watchdog:
             begun_s = self._begun_s
             if begun_s is not None and monotonic_s() - begun_s > self._most_s:
                 logger.critical(
-                    "a commit has not come back for %.0f s: this worker ends at once, the batch is read "
-                    "again; start it again",
+                    "a step of a commit has not come back for %.0f s: this worker ends at once, the batch "
+                    "is read again; start it again",
                     self._most_s,
                 )
                 os._exit(1)
