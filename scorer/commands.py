@@ -6,17 +6,25 @@ import logging
 import click
 
 from fraudstream.clients.logs import configure
+from fraudstream.core.errors import DependencyUnreachable
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.stack.addresses import with_addresses
+
+logger = logging.getLogger(__name__)
 
 
 @click.command()
 @click.option(
     "--slot", type=click.IntRange(0, 255), help="Place in the group; default: the lowest free one."
 )
+@click.option(
+    "--leave",
+    is_flag=True,
+    help="When stopped, give the place in the group up: others take the partitions over at once.",
+)
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
 @click.pass_obj
-def scorer(settings: Settings, slot: int | None, *, quiet: bool) -> None:
+def scorer(settings: Settings, slot: int | None, *, leave: bool, quiet: bool) -> None:
     """Score the transactions of an environment until stopped.
 
     Every transaction gets exactly one committed score, or a dead letter that says why not. Without a
@@ -27,15 +35,18 @@ def scorer(settings: Settings, slot: int | None, *, quiet: bool) -> None:
       fraudstream scorer                 one worker, on the lowest free slot
       fraudstream scorer & fraudstream scorer
                                          two workers share the partitions
+      fraudstream scorer --leave         one more for a while: stopped, it hands its partitions over
       FRAUDSTREAM_WEB_PORT=6066 fraudstream scorer
                                          web views /healthz /model /metrics at 6066 + slot
     """
     configure(logging.WARNING if quiet else logging.INFO)
-    run(with_addresses(settings), slot)
+    run(with_addresses(settings), slot, leave=leave)
 
 
-def run(settings: Settings, wanted_slot: int | None) -> None:
+def run(settings: Settings, wanted_slot: int | None, *, leave: bool) -> None:
     """Run a worker until it is stopped; the exit status is that of what ended it.
+
+    Its place in the group is kept for a restart for the length of a session, unless it is to `leave`.
 
     Raises:
         FraudstreamError: a server does not answer, or going on is not safe.
@@ -59,10 +70,21 @@ def run(settings: Settings, wanted_slot: int | None) -> None:
     try:
         worker.execute_from_commandline()
     finally:
+        if leave and service.failure is None:
+            _leave(settings, group_name(settings), slot.number)
         slot.release()
         if service.failure is not None:
             # Faust ends with status 1 whatever went wrong; the reason knows better.
             raise service.failure
+
+
+def _leave(settings: Settings, group: str, slot: int) -> None:
+    from fraudstream.clients.group_members import remove_member  # noqa: PLC0415
+
+    try:
+        remove_member(settings, group, slot)
+    except DependencyUnreachable as exc:
+        logger.warning("%s; the others take over after session_timeout_ms", exc)
 
 
 GARBAGE_AFTER = 50_000

@@ -14,6 +14,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
+from fraudstream.clients.group_members import instance_id
 from fraudstream.core.errors import DependencyUnreachable, Refused
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES
@@ -39,7 +40,7 @@ def worker_consumer(settings: Settings, *, group: str, slot: int) -> Consumer:
         common(settings)
         | {
             "group.id": group,
-            "group.instance.id": f"{group}.{slot}",
+            "group.instance.id": instance_id(group, slot),
             "session.timeout.ms": settings.session_timeout_ms,
             "heartbeat.interval.ms": max(settings.session_timeout_ms // 6, 500),
             "max.poll.interval.ms": 300_000,

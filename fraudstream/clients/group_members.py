@@ -1,0 +1,24 @@
+"""Static members of a consumer group do not leave it by ending: whoever scales down removes them."""
+
+from kafka.admin import MemberToRemove
+
+from fraudstream.clients.topic_admin import admin
+from fraudstream.core.settings import Settings
+
+
+def instance_id(group: str, slot: int) -> str:
+    """Return the name of a worker in its group, which is the same after a restart."""
+    return f"{group}.{slot}"
+
+
+def remove_member(settings: Settings, group: str, slot: int) -> None:
+    """Take a worker that has ended out of its group: the others get its partitions at once.
+
+    Raises:
+        DependencyUnreachable: the broker does not do it; it happens by itself after `session_timeout_ms`.
+    """
+    member = MemberToRemove(group_instance_id=instance_id(group, slot), reason="scaled down")
+    with admin(settings.kafka_bootstrap, timeout_ms=settings.request_timeout_ms) as client:
+        for error in client.remove_group_members(group, [member]).values():
+            if error.errno:
+                raise error(f"member {instance_id(group, slot)}")
