@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -165,6 +166,45 @@ def test_a_stopped_worker_ends_within_ten_seconds_also_while_the_broker_hangs(
             assert running.process.wait(10) == 0
         finally:
             os.kill(pid, signal.SIGCONT)
+
+
+def send_slowly(settings: Settings, records: list[Record], stop: threading.Event) -> None:
+    """Send 50 records each tenth of a second, whether the broker takes them or not."""
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "enable.idempotence": True})
+    topic = topic_name(settings.environment, "transactions")
+    for number, (value, _) in enumerate(records):
+        producer.produce(topic, value, b"c%d" % (number % 50))
+        if number % 50 == 0:
+            stop.wait(0.1)
+    assert producer.flush(60) == 0
+
+
+@pytest.mark.proof
+def test_a_broker_that_is_away_for_a_minute_under_load_with_bad_records_costs_nothing(
+    own_stack: Settings, tmp_path: Path
+) -> None:
+    records = good(range(50_000))
+    records[::40] = [(b"{", [])] * len(records[::40])
+    stop = threading.Event()
+    pid = kafka_pid(own_stack)
+    with (
+        worker(own_stack, tmp_path / "scorer.log") as running,
+        ThreadPoolExecutor(1) as sender,
+        Log(own_stack) as log,
+    ):
+        sending = sender.submit(send_slowly, own_stack, records, stop)
+        wait_until(lambda: log.lag("local.scorer")[0] > 2_000, timeout_s=60, what="under load")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            stop.wait(60)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        sending.result(120)
+        wait_until(lambda: caught_up(own_stack, log), timeout_s=60, what="all scored")
+        assert running.process.poll() is None, running.said()[-2_000:]
+        ledger = count(log, "local.scorer")
+    assert ledger.balanced, ledger
+    assert (ledger.scored, ledger.dead_letters) == (48_750, 1_250)
 
 
 def say(settings: Settings, name: str, *values: bytes | None) -> None:
