@@ -5,7 +5,7 @@ BIN := .venv/bin
 export ORT_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help demo test chaos lint format lock clean proofs
+.PHONY: help demo test chaos soak lint format lock clean proofs
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test [ARGS=...]   set up, then run the tests (ARGS go to pytest)"
 	@echo "make proofs            set up, then the long tests: kills at chosen moments, planted defects (15 minutes)"
 	@echo "make chaos [ARGS=...]  set up, then kill 200 workers and judge what came of it (fraudstream chaos --help)"
+	@echo "make soak [ARGS=...]   set up, then score for 20 minutes at 60 % of the maximum (fraudstream bench soak --help)"
 	@echo "make lint              set up, then format check, ruff, mypy, import contracts"
 	@echo "make format            format the code"
 	@echo "make lock              write the lock files anew (needs uv)"
@@ -29,6 +30,9 @@ chaos: .venv/.runtime
 
 proofs: .venv/.dev
 	@$(BIN)/python -m pytest -m proof $(ARGS)
+
+soak: .venv/.runtime
+	@$(BIN)/fraudstream bench soak $(ARGS)
 
 lint: .venv/.dev
 	$(BIN)/ruff format --check .

@@ -35,13 +35,7 @@ def main() -> None:
     """Read until all wanted scores are there."""
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
     first, count = int(sys.argv[2]), int(sys.argv[3])
-    consumer = reader(settings, group="bench.arrivals")
-    topic = topic_name(settings.environment, "scores")
-    places = [TopicPartition(topic, p) for p in range(settings.partitions)]
-    for place in places:
-        place.offset = consumer.get_watermark_offsets(place, timeout=10.0)[1]
-    consumer.assign(places)
-    consumer.poll(0.5)  # its first fetches are under way
+    consumer = scores_from_now(settings)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     arrived, received_ns = _read(consumer, first, count)
@@ -53,6 +47,18 @@ def main() -> None:
         age_ms=np.array([each.age_ms for each in arrived], np.int64),
         stages=np.array([msgspec.structs.astuple(each.stages) for each in arrived]),
     )
+
+
+def scores_from_now(settings: Settings) -> Consumer:
+    """Return a consumer of the committed scores that come from now on; its first fetches are under way."""
+    consumer = reader(settings, group="bench.arrivals")
+    topic = topic_name(settings.environment, "scores")
+    places = [TopicPartition(topic, p) for p in range(settings.partitions)]
+    for place in places:
+        place.offset = consumer.get_watermark_offsets(place, timeout=10.0)[1]
+    consumer.assign(places)
+    consumer.poll(0.5)
+    return consumer
 
 
 def number_of(arrived: Arrived) -> int:

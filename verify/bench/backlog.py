@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Sequence
+from typing import Self
 
 import msgspec
 import numpy as np
@@ -26,6 +27,13 @@ class Sent(msgspec.Struct, frozen=True, array_like=True):
     key: bytes
     value: bytes
     after_feedback: int
+
+    @property
+    def headers(self) -> list[Header]:
+        """Return the headers of the record."""
+        if self.after_feedback < 0:
+            return []
+        return [("after_feedback", b"%d" % self.after_feedback)]
 
 
 CUSTOMERS, TERMINALS, LIVE, COPIES = 500, 1_000, 60, 10
@@ -87,21 +95,37 @@ def _paid(paid: Transaction, places: Sequence[int], headers: list[Header]) -> Ou
     return customer.encode(), encode(paid), places[int(customer)], headers
 
 
-def laid_out(settings: Settings, load: Load, n: int) -> list[Sent]:
-    """Return the next n transactions, with the labels that are known by then in `feedback` already.
+class Stream:
+    """The load as records to be sent; labels it sends itself, each before the first that must know it."""
 
-    Raises:
-        FraudstreamError: Kafka did not take a label.
-    """
-    places = [partition_of(f"{i}".encode(), settings.partitions) for i in range(load.customers)]
-    batch = load.transactions(n)
-    last = -1
-    if labels := [_label(each) for each in load.known_labels()]:
-        producer = open_producer(settings, "confluent", threading.Event())
-        last = producer.send_and_wait(topic_name(settings.environment, "feedback"), labels)
-        producer.close()
-    return [
-        Sent(places[int(name)], name.encode(), encode(each), last)
-        for each in batch
-        if (name := each.entities.customer)
-    ]
+    def __init__(self, settings: Settings, load: Load) -> None:
+        self._load = load
+        self._topic = topic_name(settings.environment, "feedback")
+        self._places = [
+            partition_of(f"{i}".encode(), settings.partitions) for i in range(load.customers)
+        ]
+        self._producer = open_producer(settings, "confluent", threading.Event())
+        self._feedback = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._producer.close()
+
+    def send_labels(self) -> None:
+        """Send the labels that are known by now, and wait until they are in the log.
+
+        Raises:
+            FraudstreamError: Kafka did not take one.
+        """
+        if labels := [_label(each) for each in self._load.known_labels()]:
+            self._feedback = self._producer.send_and_wait(self._topic, labels)
+
+    def take(self, n: int) -> list[Sent]:
+        """Return the next n transactions."""
+        return [
+            Sent(self._places[int(name)], name.encode(), encode(each), self._feedback)
+            for each in self._load.transactions(n)
+            if (name := each.entities.customer)
+        ]

@@ -1,15 +1,18 @@
-"""`fraudstream bench features|latency|pipeline`."""
+"""`fraudstream bench features|latency|pipeline|soak`."""
 
 import click
 from rich.console import Console
 
 from fraudstream.clients.report_file import json_option, write_json
+from fraudstream.core.errors import FraudstreamError
 from verify.bench.features import FeatureBench, measure
 from verify.bench.latency import LatencyBench
 from verify.bench.latency import measure as measure_latency
 from verify.bench.peers import Peer
 from verify.bench.pipeline import Rate
 from verify.bench.pipeline import measure as measure_pipeline
+from verify.bench.soak import Soak
+from verify.bench.soak import measure as measure_soak
 
 
 @click.group()
@@ -110,6 +113,60 @@ def latency(json_file: str | None, rate: float, seconds: float) -> None:
         write_json(report, json_file)
     if json_file != "-":
         _tell_latency(report)
+
+
+@bench.command()
+@click.option("--minutes", type=click.IntRange(2), default=20, show_default=True, help="How long.")
+@click.option(
+    "--rate",
+    type=click.IntRange(100),
+    help="Transactions a second; default: 60 % of what one worker does here.",
+)
+@json_option
+def soak(json_file: str | None, minutes: int, rate: int | None) -> None:
+    """Score at a steady rate for a long time: memory must stay, and the last minute be like the first.
+
+    Exit code 1 when memory of the worker or of Redis has grown by more than 5 % since the second minute,
+    when the last minute's p99 is above 1.5 times the first's, or when a score is lost or doubled. Servers
+    of its own.
+
+    \b
+    Examples:
+      fraudstream bench soak
+      fraudstream bench soak --minutes 3 --rate 5000 --json -
+    """
+    console = Console(stderr=True)
+    with console.status("starting servers") as status:
+        report = measure_soak(minutes, rate, status.update)
+    if json_file:
+        write_json(report, json_file)
+    if json_file != "-":
+        _tell_soak(report)
+    if not report.holds:
+        raise Unsteady("it did not stay as it was: " + _steadiness(report))
+
+
+class Unsteady(FraudstreamError):
+    """Memory grew, latency rose, or a score is lost or doubled."""
+
+
+def _tell_soak(report: Soak) -> None:
+    first, last = report.minutes[0], report.minutes[-1]
+    click.echo(
+        f"{report.transactions:,} transactions at {report.rate:,} a second; one worker alone does "
+        f"{report.maximum_per_s:,}"
+    )
+    for name, minute in (("first", first), ("last", last)):
+        click.echo(f"{name} minute: p50 {minute.p50_ms:.1f}, p99 {minute.p99_ms:.1f} ms")
+    click.echo(_steadiness(report))
+
+
+def _steadiness(report: Soak) -> str:
+    grew = ", ".join(f"{name} {part:+.1%}" for name, part in report.growth.items())
+    return (
+        f"memory {grew}; p99 of the last minute {report.p99_last_to_first} times the first's; "
+        f"lost {report.lost}, doubled {report.duplicates}"
+    )
 
 
 def _tell_latency(report: LatencyBench) -> None:

@@ -12,7 +12,7 @@ from fraudstream.core.feature_set import NINE
 from fraudstream.core.scores import Stages
 from fraudstream.core.settings import Settings
 from verify.bench import arrivals, floor, open_loop
-from verify.bench.backlog import fill, laid_out
+from verify.bench.backlog import Stream, fill
 from verify.bench.load import Load
 from verify.bench.model import TREES, bench_model, serve
 from verify.bench.pipeline import Progress, own_stack
@@ -125,7 +125,9 @@ def _run(settings: Settings, load: Load, rate: float, seconds: float) -> Run:
     first, n = load.number, round(rate * (WARM_S + seconds))
     folder = Path(settings.state_dir)
     prepared, found = folder / "to-send", folder / "arrived.npz"
-    prepared.write_bytes(msgspec.msgpack.encode(laid_out(settings, load, n)))
+    with Stream(settings, load) as stream:
+        stream.send_labels()
+        prepared.write_bytes(msgspec.msgpack.encode(stream.take(n)))
     given = msgspec.json.encode(settings).decode()
     with started(arrivals.__name__, given, str(first), str(n), str(found)) as reading:
         expect(reading, "ready")

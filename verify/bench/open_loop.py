@@ -46,7 +46,7 @@ def main() -> None:
                 record.value,
                 record.key,
                 record.partition,
-                headers=[("after_feedback", b"%d" % record.after_feedback)],
+                headers=record.headers,
                 on_delivery=delivered,
             )
         sent = max(sent, due)

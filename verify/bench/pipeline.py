@@ -119,7 +119,12 @@ def _workers(settings: Settings, workers: int) -> Rate:
     with Children(settings, Path(settings.state_dir) / "logs", bars=False) as children:
         for number in range(workers):
             children.start(f"scorer-{number}", "scorer")
-        return _timed(settings, f"{settings.environment}.scorer", "scorer", children.check)
+        return scorer_rate(settings, children.check)
+
+
+def scorer_rate(settings: Settings, check: Callable[[], None]) -> Rate:
+    """Return how fast the scorers that run go through what waits; `check` raises if one has died."""
+    return _timed(settings, f"{settings.environment}.scorer", "scorer", check)
 
 
 def _floor(settings: Settings) -> Rate:

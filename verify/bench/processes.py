@@ -17,7 +17,9 @@ def started(module: str, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
     """Have a module run, at most for the length of the block; what it says is for `expect`."""
     dies_with_us = [sys.executable, child.__file__, str(os.getpid())]
     command = [*dies_with_us, sys.executable, "-m", module, *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+    process = subprocess.Popen(  # noqa: S603 - our own
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         yield process
     finally:
@@ -34,6 +36,13 @@ def expect(process: "subprocess.Popen[str]", word: str) -> None:
     line = (process.stdout.readline() if process.stdout else "").strip()
     if line != word:
         raise FraudstreamError(f"a process of the benchmark said {line!r}, not {word!r}")
+
+
+def tell(process: "subprocess.Popen[str]", line: str) -> None:
+    """Write a line to a process."""
+    if process.stdin is not None:
+        process.stdin.write(f"{line}\n")
+        process.stdin.flush()
 
 
 def finish(process: "subprocess.Popen[str]", *, wait_s: float) -> None:
