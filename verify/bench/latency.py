@@ -95,7 +95,7 @@ def measure(rate: float, seconds: float, progress: Progress) -> LatencyBench:
             ledger = count(log, f"{settings.environment}.scorer")
         with started(floor.__name__, msgspec.json.encode(settings).decode()):
             (bare,) = _runs(settings, load, rate, seconds, 1, progress)
-    told = [_latency(run) for run in runs]
+    told = [latency_of(run) for run in runs]
     return LatencyBench(
         rate=rate,
         seconds=seconds,
@@ -103,7 +103,7 @@ def measure(rate: float, seconds: float, progress: Progress) -> LatencyBench:
         lost=ledger.lost + ledger.waiting,
         duplicates=ledger.duplicates,
         stages=_stages(runs),
-        floor=_latency(bare),
+        floor=latency_of(bare),
         runs=told,
         trees=TREES,
         feature_set=NINE.hash,
@@ -136,10 +136,10 @@ def _run(settings: Settings, load: Load, rate: float, seconds: float) -> Run:
             finish(sending, wait_s=seconds + WAIT_S)
         finish(reading, wait_s=WAIT_S)
     with np.load(found) as arrays:
-        return _taken(dict(arrays), first, n, start_ns, rate)
+        return taken(dict(arrays), first, n, start_ns, rate)
 
 
-def _taken(
+def taken(
     arrays: dict[str, NDArray[np.int64]], first: int, n: int, start_ns: int, rate: float
 ) -> Run:
     """Return the times of those that count: all but the first ones."""
@@ -159,7 +159,8 @@ def _taken(
     )
 
 
-def _latency(run: Run) -> Latency:
+def latency_of(run: Run) -> Latency:
+    """Return the percentiles of one run."""
     p50, p99, p999, most = np.percentile(run.whole, [50, 99, 99.9, 100]).round(1).tolist()
     return Latency(p50, p99, p999, most, run.lost)
 

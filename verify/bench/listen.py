@@ -64,12 +64,13 @@ def main() -> None:
         n += int((times[np.unique(numbers)] == 0).sum())
         np.add.at(times, numbers, 1)
         took_ms[numbers] = (at - start_ns) / 1e6 - numbers / rate * 1e3
-    minutes = _by_minute(took_ms, times, rate)
+    minutes = by_minute(took_ms, times, rate)
     heard = Heard(minutes, int((times == 0).sum()), int((times[times > 1] - 1).sum()))
     Path(sys.argv[5]).write_bytes(msgspec.json.encode(heard))
 
 
-def _by_minute(took_ms: np.ndarray, times: np.ndarray, rate: float) -> list[Minute]:
+def by_minute(took_ms: np.ndarray, times: np.ndarray, rate: float) -> list[Minute]:
+    """Return a line for each minute in which transactions were due; `times` how often each came."""
     step = round(rate * MINUTE_S)
     minutes = []
     for begin in range(0, len(times), step):

@@ -75,7 +75,7 @@ def measure(minutes: int, rate: int | None, progress: Progress) -> Soak:
             seconds = minutes * MINUTE_S
             run = _Run(settings, load, rate, seconds, children.check)
             heard = run.go(progress)
-    return _judge(maximum, rate, seconds, heard, run.memory)
+    return judge(maximum, rate, seconds, heard, run.memory)
 
 
 class _Run:
@@ -141,7 +141,7 @@ class _Run:
         progress(f"minute {len(self.memory)}: {self.memory[-1].sentence}")
 
 
-def _judge(maximum: int, rate: int, seconds: float, heard: Heard, found: list[Memory]) -> Soak:
+def judge(maximum: int, rate: int, seconds: float, heard: Heard, found: list[Memory]) -> Soak:
     """Return the report: what grew since the second minute, and how the last minute was beside the first."""
     grew = growth(found)
     ratio = round(heard.minutes[-1].p99_ms / heard.minutes[0].p99_ms, 2)
