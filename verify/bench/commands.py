@@ -9,8 +9,10 @@ from verify.bench.features import FeatureBench, measure
 from verify.bench.latency import LatencyBench
 from verify.bench.latency import measure as measure_latency
 from verify.bench.peers import Peer
-from verify.bench.pipeline import Rate
+from verify.bench.pipeline import PipelineBench
 from verify.bench.pipeline import measure as measure_pipeline
+from verify.bench.rate import Rate
+from verify.bench.rivals import ready, require_fast
 from verify.bench.soak import Soak
 from verify.bench.soak import measure as measure_soak
 
@@ -51,32 +53,51 @@ def features(json_file: str | None, hot_entries: int) -> None:
 @bench.command()
 @click.option(
     "--backlog",
-    type=click.IntRange(10_000),
+    type=click.IntRange(100_000),
     default=300_000,
     show_default=True,
-    help="Transactions that wait, for one worker and again for two.",
+    help="Transactions that wait: two fifths for one worker, the rest for two.",
+)
+@click.option(
+    "--peers/--no-peers",
+    "with_peers",
+    default=True,
+    show_default=True,
+    help="Also run Faust and Quix Streams, as in benchmarks/peers.",
 )
 @json_option
-def pipeline(json_file: str | None, backlog: int) -> None:
-    """Measure the whole product on a backlog: one worker, two, and the bare loop without features and model.
+def pipeline(json_file: str | None, backlog: int, with_peers: bool) -> None:
+    """Measure the whole product on a backlog: one worker, two, the bare loop, peers.
 
     Exactly once, 5,000 cards with 60 live transactions, labels on, a model of 150 trees, 0.5 % alerts.
-    Starts servers of its own.
+    Starts servers of its own. The first run with peers makes an environment for Quix Streams (a minute).
+    Fails when a peer is slower than it can be.
 
     \b
     Examples:
       fraudstream bench pipeline
-      fraudstream bench pipeline --backlog 100000 --json -
+      fraudstream bench pipeline --no-peers --json -
     """
     console = Console(stderr=True)
     with console.status("starting servers") as status:
-        report = measure_pipeline(backlog, status.update)
+        peers = ready(status.update) if with_peers else ()
+        report = measure_pipeline(backlog, status.update, peers)
     if json_file:
         write_json(report, json_file)
     if json_file != "-":
-        for name in ("product", "two_workers", "floor"):
-            _rate(name.replace("_", " "), getattr(report, name))
-        click.echo(f"lost {report.lost}, doubled {report.duplicates}, alerts {report.alerts:,}")
+        _tell_pipeline(report)
+    require_fast(peers, report.peers)
+
+
+def _tell_pipeline(report: PipelineBench) -> None:
+    for name in ("product", "two_workers", "floor"):
+        _rate(name.replace("_", " "), getattr(report, name))
+    for name, rate in report.peers.items():
+        if rate:
+            _rate(
+                f"{name.replace('_', ' ')} (the product: {report.ratio[name]} times as fast)", rate
+            )
+    click.echo(f"lost {report.lost}, doubled {report.duplicates}, alerts {report.alerts:,}")
 
 
 @bench.command()

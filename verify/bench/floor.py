@@ -1,6 +1,7 @@
 """The floor of the pipeline: read, produce as much, commit exactly once; no decoding, features or model.
 
-Run as a process of its own: `python -m verify.bench.floor SETTINGS-AS-JSON`.
+Run as a process of its own: `python -m verify.bench.floor SETTINGS-AS-JSON [TOPIC]`, which writes to `scores`
+or to another topic of the environment.
 """
 
 import sys
@@ -21,7 +22,7 @@ def main() -> None:
     """Read the environment's transactions to the end of time; whoever started this ends it."""
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
     source = topic_name(settings.environment, "transactions")
-    target = topic_name(settings.environment, "scores")
+    target = topic_name(settings.environment, *(sys.argv[2:] or ["scores"]))
     consumer = worker_consumer(settings, group=GROUP, slot=0)
     producer = transactional_producer(settings, transactional_id="floor.0")
     producer.init_transactions(20.0)

@@ -93,7 +93,7 @@ def measure(rate: float, seconds: float, progress: Progress) -> LatencyBench:
         progress("counting")
         with Log(settings) as log:
             ledger = count(log, f"{settings.environment}.scorer")
-        with started(floor.__name__, msgspec.json.encode(settings).decode()):
+        with started(floor.__name__, msgspec.json.encode(settings).decode(), "scores"):
             (bare,) = _runs(settings, load, rate, seconds, 1, progress)
     told = [latency_of(run) for run in runs]
     return LatencyBench(

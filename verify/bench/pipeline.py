@@ -1,57 +1,47 @@
 """How fast the whole product goes through a backlog, what each part of it costs, and the floor beside it."""
 
-import os
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import psutil
-from redis import Redis
 
-from fraudstream.clients.clock import monotonic_s
-from fraudstream.clients.topic_admin import create_topics
+from fraudstream.clients.topic_admin import admin, create_topics
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.settings import Settings
-from fraudstream.stack import child, embedded
+from fraudstream.core.topics import topic_name
+from fraudstream.stack import embedded
 from fraudstream.stack.addresses import with_addresses
+from trainer.export import Exported
 from verify.bench import floor
 from verify.bench.backlog import fill, send
 from verify.bench.model import TREES, bench_model, serve
+from verify.bench.processes import started
+from verify.bench.rate import Rate, Watched, timed
+from verify.bench.rivals import NAMES, Rival, Rivals
 from verify.demo.children import Children
-from verify.ledger import Log, count
+from verify.ledger import Ledger, Log, count
 
 Progress = Callable[[str], None]
-LOOK_S = 0.1
-STOP_S = 10.0
-_pause = threading.Event()
-
-
-class Rate(msgspec.Struct, frozen=True):
-    """Transactions a second from the first commit that is seen to the last; CPU of the workers a transaction.
-
-    Shares are of one core: 1.0 is a core that does nothing else.
-    """
-
-    transactions: int
-    tx_per_s: int
-    cpu_us_per_tx: float
-    kafka_core_share: float
-    redis_core_share: float
+TOPICS_MS = 20_000
+FLOOR_TOPIC = "floor"
 
 
 class PipelineBench(msgspec.Struct, frozen=True):
-    """The report of `fraudstream bench pipeline`."""
+    """The report of `fraudstream bench pipeline`; `ratio`: how many times as fast as a peer one worker is.
+
+    Peers that were left out are null.
+    """
 
     product: Rate
     two_workers: Rate
     floor: Rate
+    peers: dict[str, Rate | None]
+    ratio: dict[str, float | None]
     ratio_to_floor: float
+    redis_core_share: float
     lost: int
     duplicates: int
     alerts: int
@@ -69,42 +59,39 @@ def own_stack() -> Iterator[Settings]:
         try:
             embedded.up(bare)
             settings = with_addresses(bare)
-            create_topics(settings.kafka_bootstrap, "bench", settings.partitions, timeout_ms=20_000)
+            create_topics(
+                settings.kafka_bootstrap, "bench", settings.partitions, timeout_ms=TOPICS_MS
+            )
             yield settings
         finally:
             embedded.down(bare, wipe=True)
 
 
-def measure(backlog: int, progress: Progress) -> PipelineBench:
-    """Score a backlog with one worker, another with two, and read the first with the floor.
+def measure(backlog: int, progress: Progress, peers: Sequence[Rival]) -> PipelineBench:
+    """Have one backlog read by the floor, scored by one worker, then by two, and by each of the peers.
 
     Raises:
-        FraudstreamError: a server or a worker failed.
+        FraudstreamError: a server, a worker or a peer failed.
     """
     progress("starting servers")
     with own_stack() as settings:
-        progress("filling the features of 5,000 cards, fitting a model")
-        load, features = fill(settings)
-        serve(settings, bench_model(features))
-        progress("one worker: sending")
-        labels = send(settings, load, backlog)
+        exported, labels = _prepare(settings, backlog, progress)
+        part = backlog * 2 // 5
         progress("the floor: on a broker that is warm from then on")
-        bare = _floor(settings)
+        bare = _floor(settings, part)
         progress("one worker: scoring")
-        one = _workers(settings, 1)
-        progress("two workers: sending")
-        labels += send(settings, load, backlog)
-        progress("two workers: scoring")
+        one = _workers(settings, 1, part)
+        progress("two workers: scoring the rest")
         two = _workers(settings, 2)
-        progress("counting")
-        with Log(settings) as log:
-            ledger = count(log, f"{settings.environment}.scorer")
-            alerts = sum(1 for _ in log.records("alerts"))
+        ledger, alerts, others = _counted(settings, Rivals(settings, exported, peers), progress)
     return PipelineBench(
         product=one,
         two_workers=two,
         floor=bare,
+        peers=others,
+        ratio=ratios(one, others),
         ratio_to_floor=round(one.tx_per_s / bare.tx_per_s, 2),
+        redis_core_share=one.redis_core_share,
         lost=ledger.lost + ledger.waiting,
         duplicates=ledger.duplicates,
         alerts=alerts,
@@ -115,67 +102,60 @@ def measure(backlog: int, progress: Progress) -> PipelineBench:
     )
 
 
-def _workers(settings: Settings, workers: int) -> Rate:
+def _prepare(settings: Settings, backlog: int, progress: Progress) -> tuple[Exported, int]:
+    """Fill the features, serve a model, send the backlog; return the model and how many labels went out."""
+    progress("filling the features of 5,000 cards, fitting a model")
+    load, features = fill(settings)
+    exported = bench_model(features)
+    progress("sending the backlog")
+    with ThreadPoolExecutor(1) as beside:
+        served = beside.submit(serve, settings, exported)
+        labels = send(settings, load, backlog)
+        served.result()
+    return exported, labels
+
+
+def ratios(product: Rate, peers: Mapping[str, Rate | None]) -> dict[str, float | None]:
+    """Return how many times as fast as each peer the product is; None for one that was left out."""
+    return {
+        name: None if rate is None else round(product.tx_per_s / rate.tx_per_s, 2)
+        for name, rate in peers.items()
+    }
+
+
+def _counted(
+    settings: Settings, peers: Rivals, progress: Progress
+) -> tuple[Ledger, int, dict[str, Rate | None]]:
+    """Count while the peers start, then take the rate of each alone; return ledger, alerts and rates."""
+    rates: dict[str, Rate | None] = dict.fromkeys(NAMES)
+    with ThreadPoolExecutor(1) as beside, peers:
+        progress("counting")
+        held = beside.submit(peers.hold)
+        with Log(settings) as log:
+            ledger = count(log, f"{settings.environment}.scorer")
+            alerts = sum(1 for _ in log.records("alerts"))
+        held.result()
+        for peer in peers.all:
+            progress(f"peer: {peer.name}")
+            rates[peer.name] = peers.measure(peer)
+    return ledger, alerts, rates
+
+
+def _workers(settings: Settings, workers: int, least: int | None = None) -> Rate:
+    """Take the rate of so many workers over `least` transactions, or to the end of the backlog."""
     with Children(settings, Path(settings.state_dir) / "logs", bars=False) as children:
         for number in range(workers):
             children.start(f"scorer-{number}", "scorer")
-        return scorer_rate(settings, children.check)
+        who = Watched(f"{settings.environment}.scorer", "scorer", children.check)
+        return timed(settings, who, lambda n, _: least is not None and n >= least)
 
 
-def scorer_rate(settings: Settings, check: Callable[[], None]) -> Rate:
-    """Return how fast the scorers that run go through what waits; `check` raises if one has died."""
-    return _timed(settings, f"{settings.environment}.scorer", "scorer", check)
-
-
-def _floor(settings: Settings) -> Rate:
-    dies_with_us = [sys.executable, child.__file__, str(os.getpid())]
-    arguments = [sys.executable, "-m", floor.__name__, msgspec.json.encode(settings).decode()]
-    command = [*dies_with_us, *arguments]
-    process = subprocess.Popen(command)  # noqa: S603 - our own command line
-    try:
-        return _timed(settings, floor.GROUP, floor.__name__, lambda: None)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait(STOP_S)
-
-
-def _timed(settings: Settings, group: str, name: str, check: Callable[[], None]) -> Rate:
-    """Take the time and the CPU from the first commit of a group that is seen to the last."""
-    with Log(settings) as log, Redis.from_url(settings.redis_url) as client:
-        begin, total = log.lag(group)
-        done = begin
-        while done <= begin:
-            done = _next(log, group, check)
-        begun_s, before, first = monotonic_s(), _cpu_s(settings, client, name), done
-        while done < total:
-            done = _next(log, group, check)
-        seconds = monotonic_s() - begun_s
-        used = {each: at - before[each] for each, at in _cpu_s(settings, client, name).items()}
-    n = done - first
-    return Rate(
-        transactions=n,
-        tx_per_s=round(n / seconds),
-        cpu_us_per_tx=round(used["worker"] / n * 1e6, 1),
-        kafka_core_share=round(used["kafka"] / seconds, 2),
-        redis_core_share=round(used["redis"] / seconds, 2),
-    )
-
-
-def _next(log: Log, group: str, check: Callable[[], None]) -> int:
-    check()
-    _pause.wait(LOOK_S)
-    return log.lag(group)[0]
-
-
-def _cpu_s(settings: Settings, client: Redis, worker: str) -> dict[str, float]:
-    """Return the CPU seconds used so far by the workers, by Kafka and by Redis."""
-    info = client.info("cpu")
-    used = {"redis": float(info["used_cpu_user"]) + float(info["used_cpu_sys"])}
-    for name, part in (("worker", worker), ("kafka", "kafka.Kafka")):
-        found = [
-            each.info["cpu_times"]
-            for each in psutil.process_iter(["cmdline", "cpu_times"])
-            if part in (line := " ".join(each.info["cmdline"] or ())) and settings.state_dir in line
-        ]
-        used[name] = sum(times.user + times.system for times in found)
-    return used
+def _floor(settings: Settings, least: int) -> Rate:
+    """Take the rate of the floor; what it writes is no score, so that the ledger need not read it."""
+    given = msgspec.json.encode(settings).decode()
+    topic = topic_name(settings.environment, FLOOR_TOPIC)
+    with admin(settings.kafka_bootstrap, timeout_ms=TOPICS_MS) as client:
+        client.create_topics({topic: {"num_partitions": settings.partitions}})
+    with started(floor.__name__, given, FLOOR_TOPIC):
+        who = Watched(floor.GROUP, floor.__name__, lambda: None)
+        return timed(settings, who, lambda n, _: n >= least)

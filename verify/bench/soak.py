@@ -20,8 +20,9 @@ from verify.bench.latency import WAIT_S
 from verify.bench.listen import MINUTE_S, Heard, Minute
 from verify.bench.load import Load
 from verify.bench.model import TREES, bench_model, serve
-from verify.bench.pipeline import Progress, own_stack, scorer_rate
+from verify.bench.pipeline import Progress, own_stack
 from verify.bench.processes import expect, finish, started, tell
+from verify.bench.rate import Watched, timed
 from verify.demo.children import Children
 
 SHARE = 0.6
@@ -70,7 +71,8 @@ def measure(minutes: int, rate: int | None, progress: Progress) -> Soak:
         with Children(settings, Path(settings.state_dir) / "logs", bars=False) as children:
             children.start("scorer", "scorer")
             progress("how fast one worker is")
-            maximum = scorer_rate(settings, children.check).tx_per_s
+            who = Watched(f"{settings.environment}.scorer", "scorer", children.check)
+            maximum = timed(settings, who).tx_per_s
             rate = rate or round(maximum * SHARE)
             seconds = minutes * MINUTE_S
             run = _Run(settings, load, rate, seconds, children.check)

@@ -1,0 +1,94 @@
+"""How fast a group of consumers goes through the transactions and what CPU it takes, seen from outside."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import psutil
+from redis import Redis
+
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.settings import Settings
+from fraudstream.stack.locks import pause
+from verify.ledger import Log
+
+LOOK_S = 0.1
+
+Enough = Callable[[int, float], bool]
+"""Told transactions and seconds since the first commit that was seen: whether that will do."""
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """Transactions a second from the first commit that is seen to the last; CPU of the workers a transaction.
+
+    Shares are of one core: 1.0 is a core that does nothing else.
+    """
+
+    transactions: int
+    tx_per_s: int
+    cpu_us_per_tx: float
+    kafka_core_share: float
+    redis_core_share: float
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Who is measured: consumer group, part of the command line; `check` raises if it has died."""
+
+    group: str
+    process: str
+    check: Callable[[], None]
+
+
+def timed(settings: Settings, who: Watched, enough: Enough = lambda n, seconds: False) -> Rate:
+    """Take time and CPU from the first commit that is seen to the one that is enough, at most to the last.
+
+    Raises:
+        FraudstreamError: there is nothing left after the first commit.
+    """
+    with Log(settings) as log, Redis.from_url(settings.redis_url) as client:
+        first, total = committed_anew(log, who)
+        begun_s, before = monotonic_s(), _cpu_s(settings, client, who.process)
+        n, seconds = 0, 0.0
+        while first + n < total and not enough(n, seconds):
+            done, _ = committed_anew(log, who)
+            n, seconds = done - first, monotonic_s() - begun_s
+        after = _cpu_s(settings, client, who.process)
+    if not n:
+        raise FraudstreamError(
+            f"{who.group} was through the backlog before it could be timed: take a larger --backlog"
+        )
+    used = {each: at - before[each] for each, at in after.items()}
+    return Rate(
+        transactions=n,
+        tx_per_s=round(n / seconds),
+        cpu_us_per_tx=round(used["worker"] / n * 1e6, 1),
+        kafka_core_share=round(used["kafka"] / seconds, 2),
+        redis_core_share=round(used["redis"] / seconds, 2),
+    )
+
+
+def committed_anew(log: Log, who: Watched) -> tuple[int, int]:
+    """Wait until the group commits; return how many transactions it has committed, and how many there are."""
+    begin, total = log.lag(who.group)
+    done = begin
+    while done == begin and done < total:
+        who.check()
+        pause(LOOK_S)
+        done, total = log.lag(who.group)
+    return done, total
+
+
+def _cpu_s(settings: Settings, client: Redis, worker: str) -> dict[str, float]:
+    """Return the CPU seconds used so far by the workers, by Kafka and by Redis."""
+    info = client.info("cpu")
+    used = {"redis": float(info["used_cpu_user"]) + float(info["used_cpu_sys"])}
+    for name, part in (("worker", worker), ("kafka", "kafka.Kafka")):
+        found = [
+            each.info["cpu_times"]
+            for each in psutil.process_iter(["cmdline", "cpu_times"])
+            if part in (line := " ".join(each.info["cmdline"] or ())) and settings.state_dir in line
+        ]
+        used[name] = sum(times.user + times.system for times in found)
+    return used
