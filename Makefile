@@ -58,10 +58,12 @@ STALE := $(if $(USABLE),,stale)
 	@sh deploy/install.sh "$(PYTHON)" requirements-dev.lock
 	@touch .venv/.runtime $@
 
-LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 pyproject.toml --extra build
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+PEERS := benchmarks/peers/requirements
 lock:
-	$(LOCK) --output-file requirements.lock
-	$(LOCK) --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --extra build --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra build --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+	sed -nE 's/^((numpy|onnxruntime)==.*) \\$$/\1/p' requirements.lock | $(LOCK) $(PEERS).in --constraint - --output-file $(PEERS).lock
 
 clean:
 	@if [ -x $(BIN)/fraudstream ]; then $(BIN)/fraudstream stack down; fi

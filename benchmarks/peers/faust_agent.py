@@ -5,7 +5,8 @@
 
 Windows of 1, 7 and 14 days of customer and terminal are sorted sets in Redis by event time. At least once,
 as Faust's documents do it: an event is acknowledged when the agent is through with it, and offsets go out in
-intervals. It does less than the product: no labels, profiles or terminal runs, no dead letters.
+intervals. It does less than the product: no labels, profiles or terminal runs, no dead letters, and its
+state begins empty.
 """
 
 import argparse

@@ -6,7 +6,10 @@
 Windows of 1, 7 and 14 days of the customer are kept in the library's state (RocksDB with a changelog topic);
 offsets, outputs and changelog are committed in one Kafka transaction every second. It does less than the
 product: no labels or profiles, and nothing of the terminal, since that would need a second keyed stream
-through a repartition topic. So what it reaches is more than it would with the same features.
+through a repartition topic; its state begins empty. So it is faster here than it would be with equal work.
+
+A function on the state is the fastest way that was found. The library's own windows (three `sliding_window`
+in a row with Count, Sum and Latest) reach 2,600 transactions a second where this reaches 25,000.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """How fast the whole product goes through a backlog, what each part of it costs, and the floor beside it."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,7 +58,7 @@ def own_stack() -> Iterator[Settings]:
     with tempfile.TemporaryDirectory(prefix="fraudstream-bench-") as folder:
         bare = Settings(state_dir=folder, environment="bench")
         try:
-            embedded.up(bare)
+            embedded.up(bare, owner_pid=os.getpid())
             settings = with_addresses(bare)
             create_topics(
                 settings.kafka_bootstrap, "bench", settings.partitions, timeout_ms=TOPICS_MS

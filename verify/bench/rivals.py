@@ -32,11 +32,11 @@ OUTPUTS = ("scores", "alerts")
 STOP_S = 10.0
 NAMES = ("faust_agent", "quix_streams")
 SHARE = 0.8
-"""A peer below this share of what it reached when it was written is not one to compare with."""
+"""A peer below this share of what such a one reaches is not one to compare with."""
 
 
 class Rival(msgspec.Struct, frozen=True):
-    """One peer: its script, the Python that runs it, what it reached when it was written."""
+    """One peer: its script, the Python that runs it, what such a one reaches on two cores."""
 
     name: str
     python: str
@@ -95,9 +95,9 @@ class Rivals:
 
     def __enter__(self) -> Self:
         """Make their topics and start them all: they import, join the broker and begin beside each other."""
-        self._folder.mkdir()
+        self._folder.mkdir(parents=True)
         (self._folder / "model.onnx").write_bytes(self._exported.onnx_bytes)
-        names = [self._topic(peer, what) for peer in self.all for what in OUTPUTS]
+        names = [self.topic(peer, what) for peer in self.all for what in OUTPUTS]
         if names:
             wanted = {name: {"num_partitions": self._settings.partitions} for name in names}
             with admin(self._settings.kafka_bootstrap, timeout_ms=TOPICS_MS) as client:
@@ -142,7 +142,7 @@ class Rivals:
             "bootstrap": self._settings.kafka_bootstrap,
             "group": peer.name,
             "source": topic_name(self._settings.environment, "transactions"),
-            **{what: self._topic(peer, what) for what in OUTPUTS},
+            **{what: self.topic(peer, what) for what in OUTPUTS},
             "model": f"{self._folder}/model.onnx",
             "threshold": f"{self._exported.contract.threshold}",
             "state": f"{self._folder}/{peer.name}",
@@ -167,7 +167,8 @@ class Rivals:
                 f"{' / '.join(said[-3:]) or 'it said nothing'}"
             )
 
-    def _topic(self, peer: Rival, what: str) -> str:
+    def topic(self, peer: Rival, what: str) -> str:
+        """Return the full name of a topic that a peer writes: `scores` or `alerts`."""
         return topic_name(self._settings.environment, f"{peer.name}.{what}")
 
     def _log(self, peer: Rival) -> Path:
