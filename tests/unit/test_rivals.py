@@ -11,8 +11,8 @@ from verify.bench.rate import Rate
 from verify.bench.rivals import Rival, ready, require_fast
 
 PEERS = (
-    Rival("faust_agent", "python", usual_tx_per_s=1_350, needs_redis=True),
-    Rival("quix_streams", "python", usual_tx_per_s=3_100, needs_redis=False),
+    Rival("faust_agent", "faust_agent", "python", 1_350, needs_redis=True),
+    Rival("quix_streams", "quix_streams", "python", 3_100),
 )
 
 
