@@ -258,7 +258,8 @@ class HotPath:
             return []
         try:
             if self._hand is not None:  # which waits to be finished
-                return sound(p.consumer.consume(p.settings.batch_max_records, 0.0))
+                full = self._hand.batch.size >= p.settings.batch_max_records
+                return sound(p.consumer.consume(p.settings.batch_max_records, 0.0)) if full else []
             first = p.consumer.poll(0.1)
             if first is None:
                 return []

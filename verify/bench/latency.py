@@ -23,7 +23,7 @@ from verify.ledger import Log, count
 RUNS = 3
 WARM_S = 1.0
 """Each run begins so long before it counts: its clients are new, and so are the broker's ways to them."""
-LEAD_S = 0.3
+LEAD_S = 1.0
 """The first transaction is due so long after its sender was started."""
 WAIT_S = 60.0
 Floats = NDArray[np.float64]

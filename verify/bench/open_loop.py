@@ -16,7 +16,7 @@ from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from verify.bench.backlog import Sent
 
-TICK_S = 0.0005
+TICK_S = 0.001
 FLUSH_S = 20.0
 _pause = threading.Event()
 
@@ -28,7 +28,7 @@ def main() -> None:
     start_ns, rate = int(sys.argv[3]), float(sys.argv[4])
     topic = topic_name(settings.environment, "transactions")
     producer = Producer(
-        common(settings) | {"enable.idempotence": True, "linger.ms": 1, "compression.type": "none"}
+        common(settings) | {"enable.idempotence": True, "linger.ms": 5, "compression.type": "none"}
     )
     producer.list_topics(topic, FLUSH_S)
     failed: list[str] = []
@@ -39,7 +39,7 @@ def main() -> None:
 
     sent = 0
     while sent < len(records):
-        due = min(int((now_ns() - start_ns) / 1e9 * rate) + 1, len(records))
+        due = min(max(int((now_ns() - start_ns) / 1e9 * rate) + 1, sent), len(records))
         for record in records[sent:due]:
             producer.produce(
                 topic,
@@ -49,7 +49,7 @@ def main() -> None:
                 headers=record.headers,
                 on_delivery=delivered,
             )
-        sent = max(sent, due)
+        sent = due
         producer.poll(0)
         _pause.wait(TICK_S)
     if producer.flush(FLUSH_S) or failed:
