@@ -69,15 +69,12 @@ class FeatureState:
         self.server = server
         self.feature_set = feature_set
         self.tag = f"{{{environment}:b{_BUCKET}}}"
+        self.meta_key = f"{self.tag}:meta:{feature_set.hash}"
+        """The key of the record."""
         self.meta = Meta(STATE_VERSION, feature_set.hash, "")
         self.text = ""
         """The record as it stands on the server, "" for none."""
         self._topics: dict[str, str] = {}
-
-    @property
-    def meta_key(self) -> str:
-        """Return the key of the record."""
-        return f"{self.tag}:meta:{self.feature_set.hash}"
 
     @property
     def prefix(self) -> str:

@@ -56,6 +56,7 @@ def scored(settings: Settings, peer: str) -> list[Scored]:
         ]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", NAMES)
 def test_a_peer_scores_every_transaction_with_the_right_windows(
     topics: Settings, name: str, monkeypatch: pytest.MonkeyPatch
