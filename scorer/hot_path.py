@@ -151,7 +151,7 @@ class HotPath:
             if self._hand is not None:
                 self._take_ahead(())
             self._isolation.take(messages)
-            self._alone = False
+            self._alone = self._alone and not messages
         else:
             self._take_ahead(messages)
 
@@ -173,7 +173,11 @@ class HotPath:
             self._rest()
             return
         hand = self._ask(batch)
-        self._finish(hand, self._timed("features", lambda: self._features(hand)))
+        try:
+            answer = self._timed("features", lambda: self._features(hand))
+        finally:
+            self._ahead.drop(hand)  # given up while a server was away, it may be asked for again
+        self._finish(hand, answer)
 
     def _read(self, messages: Sequence[Message]) -> Batch:
         batch = self._timed("decode", lambda: self._decode(messages))
