@@ -13,6 +13,7 @@ from scorer.batch import Batch
 from scorer.labels import LabelReader
 from scorer.live_sets import AppliedSets, LiveSets
 from scorer.poison import blaming
+from scorer.waiting import Abandoned
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -64,6 +65,15 @@ class Ahead:
         last_offsets = {part.partition: part.last_offset for part in batch.parts}
         asked = self._submit(batch, slices)
         return InHand(batch, last_offsets, notes, self._assignment.generation, slices, asked)
+
+    def check(self, hand: InHand) -> None:
+        """See that the batch may still be committed: what was polled before a change may be another's now.
+
+        Raises:
+            Abandoned: partitions have changed hands since.
+        """
+        if hand.generation != self._assignment.generation:
+            raise Abandoned("the partitions changed while a batch was in hand")
 
     def answer(self, hand: InHand) -> Answer:
         """Wait for the features; where a server is away, ask once more and say so.

@@ -135,7 +135,8 @@ class HotPath:
         messages = self._timed("poll", self._poll)
         self._parts.same_topics.look(monotonic_s())
         try:
-            self._check_hand()
+            if self._hand is not None:
+                self._ahead.check(self._hand)
             if not self._parts.assignment.proven:
                 self._prove()
             self._take(messages)
@@ -205,16 +206,6 @@ class HotPath:
             self._finish(hand, self._features(hand))
         except (Abandoned, BatchAborted, Unscorable) as exc:
             logger.warning("%s; the batch is left to the next worker", exc)
-
-    def _check_hand(self) -> None:
-        """Give the batch in hand up if partitions have changed: what was polled before may be another's now.
-
-        Raises:
-            Abandoned: they have.
-        """
-        if self._hand is None or self._hand.generation == self._parts.assignment.generation:
-            return
-        raise Abandoned("the partitions changed while a batch was in hand")
 
     def _rest(self) -> None:
         self._patiently(self._idle)
