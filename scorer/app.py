@@ -32,6 +32,7 @@ from scorer.hot_path import HotPath
 from scorer.labels import LabelReader
 from scorer.limits import Limits
 from scorer.live_sets import LiveSets
+from scorer.metrics import WorkerMetrics
 from scorer.neighbours import Neighbours
 from scorer.output import TransactionalOutput
 from scorer.parts import Parts
@@ -243,6 +244,8 @@ def _web_port(settings: Settings, slot: int) -> int:
 
 
 def _add_views(app: faust.App, hot_path: HotPath) -> None:
+    served = WorkerMetrics(hot_path)
+
     @app.page("/healthz")
     async def healthz(view: View, request: Request) -> Response:
         status = hot_path.status
@@ -255,38 +258,4 @@ def _add_views(app: faust.App, hot_path: HotPath) -> None:
 
     @app.page("/metrics")
     async def metrics(view: View, request: Request) -> Response:
-        s = hot_path.status
-        counters = {
-            "records": s.records,
-            "scored": s.scored,
-            "alerts": s.alerts,
-            "dead_letters": s.dead_letters,
-            "poison": s.poison,
-            "batches": s.batches,
-            "aborted": s.aborted,
-            "redelivered": s.redelivered,
-            "truncated": s.truncated,
-            "beyond_retention": s.beyond_retention,
-            "swaps": s.swaps,
-            "rebuilds": s.rebuilds,
-        }
-        lines = [f"fraudstream_scorer_{name}_total {value}" for name, value in counters.items()]
-        lines += [
-            f'fraudstream_scorer_state{{state="{s.state}"}} 1',
-            f"fraudstream_scorer_rebuild_records {s.rebuild_done}",
-            f"fraudstream_scorer_rebuild_records_wanted {s.rebuild_total}",
-        ]
-        lines += [
-            f'fraudstream_scorer_seconds_total{{hop="{hop}"}} {seconds:.6f}'
-            for hop, seconds in list(s.seconds.items())
-        ]
-        lines += s.stages.lines()
-        if s.waiting_for:
-            lines.append(f'fraudstream_scorer_waiting{{for="{s.waiting_for}"}} 1')
-        for partition, apart in hot_path.apart.items():
-            lines += [
-                f'fraudstream_scorer_event_time_ms{{partition="{partition}"}} {apart.event_time_ms}',
-                f'fraudstream_scorer_behind_ms{{partition="{partition}"}} {apart.behind_ms}',
-                f'fraudstream_scorer_held{{partition="{partition}"}} {int(apart.held)}',
-            ]
-        return view.text("\n".join(lines) + "\n")
+        return view.text(served.text())

@@ -22,7 +22,6 @@ EDGES_MS = (
     10_000.0,
 )
 """Upper edges, inclusive, of all buckets but the last."""
-NAME = "fraudstream_scorer_stage_seconds"
 
 
 class StageTimes:
@@ -44,15 +43,12 @@ class StageTimes:
         for name in ("features", "model", "until_produce"):
             self._add(name, np.array([getattr(first, name)]), np.array([len(scores)]))
 
-    def lines(self) -> Iterator[str]:
-        """Yield the histograms in Prometheus' text form, in seconds."""
+    def histograms(self) -> Iterator[tuple[str, list[tuple[str, float]], float]]:
+        """Yield stage, cumulative counts by upper edge in seconds ("+Inf" last), and sum in seconds."""
+        edges = [f"{edge / 1_000:g}" for edge in EDGES_MS] + ["+Inf"]
         for name, counts in self._counts.items():
-            sums = np.cumsum(counts).tolist()
-            edges = [f"{edge / 1_000:g}" for edge in EDGES_MS] + ["+Inf"]
-            for edge, n in zip(edges, sums, strict=True):
-                yield f'{NAME}_bucket{{stage="{name}",le="{edge}"}} {n}'
-            yield f'{NAME}_sum{{stage="{name}"}} {self._sums_ms[name] / 1_000:.6f}'
-            yield f'{NAME}_count{{stage="{name}"}} {sums[-1]}'
+            sums = np.cumsum(counts).astype(float).tolist()
+            yield name, list(zip(edges, sums, strict=True)), self._sums_ms[name] / 1_000
 
     def _add(self, name: str, values_ms: np.ndarray, times: np.ndarray) -> None:
         """Count float64 [N] values, each int64 [N] times; in new arrays, since they may be being read."""

@@ -8,9 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 from confluent_kafka import Producer
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.proof_of_features import largest_skew_days
 from fraudstream.core.feature_set import DAY_MS, NINE
+from fraudstream.core.metrics import EVENT_TIME
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from fraudstream.core.transaction import Entities, Transaction, encode
@@ -120,10 +122,14 @@ def test_workers_wait_for_each_other(topics: Settings, log: Log, tmp_path: Path)
         wait_for_all(log, settings, len(FAST) + len(SLOW))
         assert all(NOT_WAITED_FOR not in each.said() for each in workers)
         shown = [view(settings.web_port + slot, "/metrics")[1] for slot in (0, 1)]
-    newest = {0: FAST[-1], 1: SLOW[-1]}
-    for number, event_time_ms in newest.items():
-        line = f'fraudstream_scorer_event_time_ms{{partition="{number}"}} {event_time_ms}\n'
-        assert any(line in text for text in shown)
+    times = {
+        sample.labels["partition"]: sample.value
+        for text in shown
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if family.name == EVENT_TIME.name
+    }
+    assert times == {"0": FAST[-1], "1": SLOW[-1]}
     assert largest_skew_days(settings) < LEAD_DAYS + 2, "a batch of 50 may be a day"
 
 
