@@ -5,31 +5,72 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fraudstream.clients.report_file import json_option, write_json
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import SettingsError
 from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
-from verify.ledger import Ledger, Log, Place, Position, count
-
-
-class Unbalanced(FraudstreamError):
-    """Something was lost or doubled; the report names the positions."""
+from verify.ledger import Log, count
+from verify.ledger_text import Unbalanced, difference, sentence
+from verify.watch_command import Wanted, watch_ledger
 
 
 @click.command()
 @json_option
+@click.option("--watch", is_flag=True, help="Go on as records come, until Ctrl-C.")
+@click.option(
+    "--for",
+    "for_s",
+    type=click.FloatRange(min=0, min_open=True, max=31_536_000),
+    metavar="SECONDS",
+    help="With --watch: end after so long.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    help="With --watch: gauges for Prometheus at this port of 127.0.0.1; 0 takes a free one.",
+)
 @click.pass_obj
-def ledger(settings: Settings, json_file: str | None) -> None:
+def ledger(
+    settings: Settings,
+    *,
+    json_file: str | None,
+    watch: bool,
+    for_s: float | None,
+    metrics_port: int | None,
+) -> None:
     """Count what came in against scores and dead letters, by position, with an independent client.
 
     Exit code 1 when a committed transaction has no result, more than one, or another transaction's, or
     when a result belongs to no transaction; the places are named.
 
+    With --watch the balance is shown each second, and each difference is named on standard error as soon
+    as it is certain. Exit code 1 at the end if there was any. --json then writes the report at the end;
+    with --json - the balance goes to standard error.
+
     \b
     Examples:
       fraudstream ledger
       fraudstream ledger --json -
+      fraudstream ledger --watch
+      fraudstream ledger --watch --for 60 --metrics-port 9109
     """
+    wanted = Wanted(json_file, for_s, metrics_port)
+    if not watch and (for_s, metrics_port) != (None, None):
+        raise SettingsError("--for and --metrics-port are of a watch: give --watch, too")
     settings = with_addresses(settings, ["kafka"])
+    if watch:
+        watch_ledger(settings, wanted)
+    else:
+        count_once(settings, json_file)
+
+
+def count_once(settings: Settings, json_file: str | None) -> None:
+    """Count what is there now; settings have the address of Kafka.
+
+    Raises:
+        Unbalanced: something is lost or doubled.
+        DependencyUnreachable: no broker answers.
+        Refused: a topic does not exist.
+    """
     console = Console(stderr=True)
     columns = (TextColumn("reading {task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -46,31 +87,6 @@ def ledger(settings: Settings, json_file: str | None) -> None:
     if json_file:
         write_json(report, json_file)
     if json_file != "-":
-        click.echo(_sentence(report))
+        click.echo(sentence(report))
     if not report.balanced:
-        raise Unbalanced(_difference(report))
-
-
-def _sentence(report: Ledger) -> str:
-    wrong = f", unfounded {report.unfounded:,}" if report.unfounded else ""
-    wrong += f", mismatched {report.mismatched:,}" if report.mismatched else ""
-    return (
-        f"{report.transactions:,} in = {report.scored:,} scored + {report.dead_letters:,} dead letters"
-        f" + {report.waiting:,} waiting; lost {report.lost:,}, duplicates {report.duplicates:,}{wrong}"
-    )
-
-
-def _difference(report: Ledger) -> str:
-    def positions(found: list[Position]) -> str:
-        return ", ".join(f"{p.source_partition}:{p.source_offset}" for p in found) or "none"
-
-    def places(found: list[Place]) -> str:
-        return ", ".join(f"{p.topic} {p.partition}:{p.offset}" for p in found) or "none"
-
-    return (
-        f"lost {report.lost} ({positions(report.lost_positions)}), "
-        f"duplicates {report.duplicates} ({positions(report.duplicate_positions)}), places are "
-        "partition:offset of topic transactions; "
-        f"unfounded {report.unfounded} ({places(report.unfounded_places)}), "
-        f"mismatched {report.mismatched} ({places(report.mismatched_places)}), places are the results' own"
-    )
+        raise Unbalanced(difference(report))

@@ -7,21 +7,27 @@ result must be of the transaction which stands there: same id in a score, same b
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Self
 
 import msgspec
 import numpy as np
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError, RetriableError
+from kafka.admin import OffsetSpec
+from kafka.errors import KafkaError, OffsetOutOfRangeError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
+from verify.odd_headers import read_odd_headers
 from verify.tally import SCORE, Arrivals, Arrived, Ints, Record, Results
 
 NAMED = 20
 """At most so many positions of a kind are named in the report."""
+
+REQUEST_MS = 10_000
+"""A question to the broker that is not answered within it is asked again, or given up."""
 
 Progress = Callable[[str, int, int], None]
 """Told the topic, records read so far, and how many there are."""
@@ -82,12 +88,14 @@ class Log:
         self._patience_s = settings.connect_timeout_ms / 1000
         self._pause = threading.Event()
         self._progress = progress or (lambda _topic, _done, _total: None)
+        read_odd_headers()
         try:
             # kafka-python reads aborted records unless it is told not to.
             self._consumer = KafkaConsumer(
                 bootstrap_servers=settings.kafka_bootstrap,
                 isolation_level="read_committed",
                 enable_auto_commit=False,
+                auto_offset_reset="none",  # a position that is gone is an error, never a silent jump
                 bootstrap_timeout_ms=settings.connect_timeout_ms,
                 max_partition_fetch_bytes=8 * 1024 * 1024,
                 max_poll_records=5_000,
@@ -95,6 +103,7 @@ class Log:
             self._admin = KafkaAdminClient(
                 bootstrap_servers=settings.kafka_bootstrap,
                 bootstrap_timeout_ms=settings.connect_timeout_ms,
+                request_timeout_ms=REQUEST_MS,
             )
         except (KafkaError, OSError) as exc:
             raise DependencyUnreachable(
@@ -130,7 +139,7 @@ class Log:
             else:
                 return offsets
 
-    def __enter__(self) -> "Log":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -143,8 +152,20 @@ class Log:
         ends = self._consumer.end_offsets([TopicPartition(topic, number) for number in numbers])
         return sum(self.committed(group).values()), sum(ends.values())
 
-    def records(self, name: str) -> Iterator[Record]:
+    def ends(self, places: "list[TopicPartition]") -> "dict[TopicPartition, int]":
+        """Return the end of each partition, records of open transactions included.
+
+        A reader of committed records reaches it once every transaction that had written below it has
+        ended. The end that such a reader is told (the last stable offset) may lie before results whose
+        offsets are committed already: their transaction's marker reaches each partition on its own.
+        """
+        found = self._admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
+        return {place: at.offset for place, at in found.items()}
+
+    def records(self, name: str, *, with_open: bool = False) -> Iterator[Record]:
         """Yield every readable record of a topic, from its beginning to its end as of now.
+
+        `with_open` waits for transactions that are open now, and takes in what they commit.
 
         Raises:
             Refused: the topic does not exist.
@@ -158,7 +179,7 @@ class Log:
         self._consumer.assign(places)
         self._consumer.seek_to_beginning(*places)
         begins = self._consumer.beginning_offsets(places)
-        ends = self._consumer.end_offsets(places)
+        ends = self.ends(places) if with_open else self._consumer.end_offsets(places)
         total = sum(ends[place] - begins[place] for place in places)
         done = 0
         open_places = {place for place in places if begins[place] < ends[place]}
@@ -176,6 +197,10 @@ class Log:
         found: dict[TopicPartition, list[Record]]
         try:
             found = self._consumer.poll(timeout_ms=1_000)
+        except OffsetOutOfRangeError as exc:
+            raise FraudstreamError(
+                f"records of topic {topic} were deleted while they were read: count again"
+            ) from exc
         except KafkaError as exc:
             raise FraudstreamError(
                 f"topic {topic} cannot be read with kafka-python ({exc}): for records in lz4, snappy or "
@@ -187,16 +212,17 @@ class Log:
 def count(log: Log, group: str) -> Ledger:
     """Return the ledger of an environment; `group` is the consumer group of its scorers.
 
-    The offsets come first and the transactions last: whatever has a result is among them.
+    The offsets come first, then results up to the ends asked after that, open transactions included,
+    then the transactions: whatever was committed has its result, whatever has a result is among them.
 
     Raises:
         FraudstreamError: a topic cannot be read to its end.
     """
     committed = log.committed(group)
     came_in, results = Arrivals(), Results()
-    for record in log.records("scores"):
+    for record in log.records("scores", with_open=True):
         results.add_score(record)
-    for record in log.records("dead-letters"):
+    for record in log.records("dead-letters", with_open=True):
         results.add_dead_letter(record)
     for record in log.records("transactions"):
         came_in.add_record(record)

@@ -57,8 +57,7 @@ class Arrivals:
 
     def add_record(self, record: Record) -> None:
         """Keep one record of `transactions`; one without a readable id matches no score."""
-        name = _name(record.value) if record.value else NOWHERE
-        content = _content(record)
+        name, content = digests_of_arrival(record)
         self.add(record.partition, record.offset, name=name, content=content)
 
     def __len__(self) -> int:
@@ -93,26 +92,11 @@ class Results:
 
     def add_score(self, record: Record) -> None:
         """Keep one record of `scores`; an unreadable one stands for no transaction."""
-        own = record.partition, record.offset
-        try:
-            score = _scores.decode(record.value or b"")
-        except (ValueError, RecursionError):
-            self.add(SCORE, own, (NOWHERE, NOWHERE), 0)
-            return
-        source = score.source_partition, score.source_offset
-        self.add(SCORE, own, source, hash(score.transaction_id))
+        self.add(SCORE, (record.partition, record.offset), *origin_of_score(record))
 
     def add_dead_letter(self, record: Record) -> None:
-        """Keep one record of `dead-letters`; one without the headers of its source stands for none.
-
-        The original's headers follow the scorer's own, so the first of a name counts.
-        """
-        headers = dict(reversed(record.headers))
-        source = _number(headers.get("source_partition")), _number(headers.get("source_offset"))
-        if headers.get("source_topic") != b"transactions":
-            source = NOWHERE, NOWHERE
-        own = record.partition, record.offset
-        self.add(DEAD_LETTER, own, source, _content(record))
+        """Keep one record of `dead-letters`; one without the headers of its source stands for none."""
+        self.add(DEAD_LETTER, (record.partition, record.offset), *origin_of_dead_letter(record))
 
     def __len__(self) -> int:
         return len(self._kinds)
@@ -147,6 +131,32 @@ class _TransactionKey(msgspec.Struct):
 
 _scores = msgspec.json.Decoder(_ScoreKey)
 _transactions = msgspec.json.Decoder(_TransactionKey)
+
+
+def digests_of_arrival(record: Record) -> tuple[int, int]:
+    """Return the digests of a transaction's id and of its bytes; without a readable id no score's."""
+    return (_name(record.value) if record.value else NOWHERE), _content(record)
+
+
+def origin_of_score(record: Record) -> tuple[tuple[int, int], int]:
+    """Return where the transaction of a score stands, (partition, offset), and the digest of its id."""
+    try:
+        score = _scores.decode(record.value or b"")
+    except (ValueError, RecursionError):
+        return (NOWHERE, NOWHERE), 0
+    return (score.source_partition, score.source_offset), hash(score.transaction_id)
+
+
+def origin_of_dead_letter(record: Record) -> tuple[tuple[int, int], int]:
+    """Return where the transaction of a dead letter stands and the digest of its bytes.
+
+    The original's headers follow the scorer's own, so the first of a name counts.
+    """
+    headers = dict(reversed(record.headers))
+    source = _number(headers.get("source_partition")), _number(headers.get("source_offset"))
+    if headers.get("source_topic") != b"transactions":
+        source = NOWHERE, NOWHERE
+    return source, _content(record)
 
 
 def _name(value: bytes) -> int:

@@ -1,0 +1,259 @@
+"""The balance kept record by record: what is settled is a count, what is open 25 bytes a transaction.
+
+Pure: the reader tells what has come and what is certain. A partition's transactions up to the first one
+without a result are settled; a result for one of them is a duplicate by definition.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from itertools import islice
+
+import msgspec
+
+from verify.ledger import NAMED, Ledger, Place, Position
+from verify.tally import DEAD_LETTER, SCORE
+
+COMPACT_FROM = 50_000
+"""So many settled transactions at least are dropped at once, when they are half of what is held."""
+TOPICS = {SCORE: "scores", DEAD_LETTER: "dead-letters"}
+
+
+class Output(msgspec.Struct, frozen=True):
+    """One result: kind, its own partition and offset, and the digest of whose it says it is."""
+
+    kind: int
+    own: tuple[int, int]
+    digest: int
+
+
+class Window:
+    """The transactions of one partition from the first without a result on.
+
+    `begin`: the first offset that was read; `passed`: everything below it has been read.
+    """
+
+    def __init__(self, begin: int) -> None:
+        self.begin = self.passed = begin
+        self.waiting = 0
+        self._offsets, self._names, self._contents = array("q"), array("q"), array("q")
+        self._done = bytearray()
+        self._first = 0
+
+    @property
+    def settled(self) -> int:
+        """Return the offset below which every transaction has its result."""
+        return self._offsets[self._first] if self._first < len(self._offsets) else self.passed
+
+    def held(self) -> int:
+        """Return how many transactions are in memory."""
+        return len(self._offsets)
+
+    def add(self, offset: int, name: int, content: int) -> None:
+        """Keep a transaction; offsets rise."""
+        self._offsets.append(offset)
+        self._names.append(name)
+        self._contents.append(content)
+        self._done.append(0)
+        self.waiting += 1
+        self.passed = offset + 1
+
+    def find(self, offset: int) -> int:
+        """Return the index of a transaction at or above `settled`, -1 where none stands."""
+        at = bisect_left(self._offsets, offset, self._first)
+        return at if at < len(self._offsets) and self._offsets[at] == offset else -1
+
+    def is_done(self, at: int) -> bool:
+        """Return whether the transaction at an index has a result, or is lost."""
+        return bool(self._done[at])
+
+    def digests(self, at: int) -> tuple[int, int]:
+        """Return the digests of id and of bytes of the transaction at an index."""
+        return self._names[at], self._contents[at]
+
+    def settle(self, at: int) -> None:
+        """Take the transaction at an index as settled; indices hold until the next `compact`."""
+        self._done[at] = 1
+        self.waiting -= 1
+        if at == self._first:
+            following = self._done.find(0, at)
+            self._first = len(self._done) if following < 0 else following
+
+    def open_below(self, offset: int) -> list[tuple[int, int]]:
+        """Return index and offset of each transaction below `offset` that has no result, rising."""
+        end, found = bisect_left(self._offsets, offset, self._first), []
+        at = self._done.find(0, self._first, end)
+        while at >= 0:
+            found.append((at, self._offsets[at]))
+            at = self._done.find(0, at + 1, end)
+        return found
+
+    def compact(self) -> None:
+        """Drop what is settled at the front, if it is much."""
+        if self._first < COMPACT_FROM or self._first * 2 < len(self._offsets):
+            return
+        for column in (self._offsets, self._names, self._contents, self._done):
+            del column[: self._first]
+        self._first = 0
+
+
+class Books:
+    """What came in against what came out, as far as it is read; `tell` hears each difference once.
+
+    In `ledger` a result counts once its transaction has been read. A later result for a position that
+    was lost takes the loss back, but stays a difference: offset and result were not one transaction.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._windows: dict[int, Window] = {}
+        self._early: dict[int, dict[int, list[Output]]] = {}
+        self._arrived = self._duplicates = self._unfounded = self._mismatched = 0
+        self._by_kind = {SCORE: 0, DEAD_LETTER: 0}
+        self._lost: dict[tuple[int, int], tuple[int, int]] = {}
+        self._doubled: list[Position] = []
+        self._places: dict[str, list[Place]] = {"unfounded": [], "mismatched": []}
+        self._told: dict[str, int] = {}
+        self.early = 0
+        self.late = 0
+
+    @property
+    def waiting(self) -> int:
+        """Return the transactions that have no result and are not lost."""
+        return sum(window.waiting for window in self._windows.values())
+
+    def held(self) -> int:
+        """Return how many transactions and results are in memory one by one."""
+        return self.early + sum(window.held() for window in self._windows.values())
+
+    def open(self, partition: int, begin: int) -> None:
+        """Begin a partition of `transactions` at its first offset; once for each."""
+        self._windows[partition] = Window(begin)
+
+    def arrive(self, partition: int, offset: int, *, name: int, content: int) -> None:
+        """Enter one transaction; within a partition offsets rise."""
+        window = self._windows[partition]
+        if self.early:
+            self.pass_by(partition, offset)
+        window.add(offset, name, content)
+        self._arrived += 1
+        if self.early:
+            for output in self._take_early(partition, offset):
+                self._join(partition, offset, output)
+
+    def pass_by(self, partition: int, offset: int) -> None:
+        """Hear that everything below `offset` was read: what has no record there stands for nothing."""
+        window = self._windows[partition]
+        early = self._early.get(partition, {})
+        if early and offset > window.passed:
+            few = offset - window.passed < len(early)
+            gap: Iterable[int] = range(window.passed, offset) if few else sorted(early)
+            for each in gap:
+                if each < offset:
+                    self._found_unfounded(self._take_early(partition, each))
+        window.passed = max(window.passed, offset)
+        window.compact()
+
+    def result(self, source: tuple[int, int], output: Output) -> None:
+        """Enter one result; `source` is (partition, offset) of its transaction, -1 for nowhere."""
+        partition, offset = source
+        window = self._windows.get(partition)
+        if partition < 0 or offset < 0 or (window and offset < window.begin):
+            self._found_unfounded([output])
+        elif window is None or offset >= window.passed:
+            self._early.setdefault(partition, {}).setdefault(offset, []).append(output)
+            self.early += 1
+        else:
+            self._join(partition, offset, output)
+
+    def judge_committed(self, committed: dict[int, int]) -> None:
+        """Take as lost what has no result below `committed`, the group's next offset by partition.
+
+        Only certain if all results were entered that had been written when `committed` was seen.
+        """
+        for partition, window in self._windows.items():
+            for at, offset in window.open_below(committed.get(partition, 0)):
+                self._lost[partition, offset] = window.digests(at)
+                window.settle(at)
+                self._name("lost", f"{partition}:{offset} of transactions is committed, no result")
+
+    def judge_early(self, ends: dict[int, int]) -> None:
+        """Take as unfounded what is for offsets from `ends` on: those asked after all results here."""
+        for partition, early in self._early.items():
+            end = ends.get(partition, 0)
+            for offset in sorted(each for each in early if each >= end):
+                self._found_unfounded(self._take_early(partition, offset))
+
+    def ledger(self) -> Ledger:
+        """Return the balance as of now."""
+        return Ledger(
+            transactions=self._arrived,
+            scored=self._by_kind[SCORE],
+            dead_letters=self._by_kind[DEAD_LETTER],
+            waiting=self.waiting,
+            lost=len(self._lost),
+            duplicates=self._duplicates,
+            unfounded=self._unfounded,
+            mismatched=self._mismatched,
+            lost_positions=[Position(*where) for where in islice(self._lost, NAMED)],
+            duplicate_positions=list(self._doubled),
+            unfounded_places=list(self._places["unfounded"]),
+            mismatched_places=list(self._places["mismatched"]),
+        )
+
+    def _take_early(self, partition: int, offset: int) -> list[Output]:
+        taken = self._early.get(partition, {}).pop(offset, [])
+        self.early -= len(taken)
+        return taken
+
+    def _join(self, partition: int, offset: int, output: Output) -> None:
+        """Enter the result of a position that has been read."""
+        window = self._windows[partition]
+        at = window.find(offset) if offset >= window.settled else -1
+        if at >= 0 and not window.is_done(at):
+            self._by_kind[output.kind] += 1
+            self._check_own(window.digests(at), output)
+            window.settle(at)
+        elif (partition, offset) in self._lost:
+            self._by_kind[output.kind] += 1
+            self._check_own(self._lost.pop((partition, offset)), output)
+            self.late += 1
+            self._name("late", f"{partition}:{offset} of transactions has a result after all")
+        elif at >= 0 or offset < window.settled:
+            self._found_duplicate(Position(partition, offset), output)
+        else:
+            self._found_unfounded([output])
+
+    def _check_own(self, digests: tuple[int, int], output: Output) -> None:
+        if output.digest == digests[0 if output.kind == SCORE else 1]:
+            return
+        self._mismatched += 1
+        self._found("mismatched", output, "is of another transaction than the one at its place")
+
+    def _found_duplicate(self, where: Position, output: Output) -> None:
+        self._by_kind[output.kind] += 1
+        self._duplicates += 1
+        if where not in self._doubled and len(self._doubled) < NAMED:
+            self._doubled.append(where)
+        place = f"{TOPICS[output.kind]} {output.own[0]}:{output.own[1]}"
+        text = f"{where.source_partition}:{where.source_offset} of transactions, again at {place}"
+        self._name("duplicate", text)
+
+    def _found_unfounded(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            self._by_kind[output.kind] += 1
+            self._unfounded += 1
+            self._found("unfounded", output, "is of no transaction")
+
+    def _found(self, kind: str, output: Output, why: str) -> None:
+        place = Place(TOPICS[output.kind], *output.own)
+        if len(self._places[kind]) < NAMED:
+            self._places[kind].append(place)
+        self._name(kind, f"{place.topic} {place.partition}:{place.offset} {why}")
+
+    def _name(self, kind: str, text: str) -> None:
+        told = self._told[kind] = self._told.get(kind, 0) + 1
+        if told <= NAMED:
+            self._tell(f"{kind}: {text}")
+        elif told == NAMED + 1:
+            self._tell(f"{kind}: more of them are counted, not named")

@@ -1,0 +1,36 @@
+"""The ledger in words: the balance as one sentence, and the places of what is wrong with it."""
+
+from fraudstream.core.errors import FraudstreamError
+from verify.ledger import Ledger, Place, Position
+
+
+class Unbalanced(FraudstreamError):
+    """Something was lost or doubled; the report names the positions."""
+
+
+def sentence(report: Ledger) -> str:
+    """Return the balance; what should be nought and is not stands at its end."""
+    wrong = f", unfounded {report.unfounded:,}" if report.unfounded else ""
+    wrong += f", mismatched {report.mismatched:,}" if report.mismatched else ""
+    return (
+        f"{report.transactions:,} in = {report.scored:,} scored + {report.dead_letters:,} dead letters"
+        f" + {report.waiting:,} waiting; lost {report.lost:,}, duplicates {report.duplicates:,}{wrong}"
+    )
+
+
+def difference(report: Ledger) -> str:
+    """Return what is wrong with a balance, with the first places of each kind."""
+
+    def positions(found: list[Position]) -> str:
+        return ", ".join(f"{p.source_partition}:{p.source_offset}" for p in found) or "none"
+
+    def places(found: list[Place]) -> str:
+        return ", ".join(f"{p.topic} {p.partition}:{p.offset}" for p in found) or "none"
+
+    return (
+        f"lost {report.lost} ({positions(report.lost_positions)}), "
+        f"duplicates {report.duplicates} ({positions(report.duplicate_positions)}), places are "
+        "partition:offset of topic transactions; "
+        f"unfounded {report.unfounded} ({places(report.unfounded_places)}), "
+        f"mismatched {report.mismatched} ({places(report.mismatched_places)}), places are the results' own"
+    )
