@@ -176,6 +176,7 @@ class Books:
                 self._lost[partition, offset] = window.digests(at)
                 window.settle(at)
                 self._name("lost", f"{partition}:{offset} of transactions is committed, no result")
+            window.compact()
 
     def judge_early(self, ends: dict[int, int]) -> None:
         """Take as unfounded what is for offsets from `ends` on: those asked after all results here."""

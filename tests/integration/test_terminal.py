@@ -47,6 +47,7 @@ def test_progress_on_a_terminal_ends_with_the_result(topics: Settings, tmp_path:
         (("replay", file, "--unpaced"), "sent"),
         (("replay", file, "--unpaced", "--restart", "--client", "kafka-python"), "sent"),
         (("ledger",), "waiting"),
+        (("ledger", "--watch", "--for", "2"), "\x1b[2K"),
         (("topics", "show"), "transactions"),
         (("stack", "status"), ""),
     ):
