@@ -26,9 +26,6 @@ from verify.tally import SCORE, Arrivals, Arrived, Ints, Record, Results
 NAMED = 20
 """At most so many positions of a kind are named in the report."""
 
-REQUEST_MS = 10_000
-"""A question to the broker that is not answered within it is asked again, or given up."""
-
 Progress = Callable[[str, int, int], None]
 """Told the topic, records read so far, and how many there are."""
 
@@ -83,6 +80,9 @@ class Log:
         Refused: a topic does not exist.
     """
 
+    request_ms = 30_000
+    """A question to the broker that is not answered within it is given up; kafka-python's own default."""
+
     def __init__(self, settings: Settings, progress: Progress | None = None) -> None:
         self._environment = settings.environment
         self._patience_s = settings.connect_timeout_ms / 1000
@@ -103,7 +103,7 @@ class Log:
             self._admin = KafkaAdminClient(
                 bootstrap_servers=settings.kafka_bootstrap,
                 bootstrap_timeout_ms=settings.connect_timeout_ms,
-                request_timeout_ms=REQUEST_MS,
+                request_timeout_ms=self.request_ms,
             )
         except (KafkaError, OSError) as exc:
             raise DependencyUnreachable(
@@ -118,8 +118,12 @@ class Log:
 
     def committed(self, group: str) -> dict[int, int]:
         """Return the next offset of each partition of `transactions` by the scorers' group."""
+        return self._of_transactions(self._group_offsets(group))
+
+    def _of_transactions(
+        self, offsets: "dict[TopicPartition, OffsetAndMetadata]"
+    ) -> dict[int, int]:
         topic = topic_name(self._environment, "transactions")
-        offsets = self._group_offsets(group)
         return {tp.partition: found.offset for tp, found in offsets.items() if tp.topic == topic}
 
     def _group_offsets(self, group: str) -> "dict[TopicPartition, OffsetAndMetadata]":
