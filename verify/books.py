@@ -1,13 +1,13 @@
 """The balance kept record by record: what is settled is a count, what is open 25 bytes a transaction.
 
 Pure: the reader tells what has come and what is certain. A partition's transactions up to the first one
-without a result are settled; a result for one of them is a duplicate by definition.
+without a result are settled and forgotten. A result for an offset among them is a duplicate by definition,
+also where a marker stands and no transaction; whose it says it is can no longer be compared.
 """
 
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from itertools import islice
 
 import msgspec
 
@@ -30,12 +30,14 @@ class Output(msgspec.Struct, frozen=True):
 class Window:
     """The transactions of one partition from the first without a result on.
 
-    `begin`: the first offset that was read; `passed`: everything below it has been read.
+    `begin`: the first offset that was read; `passed`: everything below it has been read. What is lost
+    counts as settled, its offset stays in `_lost`, eight bytes.
     """
 
     def __init__(self, begin: int) -> None:
         self.begin = self.passed = begin
         self.waiting = 0
+        self._lost, self._late = array("q"), set[int]()
         self._offsets, self._names, self._contents = array("q"), array("q"), array("q")
         self._done = bytearray()
         self._first = 0
@@ -79,14 +81,24 @@ class Window:
             following = self._done.find(0, at)
             self._first = len(self._done) if following < 0 else following
 
-    def open_below(self, offset: int) -> list[tuple[int, int]]:
-        """Return index and offset of each transaction below `offset` that has no result, rising."""
-        end, found = bisect_left(self._offsets, offset, self._first), []
+    def lose_below(self, offset: int) -> "array[int]":
+        """Settle each transaction below `offset` that has no result, as lost; return their offsets."""
+        end, found = bisect_left(self._offsets, offset, self._first), array("q")
         at = self._done.find(0, self._first, end)
         while at >= 0:
-            found.append((at, self._offsets[at]))
+            found.append(self._offsets[at])
+            self.settle(at)
             at = self._done.find(0, at + 1, end)
+        self._lost.extend(found)
         return found
+
+    def find_lost(self, offset: int) -> bool:
+        """Return whether the transaction at `offset` was lost until now; it is not any longer."""
+        at = bisect_left(self._lost, offset)
+        if at == len(self._lost) or self._lost[at] != offset or offset in self._late:
+            return False
+        self._late.add(offset)
+        return True
 
     def compact(self) -> None:
         """Drop what is settled at the front, if it is much."""
@@ -110,12 +122,17 @@ class Books:
         self._early: dict[int, dict[int, list[Output]]] = {}
         self._arrived = self._duplicates = self._unfounded = self._mismatched = 0
         self._by_kind = {SCORE: 0, DEAD_LETTER: 0}
-        self._lost: dict[tuple[int, int], tuple[int, int]] = {}
-        self._doubled: list[Position] = []
+        self._lost = 0
+        self._positions: dict[str, list[Position]] = {"lost": [], "duplicate": []}
         self._places: dict[str, list[Place]] = {"unfounded": [], "mismatched": []}
         self._told: dict[str, int] = {}
         self.early = 0
         self.late = 0
+
+    @property
+    def named(self) -> int:
+        """Return how many differences were found so far, those that were taken back included."""
+        return sum(self._told.values())
 
     @property
     def waiting(self) -> int:
@@ -172,9 +189,9 @@ class Books:
         Only certain if all results were entered that had been written when `committed` was seen.
         """
         for partition, window in self._windows.items():
-            for at, offset in window.open_below(committed.get(partition, 0)):
-                self._lost[partition, offset] = window.digests(at)
-                window.settle(at)
+            for offset in window.lose_below(committed.get(partition, 0)):
+                self._lost += 1
+                self._keep("lost", Position(partition, offset))
                 self._name("lost", f"{partition}:{offset} of transactions is committed, no result")
             window.compact()
 
@@ -184,6 +201,7 @@ class Books:
             end = ends.get(partition, 0)
             for offset in sorted(each for each in early if each >= end):
                 self._found_unfounded(self._take_early(partition, offset))
+        self._early = {partition: early for partition, early in self._early.items() if early}
 
     def ledger(self) -> Ledger:
         """Return the balance as of now."""
@@ -192,12 +210,12 @@ class Books:
             scored=self._by_kind[SCORE],
             dead_letters=self._by_kind[DEAD_LETTER],
             waiting=self.waiting,
-            lost=len(self._lost),
+            lost=self._lost,
             duplicates=self._duplicates,
             unfounded=self._unfounded,
             mismatched=self._mismatched,
-            lost_positions=[Position(*where) for where in islice(self._lost, NAMED)],
-            duplicate_positions=list(self._doubled),
+            lost_positions=list(self._positions["lost"]),
+            duplicate_positions=list(self._positions["duplicate"]),
             unfounded_places=list(self._places["unfounded"]),
             mismatched_places=list(self._places["mismatched"]),
         )
@@ -215,11 +233,8 @@ class Books:
             self._by_kind[output.kind] += 1
             self._check_own(window.digests(at), output)
             window.settle(at)
-        elif (partition, offset) in self._lost:
-            self._by_kind[output.kind] += 1
-            self._check_own(self._lost.pop((partition, offset)), output)
-            self.late += 1
-            self._name("late", f"{partition}:{offset} of transactions has a result after all")
+        elif window.find_lost(offset):
+            self._found_late(Position(partition, offset), output)
         elif at >= 0 or offset < window.settled:
             self._found_duplicate(Position(partition, offset), output)
         else:
@@ -231,11 +246,21 @@ class Books:
         self._mismatched += 1
         self._found("mismatched", output, "is of another transaction than the one at its place")
 
+    def _found_late(self, where: Position, output: Output) -> None:
+        self._by_kind[output.kind] += 1
+        self._lost -= 1
+        self.late += 1
+        if where in self._positions["lost"]:
+            self._positions["lost"].remove(where)
+        text = (
+            f"{where.source_partition}:{where.source_offset} of transactions has a result after all"
+        )
+        self._name("late", text)
+
     def _found_duplicate(self, where: Position, output: Output) -> None:
         self._by_kind[output.kind] += 1
         self._duplicates += 1
-        if where not in self._doubled and len(self._doubled) < NAMED:
-            self._doubled.append(where)
+        self._keep("duplicate", where)
         place = f"{TOPICS[output.kind]} {output.own[0]}:{output.own[1]}"
         text = f"{where.source_partition}:{where.source_offset} of transactions, again at {place}"
         self._name("duplicate", text)
@@ -251,6 +276,11 @@ class Books:
         if len(self._places[kind]) < NAMED:
             self._places[kind].append(place)
         self._name(kind, f"{place.topic} {place.partition}:{place.offset} {why}")
+
+    def _keep(self, kind: str, where: Position) -> None:
+        kept = self._positions[kind]
+        if len(kept) < NAMED and where not in kept:
+            kept.append(where)
 
     def _name(self, kind: str, text: str) -> None:
         told = self._told[kind] = self._told.get(kind, 0) + 1

@@ -43,8 +43,8 @@ def ledger(
     when a result belongs to no transaction; the places are named.
 
     With --watch the balance is shown each second, and each difference is named on standard error as soon
-    as it is certain. Exit code 1 at the end if there was any. --json then writes the report at the end;
-    with --json - the balance goes to standard error.
+    as it is certain. Exit code 1 at the end if there was any. --json then writes one object a line, each
+    second and at the end.
 
     \b
     Examples:

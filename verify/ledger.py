@@ -26,6 +26,9 @@ from verify.tally import SCORE, Arrivals, Arrived, Ints, Record, Results
 NAMED = 20
 """At most so many positions of a kind are named in the report."""
 
+STUCK_S = 60.0
+"""A transaction that stays open so long after everything else was read is not waited for any longer."""
+
 Progress = Callable[[str, int, int], None]
 """Told the topic, records read so far, and how many there are."""
 
@@ -162,8 +165,17 @@ class Log:
         A reader of committed records reaches it once every transaction that had written below it has
         ended. The end that such a reader is told (the last stable offset) may lie before results whose
         offsets are committed already: their transaction's marker reaches each partition on its own.
+
+        Raises:
+            DependencyUnreachable: the broker does not answer.
         """
-        found = self._admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
+        try:
+            found = self._admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
+        except KafkaError as exc:
+            raise DependencyUnreachable(
+                f"Kafka does not tell where topic {places[0].topic} ends ({type(exc).__name__}): look at "
+                "the broker's log with `fraudstream stack logs`"
+            ) from exc
         return {place: at.offset for place, at in found.items()}
 
     def records(self, name: str, *, with_open: bool = False) -> Iterator[Record]:
@@ -173,6 +185,7 @@ class Log:
 
         Raises:
             Refused: the topic does not exist.
+            DependencyUnreachable: the broker does not answer, or a transaction stays open.
             FraudstreamError: kafka-python cannot read a record (its compression, or it is corrupt).
         """
         topic = topic_name(self._environment, name)
@@ -185,7 +198,7 @@ class Log:
         begins = self._consumer.beginning_offsets(places)
         ends = self.ends(places) if with_open else self._consumer.end_offsets(places)
         total = sum(ends[place] - begins[place] for place in places)
-        done = 0
+        done, moved_s = -1, monotonic_s()
         open_places = {place for place in places if begins[place] < ends[place]}
         while open_places:
             for place, found in self._poll(topic).items():
@@ -193,9 +206,24 @@ class Log:
             # The position, not the last record, tells the end: markers of transactions take offsets.
             open_places = {p for p in open_places if self._consumer.position(p) < ends[p]}
             self._consumer.pause(*(p for p in places if p not in open_places))
-            done = sum(min(self._consumer.position(p), ends[p]) - begins[p] for p in places)
+            before, done = done, sum(self._passed(p, ends[p]) - begins[p] for p in places)
+            moved_s = monotonic_s() if done > before else moved_s
+            if monotonic_s() - moved_s > STUCK_S:
+                raise self._stuck(min(open_places), ends)
             self._progress(name, done, total)
         self._consumer.resume(*places)
+
+    def _passed(self, place: TopicPartition, end: int) -> int:
+        return min(int(self._consumer.position(place)), end)
+
+    def _stuck(
+        self, place: TopicPartition, ends: "dict[TopicPartition, int]"
+    ) -> DependencyUnreachable:
+        return DependencyUnreachable(
+            f"topic {place.topic} cannot be read to its end: partition {place.partition} stands at "
+            f"{self._consumer.position(place)} of {ends[place]} for {STUCK_S:.0f} s; a transaction is open "
+            "there, or the broker does not answer: count again once that is over"
+        )
 
     def _poll(self, topic: str) -> "dict[TopicPartition, list[Record]]":
         found: dict[TopicPartition, list[Record]]

@@ -10,12 +10,25 @@ class Unbalanced(FraudstreamError):
 
 def sentence(report: Ledger) -> str:
     """Return the balance; what should be nought and is not stands at its end."""
-    wrong = f", unfounded {report.unfounded:,}" if report.unfounded else ""
-    wrong += f", mismatched {report.mismatched:,}" if report.mismatched else ""
+    return f"{_sum(report)}; {_wrong(report)}"
+
+
+def live_line(report: Ledger) -> str:
+    """Return the same with what should be nought first, where a narrow terminal still shows it."""
+    return f"{_wrong(report)}; {_sum(report)}"
+
+
+def _sum(report: Ledger) -> str:
     return (
         f"{report.transactions:,} in = {report.scored:,} scored + {report.dead_letters:,} dead letters"
-        f" + {report.waiting:,} waiting; lost {report.lost:,}, duplicates {report.duplicates:,}{wrong}"
+        f" + {report.waiting:,} waiting"
     )
+
+
+def _wrong(report: Ledger) -> str:
+    more = f", unfounded {report.unfounded:,}" if report.unfounded else ""
+    more += f", mismatched {report.mismatched:,}" if report.mismatched else ""
+    return f"lost {report.lost:,}, duplicates {report.duplicates:,}{more}"
 
 
 def difference(report: Ledger) -> str:

@@ -19,13 +19,13 @@ class TolerantBatch(default_records.DefaultRecordBatch):  # type: ignore[misc]
             return super()._read_msg()
         except UnicodeDecodeError:
             # The checksum of the batch has been compared before the first record is read.
-            buffer = bytearray(self._buffer)  # type: ignore[has-type]
-            self._buffer = mended(buffer, self._pos)
+            # The buffer is the batch's own copy.
+            mend(self._buffer, self._pos)
             return super()._read_msg()
 
 
-def mended(buffer: bytearray, start: int) -> bytearray:
-    """Return the buffer with ASCII header names in the record that begins at `start`."""
+def mend(buffer: bytearray, start: int) -> None:
+    """Make the header names ASCII in the record that begins at `start`."""
     number = partial(decode_varint, buffer)
     at = start
     for _ in ("length", "attributes", "timestamp", "offset"):
@@ -40,7 +40,6 @@ def mended(buffer: bytearray, start: int) -> bytearray:
         buffer[at : at + length] = bytes(byte if byte < 128 else ord("?") for byte in name)
         length, at = number(at + length)
         at += max(length, 0)
-    return buffer
 
 
 def read_odd_headers() -> None:

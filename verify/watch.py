@@ -5,8 +5,8 @@ A round, in this order, since no other order is safe:
 1. what the group has committed;
 2. the ends of the results' topics, records of open transactions included: whatever was committed in 1 is
    written below them, though its transaction's markers may be on their way;
-3. results are read to these ends, which waits for the markers. A transaction committed in 1 and without a
-   result now is lost;
+3. results are read to these ends, which waits for the markers, and `transactions` to what is committed. A
+   transaction committed in 1 and without a result now is lost;
 4. the ends of `transactions`: a result read so far that stands for an offset beyond them is unfounded.
 """
 
@@ -17,6 +17,7 @@ import msgspec
 from kafka.consumer.fetcher import ConsumerRecord
 
 from fraudstream.clients.clock import monotonic_s
+from fraudstream.core.errors import DependencyUnreachable
 from verify.books import Books, Output
 from verify.live_log import NAMES, RESULTS, Place
 from verify.tally import (
@@ -29,11 +30,15 @@ from verify.tally import (
 
 ROUND_S = 0.5
 """A round begins so long after the one before began, or once that has ended."""
+SLOW_S = 1.0
+"""A round that takes longer is one that reads much, or waits for an open transaction."""
 LOOK_S = 1.0
 """So often the topics are looked at within a long round."""
 AHEAD = 200_000
 """So many records of one side without their other side are read ahead, while the other side has more."""
 POLL_MS = 100
+GIVE_UP_S = 120.0
+"""A broker that has not answered for so long ends the watch, as it ends a scorer."""
 
 
 class Reader(Protocol):
@@ -67,11 +72,16 @@ class Round(msgspec.Struct, frozen=True):
 
 
 class Watch:
-    """One watch over one environment; `judged_s` is when the last complete round began (monotonic)."""
+    """One watch over one environment.
+
+    `judged_s`: when the last complete round began (monotonic), before the first when the watch began;
+    `read_s`: when a record came last. All that was committed before `judged_s` is accounted for.
+    """
 
     def __init__(self, log: Reader, group: str, books: Books) -> None:
         self.books = books
-        self.judged_s = monotonic_s()
+        self.judged_s = self.read_s = monotonic_s()
+        self.has_judged = False
         self._log = log
         self._group = group
         self._round: Round | None = None
@@ -90,9 +100,16 @@ class Watch:
         elif now_s - self._looked_s >= LOOK_S:
             self._look(now_s)
         self._read()
-        if self._round and self._is_read(RESULTS, self._round):
+        if self._round and self._has_all(self._round):
             self._judge(self._round)
         self._keep_level()
+
+    def to_read(self) -> int:
+        """Return how many offsets a round that is more than a second old has not read yet."""
+        if self._round is None or monotonic_s() - self._round.began_s < SLOW_S:
+            return 0
+        ends = self._round.ends.items()
+        return sum(max(end - self._log.position(place), 0) for place, end in ends)
 
     def _begin(self, now_s: float) -> None:
         """Begin a round: what is committed first, only then how far the topics go."""
@@ -108,7 +125,9 @@ class Watch:
         self._looked_s = now_s
 
     def _read(self) -> None:
-        for (name, partition), records in self._log.read(POLL_MS).items():
+        found = self._log.read(POLL_MS)
+        self.read_s = monotonic_s() if found else self.read_s
+        for (name, partition), records in found.items():
             if name == "transactions":
                 for record in records:
                     named, content = digests_of_arrival(record)
@@ -121,6 +140,17 @@ class Watch:
                 source, digest = origin(record)
                 self.books.result(source, Output(kind, (partition, record.offset), digest))
 
+    def _has_all(self, round_: Round) -> bool:
+        """Return whether all was read that was committed, and every result that may belong to it."""
+        committed = (
+            (("transactions", partition), min(offset, round_.ends["transactions", partition]))
+            for partition, offset in round_.committed.items()
+            if ("transactions", partition) in round_.ends
+        )
+        return self._is_read(RESULTS, round_) and all(
+            self._log.position(place) >= offset for place, offset in committed
+        )
+
     def _is_read(self, names: Collection[str], round_: Round) -> bool:
         ends = ((place, end) for place, end in round_.ends.items() if place[0] in names)
         return all(self._log.position(place) >= end for place, end in ends)
@@ -128,10 +158,13 @@ class Watch:
     def _judge(self, done: Round) -> None:
         self.books.judge_committed(done.committed)
         self._look(monotonic_s())
+        for name, partition in done.ends:
+            if name == "transactions":  # markers at its end are no records, yet they are passed
+                self.books.pass_by(partition, self._log.position((name, partition)))
         ends = self._log.written(["transactions"])
         self.books.judge_early({partition: end for (_, partition), end in ends.items()})
         self._round = None
-        self.judged_s = done.began_s
+        self.judged_s, self.has_judged = done.began_s, True
 
     def _keep_level(self) -> None:
         """Hold the side that is far ahead, as long as the other has more, so that memory stays small."""
@@ -146,18 +179,24 @@ class Watch:
 
 
 class Backoff:
-    """How long to wait for a broker that is away: 0.1 s, doubled each time, at most 1 s."""
+    """How long to wait for a broker that is away: from 0.1 s up to 1 s each time, in all `GIVE_UP_S`.
+
+    `since_s`: when it was first asked in vain.
+    """
 
     def __init__(self) -> None:
-        self._next_s = 0.0
+        self._next_s = self.since_s = 0.0
 
-    @property
-    def away(self) -> bool:
-        """Return whether the broker did not answer the last time."""
-        return self._next_s > 0
+    def failed(self, began_s: float, error: DependencyUnreachable) -> float:
+        """Return the seconds to wait after one more question, asked at `began_s`, had no answer.
 
-    def failed(self) -> float:
-        """Return the seconds to wait after one more failure."""
+        Raises:
+            DependencyUnreachable: it has been away for `GIVE_UP_S`.
+        """
+        if not self._next_s:
+            self.since_s = began_s
+        elif monotonic_s() - self.since_s > GIVE_UP_S:
+            raise DependencyUnreachable(f"{error} for {GIVE_UP_S:.0f} s: given up") from error
         self._next_s = min(max(self._next_s * 2, 0.1), 1.0)
         return self._next_s
 
