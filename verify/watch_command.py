@@ -26,7 +26,7 @@ from verify.watch import Backoff, Watch
 SHOWN_EACH_S = 1.0
 LAST_ROUND_S = 30.0
 """After `--for` seconds one more round is awaited, at most so long after all is read."""
-STUCK_S = 30.0
+STUCK_S = 10.0
 """A round in which nothing could be read for so long is told of."""
 
 BRIEFLY_S = 1.0
