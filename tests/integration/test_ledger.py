@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,10 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from kafka import KafkaProducer
 
 from fraudstream.clients.kafka import transactional_producer
+from fraudstream.core.errors import DependencyUnreachable
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from producer.generator import make_parameters, source
@@ -115,7 +118,11 @@ def test_one_lost_and_one_doubled_are_named_live_and_after_the_fact(
     assert f"error: lost 1 (0:{LOST}), duplicates 1 (0:{DOUBLED})" in live.stderr
     assert live.stdout.splitlines()[-1] == after.stdout.strip()
     lost = [{"source_partition": 0, "source_offset": LOST}]
-    assert json.loads(report.read_text())["lost_positions"] == lost
+    moments = [json.loads(line) for line in report.read_text().splitlines()]
+    assert len(moments) >= 2
+    assert moments[-1]["lost_positions"] == lost
+    assert 0 <= moments[-1]["age_ms"] < 5_000
+    assert moments[-2]["at_ms"] < moments[-1]["at_ms"]
 
 
 def test_a_loss_and_a_double_are_named_while_the_watch_goes_on(
@@ -258,6 +265,83 @@ def test_a_topic_made_anew_ends_the_watch(topics: Settings, tmp_path: Path) -> N
         assert watch.process.wait(30) == 3, watch.said()
     assert len(watch.said().splitlines()) == 1, watch.said()
     assert re.search("made anew|does not exist", watch.said())
+
+
+def test_a_short_watch_of_a_long_history_ends_once_all_of_it_is_judged(topics: Settings) -> None:
+    total = 60_000
+    send(topics, range(total))
+    score(topics, [n for n in range(total) if n != total - 2])
+    commit(topics, total)
+    done = run(topics, "ledger", "--watch", "--for", "0.1")
+    assert done.returncode == 1
+    assert f"error: lost 1 (0:{total - 2}), duplicates 0" in done.stderr
+
+
+def test_an_open_transaction_is_told_of_and_what_it_hides_is_not_called_balanced(
+    topics: Settings, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = faster(topics, transaction_timeout_ms=60_000)
+    send(topics, range(10))
+    open_one = transactional_producer(settings, transactional_id=f"{topics.environment}.by-hand")
+    open_one.init_transactions()
+    open_one.begin_transaction()
+    score(topics, range(10), open_one)
+    monkeypatch.setattr("verify.ledger.STUCK_S", 2.0)
+    with pytest.raises(DependencyUnreachable, match=r"stands at 0 of .* a transaction is open"):
+        count(log, f"{topics.environment}.scorer")
+    with following(topics, tmp_path, "--for", "1") as watch:
+        assert watch.process.wait(60) == 1
+    assert re.search("nothing could be read for 10 s: a transaction is open", watch.said())
+    assert "s could not be judged" in watch.said().splitlines()[-1]
+    open_one.abort_transaction(20)
+
+
+def test_a_broker_that_is_killed_under_a_watch_is_met_again(
+    own_stack: Settings, tmp_path: Path
+) -> None:
+    send(own_stack, range(100))
+    score(own_stack, range(99))
+    with following(own_stack, tmp_path) as watch:
+        wait_until(lambda: watch.shows("100 in = 99 scored"), timeout_s=30, what="read")
+        pid = kafka_pid(own_stack)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: kafka_pid(own_stack) != pid, timeout_s=40, what="started anew")
+        wait_until(lambda: watch.says("answers again"), timeout_s=40, what="back")
+        commit(own_stack, 100)
+        score(own_stack, [4])
+        wait_until(lambda: watch.says("lost: 0:99 "), timeout_s=40, what="judged")
+        wait_until(lambda: watch.says("duplicate: 0:4 "), timeout_s=20, what="read on")
+        watch.process.send_signal(signal.SIGTERM)
+        assert watch.process.wait(20) == 1
+    assert "Traceback" not in watch.said()
+    assert "error: lost 1 (0:99), duplicates 1 (0:4)" in watch.said()
+
+
+def test_a_watch_in_balance_ends_with_the_status_of_its_signal(
+    topics: Settings, tmp_path: Path
+) -> None:
+    with following(topics, tmp_path) as watch:
+        wait_until(lambda: watch.shows("0 in"), timeout_s=30, what="runs")
+        watch.process.send_signal(signal.SIGTERM)
+        assert watch.process.wait(20) == 143
+    assert watch.said().strip() == "stopped: ended by SIGTERM"
+
+
+def test_a_full_disk_and_a_reader_that_leaves_end_a_watch_without_a_trace(topics: Settings) -> None:
+    full = run(topics, "ledger", "--watch", "--json", "/dev/full")
+    assert full.returncode == 2
+    assert full.stderr == "error: --json /dev/full cannot be written (No space left on device)\n"
+    for more in ("", " --json -"):
+        line = shlex.join(command(topics, "ledger", "--watch")) + more
+        left = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", f"{line} | head -1"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (left.returncode, left.stderr) == (0, "")
+        assert len(left.stdout.splitlines()) == 1
 
 
 def test_options_of_a_watch_alone_and_a_port_that_is_taken_are_wrong_usage(
