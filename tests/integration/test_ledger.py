@@ -277,6 +277,7 @@ def test_a_short_watch_of_a_long_history_ends_once_all_of_it_is_judged(topics: S
     assert f"error: lost 1 (0:{total - 2}), duplicates 0" in done.stderr
 
 
+@pytest.mark.proof
 def test_an_open_transaction_is_told_of_and_what_it_hides_is_not_called_balanced(
     topics: Settings, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
