@@ -18,6 +18,7 @@ from fraudstream.core.scores import Stages
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 
+MOST_AT_ONCE = 2_000
 QUIET_S = 8.0
 """After so long without a score the rest is lost."""
 
@@ -29,6 +30,9 @@ class Arrived(msgspec.Struct):
     source_timestamp_ms: int = 0
     age_ms: int = 0
     stages: Stages = Stages(0.0, 0.0, 0.0, 0.0)
+
+
+_decode = msgspec.json.Decoder(Arrived).decode
 
 
 def main() -> None:
@@ -66,25 +70,30 @@ def number_of(arrived: Arrived) -> int:
     return int(arrived.transaction_id.rpartition("-")[2])
 
 
+def hear(consumer: Consumer) -> tuple[int, list[Arrived]]:
+    """Return the scores that can be read within 0.2 s, and when, in nanoseconds since 1970."""
+    first = consumer.poll(0.2)
+    if first is None:
+        return now_ns(), []
+    found = [first, *consumer.consume(MOST_AT_ONCE, 0.0)]
+    at = now_ns()
+    return at, [_decode(each.value() or b"") for each in found if each.error() is None]
+
+
 def _read(consumer: Consumer, first: int, count: int) -> tuple[list[Arrived], list[int]]:
     """Return the wanted scores and when each was there, in nanoseconds since 1970."""
     arrived: list[Arrived] = []
     received_ns: list[int] = []
     missing = set(range(first, first + count))
-    decode = msgspec.json.Decoder(Arrived).decode
     heard_s = monotonic_s()
     while missing and monotonic_s() - heard_s < QUIET_S:
-        message = consumer.poll(0.2)
-        if message is None:
-            continue
-        found = [message, *consumer.consume(1_000, 0.0)]
-        at = now_ns()
-        scores = [decode(each.value() or b"") for each in found if each.error() is None]
+        at, scores = hear(consumer)
+        if scores:
+            heard_s = monotonic_s()
         fresh = [score for score in scores if number_of(score) in missing]
         missing.difference_update(map(number_of, fresh))
         arrived += fresh
         received_ns += [at] * len(fresh)
-        heard_s = monotonic_s()
     return arrived, received_ns
 
 

@@ -1,5 +1,8 @@
 """`fraudstream bench features|latency|pipeline|soak`."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import click
 from rich.console import Console
 
@@ -9,12 +12,25 @@ from verify.bench.features import FeatureBench, measure
 from verify.bench.latency import LatencyBench
 from verify.bench.latency import measure as measure_latency
 from verify.bench.peers import Peer
-from verify.bench.pipeline import PipelineBench
+from verify.bench.pipeline import PipelineBench, Progress
 from verify.bench.pipeline import measure as measure_pipeline
 from verify.bench.rate import Rate
 from verify.bench.rivals import ready, require_fast
 from verify.bench.soak import Soak
 from verify.bench.soak import measure as measure_soak
+
+R = TypeVar("R")
+
+
+def _reported(run: Callable[[Progress], R], tell: Callable[[R], None], json_file: str | None) -> R:
+    """Run a benchmark with what it is at on standard error; write its report, tell it, return it."""
+    with Console(stderr=True).status("starting servers") as status:
+        report = run(status.update)
+    if json_file:
+        write_json(report, json_file)
+    if json_file != "-":
+        tell(report)
+    return report
 
 
 @click.group()
@@ -41,13 +57,9 @@ def features(json_file: str | None, hot_entries: int) -> None:
       fraudstream bench features
       fraudstream bench features --hot-entries 100000 --json -
     """
-    console = Console(stderr=True)
-    with console.status("starting a server") as status:
-        report = measure(hot_entries, lambda text: status.update(f"measuring: {text}"))
-    if json_file:
-        write_json(report, json_file)
-    if json_file != "-":
-        _tell(report)
+    _reported(
+        lambda say: measure(hot_entries, lambda text: say(f"measuring: {text}")), _tell, json_file
+    )
 
 
 @bench.command()
@@ -78,14 +90,9 @@ def pipeline(json_file: str | None, backlog: int, with_peers: bool) -> None:
       fraudstream bench pipeline
       fraudstream bench pipeline --no-peers --json -
     """
-    console = Console(stderr=True)
-    with console.status("starting servers") as status:
+    with Console(stderr=True).status("looking for the peers") as status:
         peers = ready(status.update) if with_peers else ()
-        report = measure_pipeline(backlog, status.update, peers)
-    if json_file:
-        write_json(report, json_file)
-    if json_file != "-":
-        _tell_pipeline(report)
+    report = _reported(lambda say: measure_pipeline(backlog, say, peers), _tell_pipeline, json_file)
     require_fast(peers, report.peers)
 
 
@@ -127,13 +134,7 @@ def latency(json_file: str | None, rate: float, seconds: float) -> None:
       fraudstream bench latency
       fraudstream bench latency --rate 10000 --json -
     """
-    console = Console(stderr=True)
-    with console.status("starting servers") as status:
-        report = measure_latency(rate, seconds, status.update)
-    if json_file:
-        write_json(report, json_file)
-    if json_file != "-":
-        _tell_latency(report)
+    _reported(lambda say: measure_latency(rate, seconds, say), _tell_latency, json_file)
 
 
 @bench.command()
@@ -156,13 +157,7 @@ def soak(json_file: str | None, minutes: int, rate: int | None) -> None:
       fraudstream bench soak
       fraudstream bench soak --minutes 3 --rate 5000 --json -
     """
-    console = Console(stderr=True)
-    with console.status("starting servers") as status:
-        report = measure_soak(minutes, rate, status.update)
-    if json_file:
-        write_json(report, json_file)
-    if json_file != "-":
-        _tell_soak(report)
+    report = _reported(lambda say: measure_soak(minutes, rate, say), _tell_soak, json_file)
     if not report.holds:
         raise Unsteady("it did not stay as it was: " + _steadiness(report))
 

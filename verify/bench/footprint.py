@@ -1,7 +1,6 @@
 """What the processes of a benchmark take of memory, and topics that do not fill the disk."""
 
 import msgspec
-import psutil
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -14,6 +13,7 @@ from redis import Redis
 from fraudstream.clients.kafka import common
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
+from verify.bench.processes import working_on
 
 MB = 1024 * 1024
 KEPT_BYTES = 128 * MB
@@ -46,11 +46,7 @@ def memory(settings: Settings, client: Redis) -> Memory:
 
 
 def _resident_mb(settings: Settings, part: str) -> float:
-    found = [
-        each.info["memory_info"].rss
-        for each in psutil.process_iter(["cmdline", "memory_info"])
-        if part in (line := " ".join(each.info["cmdline"] or ())) and settings.state_dir in line
-    ]
+    found = [each.info["memory_info"].rss for each in working_on(settings, part)]
     return round(float(sum(found)) / MB, 1)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from fraudstream.clients.clock import monotonic_s, now_ns
+from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.settings import Settings
-from verify.bench.arrivals import QUIET_S, Arrived, number_of, scores_from_now
+from verify.bench.arrivals import QUIET_S, hear, number_of, scores_from_now
 
 MINUTE_S = 60.0
 
@@ -45,21 +45,16 @@ def main() -> None:
     start_ns = int(sys.stdin.readline())
     took_ms = np.zeros(count, np.float32)
     times = np.zeros(count, np.uint8)
-    decode = msgspec.json.Decoder(Arrived).decode
     heard_s = monotonic_s()
     begun_s, n = heard_s, 0
     while n < count and (
         monotonic_s() - heard_s < QUIET_S or monotonic_s() - begun_s < count / rate
     ):
-        message = consumer.poll(0.2)
-        if message is None:
+        at, scores = hear(consumer)
+        if not scores:
             continue
-        found = [message, *consumer.consume(2_000, 0.0)]
-        at = now_ns()
         heard_s = monotonic_s()
-        numbers = np.array(
-            [number_of(decode(each.value() or b"")) for each in found if each.error() is None]
-        )
+        numbers = np.array([number_of(score) for score in scores])
         numbers = numbers[(numbers >= first) & (numbers < first + count)] - first
         n += int((times[np.unique(numbers)] == 0).sum())
         np.add.at(times, numbers, 1)

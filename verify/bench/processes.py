@@ -6,10 +6,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
+
 from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.settings import Settings
 from fraudstream.stack import child
 
 STOP_S = 10.0
+
+
+def working_on(settings: Settings, part: str) -> list[psutil.Process]:
+    """Return the processes on the state folder of these settings whose command line has `part`."""
+    return [
+        each
+        for each in psutil.process_iter(["cmdline", "cpu_times", "memory_info"])
+        if part in (line := " ".join(each.info["cmdline"] or ())) and settings.state_dir in line
+    ]
 
 
 @contextmanager

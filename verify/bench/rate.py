@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
-import psutil
 from redis import Redis
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
 from fraudstream.stack.locks import pause
+from verify.bench.processes import working_on
 from verify.ledger import Log
 
 LOOK_S = 0.1
@@ -85,10 +85,6 @@ def _cpu_s(settings: Settings, client: Redis, worker: str) -> dict[str, float]:
     info = client.info("cpu")
     used = {"redis": float(info["used_cpu_user"]) + float(info["used_cpu_sys"])}
     for name, part in (("worker", worker), ("kafka", "kafka.Kafka")):
-        found = [
-            each.info["cpu_times"]
-            for each in psutil.process_iter(["cmdline", "cpu_times"])
-            if part in (line := " ".join(each.info["cmdline"] or ())) and settings.state_dir in line
-        ]
-        used[name] = sum(times.user + times.system for times in found)
+        times = [each.info["cpu_times"] for each in working_on(settings, part)]
+        used[name] = sum(each.user + each.system for each in times)
     return used

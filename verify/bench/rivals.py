@@ -109,7 +109,7 @@ class Rivals:
         try:
             for peer in self.all:
                 self._running[peer.name] = self._start(peer)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: those that were started must not stay
             self._end()
             raise
         return self
