@@ -1,0 +1,29 @@
+"""The words in which every service says how it is: at /livez and /readyz, in compose, `stack status` and docs."""
+
+from typing import Literal, get_args
+
+import msgspec
+
+State = Literal["starting", "ready", "waiting", "rebuilding", "snapshot", "stopped"]
+MEANINGS: dict[State, str] = {
+    "starting": "it looks for its servers, or for what it is to work on",
+    "ready": "its servers answer and it has what it works on: a scorer its partitions and features",
+    "waiting": "a server does not answer or takes no writes; nothing is lost, it tries again",
+    "rebuilding": "the features are made anew from the log",
+    "snapshot": "the features are being copied",
+    "stopped": "it was asked to end, or has ended",
+}
+STATES = get_args(State)
+
+
+class Health(msgspec.Struct, omit_defaults=True):
+    """What a service says of itself; only `ready` answers /readyz with 200."""
+
+    state: State = msgspec.field(default="starting")
+    why: str = ""
+    """What is waited for, "" where there is nothing to say."""
+
+    @property
+    def ready(self) -> bool:
+        """Return whether the service can do its work now."""
+        return self.state == "ready"
