@@ -32,6 +32,7 @@ COMMANDS = {
     "topics": "fraudstream.stack.topic_commands:topics",
     "trace": "monitoring.trace_commands:trace",
     "train": "trainer.commands:train",
+    "trainer": "trainer.service_command:trainer",
 }
 
 

@@ -19,6 +19,7 @@ from rich.progress import Progress as Bar
 
 from fraudstream.clients.kafka_log import SEARCH_BACK
 from fraudstream.clients.report_file import json_option, write_json
+from fraudstream.clients.service_web import served
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
@@ -26,6 +27,7 @@ from producer.generator import make_parameters
 from producer.generator import source as generated_source
 from producer.pace import AtRate, Pace, Unpaced, parse_speed
 from producer.replay import Client, Progress, ReplayPlan, ReplayStats, replay_table
+from producer.replay_metrics import ReplayMetrics
 from producer.sources import Source, cut, parse_time_ms, read_source
 
 DEFAULT_RATE = 500.0
@@ -51,6 +53,7 @@ class Options(Struct, frozen=True, kw_only=True):
     all_labels: bool
     restart: bool
     search_back: int
+    metrics_port: int | None
     json_file: str | None
 
 
@@ -95,6 +98,11 @@ class Options(Struct, frozen=True, kw_only=True):
     show_default=True,
     help="Records of a partition searched for the last one of this source.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    help="Serve /livez, /readyz and /metrics there; 0 takes a free port.",
+)
 @json_option
 @click.pass_obj
 def replay(settings: Settings, /, source: Path | None, **options: object) -> None:
@@ -116,7 +124,11 @@ def replay(settings: Settings, /, source: Path | None, **options: object) -> Non
     found = _source(source, chosen)
     settings = with_addresses(settings, ["kafka"])
     stop = threading.Event()
-    with _signals(stop) as received, _view() as on_progress:
+    with (
+        _signals(stop) as received,
+        _view() as show,
+        _metrics(settings, chosen.metrics_port, show) as on_progress,
+    ):
         stats = _run(settings, found, plan, on_progress, (stop, received))
     if chosen.json_file:
         write_json(stats, chosen.json_file)
@@ -141,6 +153,23 @@ def _run(
             raise
         click.echo(f"stopped: {exc}", err=True)
         sys.exit(128 + received[0])
+
+
+@contextmanager
+def _metrics(settings: Settings, port: int | None, show: OnProgress) -> Iterator[OnProgress]:
+    """Serve metrics for the length of the block if a port is given; yield what is told of progress."""
+    if port is None:
+        yield show
+        return
+    metrics = ReplayMetrics()
+
+    def both(progress: Progress) -> None:
+        show(progress)
+        metrics.show(progress)
+
+    with served(metrics.registry, metrics.health, port, settings.web_host) as taken:
+        click.echo(f"metrics at http://{settings.web_host}:{taken}/metrics", err=True)
+        yield both
 
 
 def _plan(options: Options) -> ReplayPlan:

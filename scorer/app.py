@@ -9,6 +9,7 @@ import uuid
 from functools import partial
 
 import faust
+import msgspec
 from confluent_kafka import Producer
 from faust.web import Request, Response, View
 from mode import Service
@@ -21,6 +22,7 @@ from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.set_log import SetLog
 from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.feature_set import FeatureSet
+from fraudstream.core.health import Health
 from fraudstream.core.model import model_name
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
@@ -201,7 +203,7 @@ def connect(settings: Settings, topic_ids: dict[str, str], feature_set: FeatureS
     return store
 
 
-def build_app(settings: Settings, hot_path: HotPath, slot: int) -> faust.App:
+def build_app(settings: Settings, hot_path: HotPath, slot: int, port: int) -> faust.App:
     """Return the Faust app: web views, the timer that polls the alias, the agent on the audit topic."""
     datadir = state_path(settings) / "faust" / str(slot)
     datadir.mkdir(parents=True, exist_ok=True)
@@ -213,12 +215,12 @@ def build_app(settings: Settings, hot_path: HotPath, slot: int) -> faust.App:
         datadir=str(datadir),
         topic_disable_leader=True,
         topic_allow_declare=False,
-        web_bind="127.0.0.1",
-        web_host="127.0.0.1",
-        web_port=_web_port(settings, slot),
+        web_bind=settings.web_host,
+        web_host=settings.web_host,
+        web_port=port or _free_port(settings.web_host),
         consumer_auto_offset_reset="latest",
     )
-    champion = hot_path.champion
+    champion = hot_path.parts.champion
     audit = app.topic(topic_name(settings.environment, "audit"), value_serializer="raw")
 
     @app.agent(audit)
@@ -234,22 +236,29 @@ def build_app(settings: Settings, hot_path: HotPath, slot: int) -> faust.App:
     return app
 
 
-def _web_port(settings: Settings, slot: int) -> int:
-    if settings.web_port:
-        return settings.web_port + slot
+def _free_port(host: str) -> int:
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+        free.bind((host, 0))
         port: int = free.getsockname()[1]
         return port
 
 
 def _add_views(app: faust.App, hot_path: HotPath) -> None:
-    served = WorkerMetrics(hot_path)
+    served = WorkerMetrics(hot_path.status, hot_path.parts)
+
+    @app.page("/livez")
+    async def livez(view: View, request: Request) -> Response:
+        return _health(view, hot_path.status.health(), fine=True)
+
+    @app.page("/readyz")
+    async def readyz(view: View, request: Request) -> Response:
+        health = hot_path.status.health()
+        return _health(view, health, fine=health.ready)
 
     @app.page("/healthz")
     async def healthz(view: View, request: Request) -> Response:
-        status = hot_path.status
-        return view.json(status.health(), status=200 if status.state == "running" else 503)
+        health = hot_path.status.health()
+        return _health(view, health, fine=health.ready)
 
     @app.page("/model")
     async def model(view: View, request: Request) -> Response:
@@ -259,3 +268,7 @@ def _add_views(app: faust.App, hot_path: HotPath) -> None:
     @app.page("/metrics")
     async def metrics(view: View, request: Request) -> Response:
         return view.text(served.text())
+
+
+def _health(view: View, health: Health, *, fine: bool) -> Response:
+    return view.json(msgspec.to_builtins(health), status=200 if fine else 503)

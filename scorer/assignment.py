@@ -141,6 +141,19 @@ class Assignment:
                 Bounds(partition=tp.partition, committed=place, mark=mark, low=low, high=high)
             )
 
+    def lags(self) -> dict[int, int]:
+        """Return how many records of each partition are not committed, as far as the last fetch told.
+
+        May be called from another thread; a partition of which nothing was fetched yet is left out.
+        """
+        found = {}
+        for partition, committed in dict(self.committed).items():
+            place = TopicPartition(self._topic.name, partition)
+            end = int(self._consumer.get_watermark_offsets(place, cached=True)[1])
+            if end >= 0:
+                found[partition] = max(end - committed, 0)
+        return found
+
     def committed_everywhere(self) -> dict[int, int]:
         """Return the group's next offset of every partition of the topic, -1 for none.
 

@@ -22,9 +22,16 @@ logger = logging.getLogger(__name__)
     is_flag=True,
     help="When stopped, give the place in the group up: others take the partitions over at once.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    help="Serve the web views at exactly this port, not at web_port + slot; 0 takes a free one.",
+)
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
 @click.pass_obj
-def scorer(settings: Settings, slot: int | None, *, leave: bool, quiet: bool) -> None:
+def scorer(
+    settings: Settings, slot: int | None, *, metrics_port: int | None, leave: bool, quiet: bool
+) -> None:
     """Score the transactions of an environment until stopped.
 
     Every transaction gets exactly one committed score, or a dead letter that says why not. Without a
@@ -37,13 +44,15 @@ def scorer(settings: Settings, slot: int | None, *, leave: bool, quiet: bool) ->
                                          two workers share the partitions
       fraudstream scorer --leave         one more for a while: stopped, it hands its partitions over
       FRAUDSTREAM_WEB_PORT=6066 fraudstream scorer
-                                         web views /healthz /model /metrics at 6066 + slot
+                                         web views /livez /readyz /model /metrics at 6066 + slot
     """
     configure(logging.WARNING if quiet else logging.INFO)
-    run(with_addresses(settings), slot, leave=leave)
+    run(with_addresses(settings), slot, metrics_port=metrics_port, leave=leave)
 
 
-def run(settings: Settings, wanted_slot: int | None, *, leave: bool) -> None:
+def run(
+    settings: Settings, wanted_slot: int | None, *, metrics_port: int | None, leave: bool
+) -> None:
     """Run a worker until it is stopped; the exit status is that of what ended it.
 
     Its place in the group is kept for a restart for the length of a session, unless it is to `leave`.
@@ -62,8 +71,10 @@ def run(settings: Settings, wanted_slot: int | None, *, leave: bool) -> None:
 
     slot = Slot.take(state_path(settings), group_name(settings), wanted_slot)
     hot_path = build_hot_path(settings, slot.number)
+    hot_path.status.restarts = slot.restarts
     hot_path.prepare()
-    app = build_app(settings, hot_path, slot.number)
+    port = settings.web_port + slot.number if settings.web_port else 0
+    app = build_app(settings, hot_path, slot.number, port if metrics_port is None else metrics_port)
     service = HotPathService(hot_path)
     worker = ScorerWorker(app, service)
     _look_for_garbage_seldom()

@@ -18,8 +18,6 @@ from fraudstream.core.errors import BadRecord, DependencyUnreachable, Fraudstrea
 from scorer.ahead import Ahead, Answer, InHand, positions_after
 from scorer.batch import Batch, Message, decode
 from scorer.burial import Burial
-from scorer.champion import Champion
-from scorer.evenness import Apart
 from scorer.output import BatchAborted
 from scorer.parts import Parts
 from scorer.poison import Isolation, Unscorable, blaming
@@ -82,14 +80,9 @@ class HotPath:
         )
 
     @property
-    def champion(self) -> Champion:
-        """The watcher of the champion alias, which runs beside this loop."""
-        return self._parts.champion
-
-    @property
-    def apart(self) -> dict[int, Apart]:
-        """Return where each partition of this worker is in event time; may be called from another thread."""
-        return self._parts.evenness.apart(list(self._parts.assignment.positions))
+    def parts(self) -> Parts:
+        """What the loop is made of, for those that run beside it and only look."""
+        return self._parts
 
     def stop(self) -> None:
         """Ask the loop to end after the batch in hand."""
@@ -194,6 +187,7 @@ class HotPath:
         probabilities = self._timed("score", lambda: self._serving.score(answer.applied))
         emitted = self._timed("emit", lambda: self._emit(hand, answer, probabilities))
         self._timed("commit", lambda: self._commit(hand, emitted))
+        self._count(hand.batch, emitted, probabilities)
         if hand.batch.scorable:
             self._isolation.scored()
 
@@ -226,7 +220,7 @@ class HotPath:
         except StateInDoubt as exc:
             self._parts.assignment.proven = False
             raise Abandoned(f"nothing is scored: {exc}") from exc
-        self.status.count(scored=0, dead=1, alerts=0)
+        self.status.count(scored=0, alerts=0, dead=[why.kind])
         self.status.poison += 1
 
     def _idle(self) -> None:
@@ -310,16 +304,18 @@ class HotPath:
         p.assignment.done(hand.last_offsets)
         p.deaths.done(notes)
         self._failing_since = None
-        self._count(hand.batch, emitted)
 
-    def _count(self, batch: Batch, emitted: Emitted) -> None:
+    def _count(self, batch: Batch, emitted: Emitted, probabilities: np.ndarray | None) -> None:
         status = self.status
         status.stages.add(emitted.scores)
+        if probabilities is not None:
+            status.scores.add(probabilities)
         status.count(
             scored=batch.scorable,
-            dead=len(batch.dead),
             alerts=sum(output.topic == "alerts" for output in emitted.outputs),
+            dead=[letter.kind for letter in batch.dead],
         )
+        status.commit_ms.add(np.array([self._last_ms["commit"]]))
         model = self._serving.model
         if model is not None and self._serving.fresh:
             logger.info("serving version %s", model.version)

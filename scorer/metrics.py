@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -12,21 +12,26 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from fraudstream.core import metrics as m
-from scorer.evenness import Apart
-from scorer.hot_path import HotPath
+from scorer.histogram import Buckets
+from scorer.live_sets import LiveSets
+from scorer.parts import Parts
+from scorer.stages import MS_PER_S
 from scorer.status import Status
 
-Samples = Mapping[str, float]
-"""Values by the metric's label; by "" for one without labels."""
+Labels = tuple[str, ...]
+Samples = Mapping[Labels, float]
+"""Values by the values of the metric's labels."""
 
 
 class WorkerMetrics(Collector):
-    """Reads the hot path's own counters when it is asked; the hot path does nothing for it."""
+    """Reads the worker's own counters when it is asked; the hot path does nothing for it but count."""
 
-    def __init__(self, hot_path: HotPath) -> None:
-        self._hot_path = hot_path
+    def __init__(self, status: Status, parts: Parts) -> None:
+        self._status = status
+        self._parts = parts
         self._registry = CollectorRegistry()
         self._registry.register(self)
+        ProcessCollector(registry=self._registry)
 
     def text(self) -> str:
         """Return the page."""
@@ -38,12 +43,13 @@ class WorkerMetrics(Collector):
 
     def collect(self) -> Iterator[Family]:
         """Yield every metric that has a value now."""
-        status = self._hot_path.status
-        found = {**_counters(status), **_gauges(status), **_partitions(self._hot_path.apart)}
+        status, parts = self._status, self._parts
+        plain = _counters(status) | _gauges(status) | _partitions(parts) | _features(parts.live)
+        histograms = _histograms(status)
         for metric in m.SCORER:
             if metric.kind == "histogram":
-                yield _histogram(metric, status)
-            elif samples := found[metric]:
+                yield _histogram(metric, histograms[metric])
+            elif samples := plain[metric]:
                 yield _family(metric, samples)
 
 
@@ -52,7 +58,6 @@ def _counters(s: Status) -> dict[m.Metric, Samples]:
         m.RECORDS: s.records,
         m.SCORED: s.scored,
         m.ALERTS: s.alerts,
-        m.DEAD_LETTERS: s.dead_letters,
         m.POISON: s.poison,
         m.BATCHES: s.batches,
         m.ABORTED: s.aborted,
@@ -61,37 +66,67 @@ def _counters(s: Status) -> dict[m.Metric, Samples]:
         m.BEYOND_RETENTION: s.beyond_retention,
         m.SWAPS: s.swaps,
         m.REBUILDS: s.rebuilds,
+        m.RESTARTS: s.restarts,
     }
-    return {metric: {"": value} for metric, value in plain.items()} | {m.SECONDS: dict(s.seconds)}
+    found: dict[m.Metric, Samples] = {metric: {(): value} for metric, value in plain.items()}
+    return found | {m.SECONDS: _by(s.seconds), m.DEAD_LETTERS: _by(s.dead_by_kind)}
 
 
 def _gauges(s: Status) -> dict[m.Metric, Samples]:
     return {
-        m.STATE: {s.state: 1},
-        m.WAITING: {s.waiting_for: 1} if s.waiting_for else {},
-        m.REBUILD_RECORDS: {"": s.rebuild_done},
-        m.REBUILD_WANTED: {"": s.rebuild_total},
+        m.STATE: {(s.state,): 1},
+        m.WAITING: {(s.waiting_for,): 1} if s.waiting_for else {},
+        m.MODEL: {(s.model_version,): 1} if s.model_version else {},
+        m.REBUILD_RECORDS: {(): s.rebuild_done},
+        m.REBUILD_WANTED: {(): s.rebuild_total},
     }
 
 
-def _partitions(apart: Mapping[int, Apart]) -> dict[m.Metric, Samples]:
+def _partitions(parts: Parts) -> dict[m.Metric, Samples]:
+    apart = parts.evenness.apart(list(parts.assignment.positions))
     return {
-        m.EVENT_TIME: {str(p): each.event_time_ms for p, each in apart.items()},
-        m.BEHIND: {str(p): each.behind_ms for p, each in apart.items()},
-        m.HELD: {str(p): int(each.held) for p, each in apart.items()},
+        m.LAG: {(str(p),): lag for p, lag in parts.assignment.lags().items()},
+        m.EVENT_TIME: {(str(p),): each.event_time_ms for p, each in apart.items()},
+        m.BEHIND: {(str(p),): each.behind_ms for p, each in apart.items()},
+        m.HELD: {(str(p),): int(each.held) for p, each in apart.items()},
     }
+
+
+def _features(live: LiveSets) -> dict[m.Metric, Samples]:
+    states = {each: store.state for each, store in dict(live.stores).items()}
+    memory = max((state.server.memory_bytes for state in states.values()), default=0)
+    return {
+        m.FEATURE_CALLS: {(each,): state.server.calls for each, state in states.items()},
+        m.FEATURE_MEMORY: {(): memory} if memory else {},
+        m.FEATURE_STATE: {(each, state.meta.state): 1 for each, state in states.items()},
+    }
+
+
+def _histograms(s: Status) -> dict[m.Metric, dict[Labels, tuple[Buckets, float]]]:
+    return {
+        m.STAGE_SECONDS: {
+            (stage,): (buckets, sum_s) for stage, buckets, sum_s in s.stages.histograms()
+        },
+        m.BATCH_RECORDS: {(): s.batch_records.read()},
+        m.COMMIT_SECONDS: {(): s.commit_ms.read(MS_PER_S)},
+        m.SCORES: {(): s.scores.read()},
+    }
+
+
+def _by(counts: Mapping[str, float]) -> Samples:
+    return {(name,): value for name, value in dict(counts).items()}
 
 
 def _family(metric: m.Metric, samples: Samples) -> Family:
     make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
     family = make(metric.name, metric.text, labels=metric.labels)
-    for label, value in samples.items():
-        family.add_metric([label] if metric.labels else [], value)
+    for labels, value in samples.items():
+        family.add_metric(labels, value)
     return family
 
 
-def _histogram(metric: m.Metric, status: Status) -> Family:
+def _histogram(metric: m.Metric, found: Mapping[Labels, tuple[Buckets, float]]) -> Family:
     family = HistogramMetricFamily(metric.name, metric.text, labels=metric.labels)
-    for stage, buckets, total_s in status.stages.histograms():
-        family.add_metric([stage], buckets, total_s)
+    for labels, (buckets, total) in found.items():
+        family.add_metric(labels, buckets, total)
     return family

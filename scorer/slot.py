@@ -15,6 +15,8 @@ class Slot:
     def __init__(self, number: int, file: TextIOWrapper) -> None:
         self.number = number
         self._file = file
+        self.restarts = self._count()
+        """How often this slot was taken before, since its lock file is there."""
 
     @classmethod
     def take(cls, state: Path, group: str, number: int | None = None) -> "Slot":
@@ -30,7 +32,7 @@ class Slot:
         except OSError as exc:
             raise SettingsError(f"state_dir {state} cannot be written: {exc.strerror}") from exc
         for candidate in range(MAX_SLOTS) if number is None else (number,):
-            file = (folder / f"{group}.{candidate}.lock").open("a")
+            file = (folder / f"{group}.{candidate}.lock").open("a+")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -41,6 +43,16 @@ class Slot:
         raise Refused(
             f"{wanted} of group {group} is taken by a running worker: stop it, or leave out --slot"
         )
+
+    def _count(self) -> int:
+        """Keep in the lock file how often the slot was taken; return how often it was before."""
+        self._file.seek(0)
+        text = self._file.read()
+        before = int(text) if text.isdecimal() else 0
+        self._file.truncate(0)
+        self._file.write(str(before + 1))
+        self._file.flush()
+        return before
 
     def release(self) -> None:
         """Give the slot back."""

@@ -1,17 +1,21 @@
 """What a worker tells of itself; written by the hot path, read by the web views."""
 
-from typing import Literal
+from collections.abc import Iterable
 
 import msgspec
+import numpy as np
 
 from fraudstream.clients.feature_library import Applied
 from fraudstream.core.errors import Refused
-from scorer.stages import StageTimes
+from fraudstream.core.health import Health, State
+from scorer.histogram import Histogram
+from scorer.stages import EDGES_MS, StageTimes
 
 PROBE_RECORDS = 1_000
 """More dead letters than half of so many first records mean a wrong deployment, not bad data."""
 
-State = Literal["starting", "running", "waiting", "rebuilding", "snapshot", "stopped"]
+EDGES_RECORDS = (1, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
+EDGES_SCORE = tuple(step / 20 for step in range(1, 21))
 
 
 class Status(msgspec.Struct):
@@ -22,7 +26,7 @@ class Status(msgspec.Struct):
     records: int = 0
     scored: int = 0
     alerts: int = 0
-    dead_letters: int = 0
+    dead_by_kind: dict[str, int] = {}
     batches: int = 0
     swaps: int = 0
     aborted: int = 0
@@ -43,14 +47,28 @@ class Status(msgspec.Struct):
     seconds: dict[str, float] = {}
     """Time spent in each hop since the start."""
     stages: StageTimes = msgspec.field(default_factory=StageTimes)
+    batch_records: Histogram = msgspec.field(default_factory=lambda: Histogram(EDGES_RECORDS))
+    commit_ms: Histogram = msgspec.field(default_factory=lambda: Histogram(EDGES_MS))
+    scores: Histogram = msgspec.field(default_factory=lambda: Histogram(EDGES_SCORE))
+    restarts: int = 0
+    """Starts of this slot before this one."""
 
-    def count(self, *, scored: int, dead: int, alerts: int) -> None:
-        """Add a batch that was committed, in records."""
+    @property
+    def dead_letters(self) -> int:
+        """Return the number of dead letters, of whatever kind."""
+        return sum(dict(self.dead_by_kind).values())
+
+    def count(self, *, scored: int, alerts: int, dead: Iterable[str]) -> None:
+        """Add a batch that was committed: its records, and the kinds of its dead letters."""
+        records = scored
+        for kind in dead:
+            self.dead_by_kind[kind] = self.dead_by_kind.get(kind, 0) + 1
+            records += 1
         self.batches += 1
-        self.records += scored + dead
+        self.records += records
         self.scored += scored
-        self.dead_letters += dead
         self.alerts += alerts
+        self.batch_records.add(np.array([records]))
 
     def count_features(self, served: Applied) -> None:
         """Add what the features of a batch say of lateness; redelivered ones were counted before."""
@@ -71,10 +89,8 @@ class Status(msgspec.Struct):
                 "a wrong topic or schema, not like bad data; see `fraudstream dead-letters list`"
             )
 
-    def health(self) -> dict[str, object]:
-        """Return what /healthz says."""
+    def health(self) -> Health:
+        """Return what /readyz says."""
         if self.waiting_for:
-            return {"state": self.state, "for": self.waiting_for}
-        if not self.rebuild_total:
-            return {"state": self.state}
-        return {"state": self.state, "done": self.rebuild_done, "of": self.rebuild_total}
+            return Health(self.state, self.waiting_for)
+        return Health(self.state, done=self.rebuild_done, of=self.rebuild_total)

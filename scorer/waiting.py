@@ -68,7 +68,7 @@ class Waiting:
             else:
                 self._status.waiting_for = ""
                 if self._assignment.positions:
-                    self._status.state = "running"
+                    self._status.state = "ready"
                 return result
 
     def keep(self, seconds: float) -> None:

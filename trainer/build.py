@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fraudstream.clients.score_log import ScoreLog
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import TooLittle
 from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.model import FloatArray
 from fraudstream.core.transaction import Feedback
@@ -96,10 +96,10 @@ def split(dataset: Dataset, validation_share: float) -> tuple[Dataset, Dataset, 
     Transactions of the same millisecond stay together, on the validation side.
 
     Raises:
-        FraudstreamError: no mature row, or too few frauds on either side; says how many there are.
+        TooLittle: no mature row, or too few frauds on either side; says how many there are.
     """
     if len(dataset.labels) == 0:
-        raise FraudstreamError(
+        raise TooLittle(
             "no scored transaction is old enough to have a mature label: replay more history "
             "(the label delay is 7 days of event time), or give a later --as-of"
         )
@@ -108,7 +108,7 @@ def split(dataset: Dataset, validation_share: float) -> tuple[Dataset, Dataset, 
     fit, validation = dataset.rows(~later), dataset.rows(later)
     frauds, validation_frauds = int(fit.labels.sum()), int(validation.labels.sum())
     if frauds < MIN_FRAUDS or validation_frauds < MIN_VALIDATION_FRAUDS:
-        raise FraudstreamError(
+        raise TooLittle(
             f"{frauds} known frauds in {len(fit.labels):,} transactions to fit and {validation_frauds} in "
             f"{len(validation.labels):,} to validate; at least {MIN_FRAUDS} and {MIN_VALIDATION_FRAUDS} "
             "are needed: replay more history with its labels, or give a later --as-of"

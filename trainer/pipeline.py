@@ -12,7 +12,7 @@ from fraudstream.clients import audit_log
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.score_log import ScoreLog, read_feedback, read_scores
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import TooLittle
 from fraudstream.core.evaluation import threshold_for_rate
 from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.model import (
@@ -131,7 +131,7 @@ def train(settings: Settings, options: TrainingOptions, say: Say) -> TrainingRep
     `settings` has all addresses. `say` gets one line a step.
 
     Raises:
-        FraudstreamError: nothing to learn from; the message says how many rows and frauds there are.
+        TooLittle: nothing to learn from; the message says how many rows and frauds there are.
         Refused: the exported model does not agree with the trained one, or the promotion came second.
         DependencyUnreachable: Kafka or MLflow does not answer.
     """
@@ -161,12 +161,12 @@ def collect(settings: Settings, options: TrainingOptions) -> Collected:
     """Read scores, then labels, and keep the rows whose label is mature.
 
     Raises:
-        FraudstreamError: there are no scores of this feature set.
+        TooLittle: there are no scores of this feature set.
         DependencyUnreachable: Kafka does not answer.
     """
     log = read_scores(settings, options.feature_set)
     if not log.transaction_ids:
-        raise FraudstreamError(
+        raise TooLittle(
             f"no scores of feature set {options.feature_set.hash} in environment {settings.environment} "
             f"({log.other_feature_set} of other sets): run `fraudstream scorer` and `fraudstream replay`"
         )
@@ -188,7 +188,7 @@ def validate(
     """Fit on the earlier rows and see what that is worth on the later ones.
 
     Raises:
-        FraudstreamError: too few rows or frauds.
+        TooLittle: too few rows or frauds.
     """
     earlier, later, split_ms = split(collected.mature, options.validation_share)
     # Seconds of imports that commands which only read should not pay.

@@ -1,4 +1,4 @@
-"""The balance kept record by record: what is settled is a count, what is open 25 bytes a transaction.
+"""The balance kept record by record: what is settled is a count, what is open 33 bytes a transaction.
 
 Pure: the reader tells what has come and what is certain. A partition's transactions up to the first one
 without a result are settled and forgotten. A result for an offset among them is a duplicate by definition,
@@ -39,6 +39,7 @@ class Window:
         self.waiting = 0
         self._lost, self._late = array("q"), set[int]()
         self._offsets, self._names, self._contents = array("q"), array("q"), array("q")
+        self._times_ms = array("q")
         self._done = bytearray()
         self._first = 0
 
@@ -51,11 +52,16 @@ class Window:
         """Return how many transactions are in memory."""
         return len(self._offsets)
 
-    def add(self, offset: int, name: int, content: int) -> None:
+    def oldest_ms(self) -> int | None:
+        """Return when the first transaction without a result was sent, None if all have one."""
+        return self._times_ms[self._first] if self._first < len(self._times_ms) else None
+
+    def add(self, offset: int, name: int, content: int, at_ms: int) -> None:
         """Keep a transaction; offsets rise."""
         self._offsets.append(offset)
         self._names.append(name)
         self._contents.append(content)
+        self._times_ms.append(at_ms)
         self._done.append(0)
         self.waiting += 1
         self.passed = offset + 1
@@ -104,7 +110,8 @@ class Window:
         """Drop what is settled at the front, if it is much."""
         if self._first < COMPACT_FROM or self._first * 2 < len(self._offsets):
             return
-        for column in (self._offsets, self._names, self._contents, self._done):
+        columns = (self._offsets, self._names, self._contents, self._times_ms, self._done)
+        for column in columns:
             del column[: self._first]
         self._first = 0
 
@@ -139,6 +146,11 @@ class Books:
         """Return the transactions that have no result and are not lost."""
         return sum(window.waiting for window in self._windows.values())
 
+    def oldest_ms(self) -> int | None:
+        """Return when the oldest transaction without a result was sent, None if none waits."""
+        found = [window.oldest_ms() for window in self._windows.values()]
+        return min((each for each in found if each is not None), default=None)
+
     def held(self) -> int:
         """Return how many transactions and results are in memory one by one."""
         return self.early + sum(window.held() for window in self._windows.values())
@@ -147,12 +159,14 @@ class Books:
         """Begin a partition of `transactions` at its first offset; once for each."""
         self._windows[partition] = Window(begin)
 
-    def arrive(self, partition: int, offset: int, *, name: int, content: int) -> None:
-        """Enter one transaction; within a partition offsets rise."""
+    def arrive(
+        self, partition: int, offset: int, *, name: int, content: int, at_ms: int = 0
+    ) -> None:
+        """Enter one transaction, sent at `at_ms`; within a partition offsets rise."""
         window = self._windows[partition]
         if self.early:
             self.pass_by(partition, offset)
-        window.add(offset, name, content)
+        window.add(offset, name, content, at_ms)
         self._arrived += 1
         if self.early:
             for output in self._take_early(partition, offset):

@@ -1,72 +1,62 @@
-"""The balance as gauges for Prometheus, served on loopback while `fraudstream ledger --watch` runs."""
+"""The balance as gauges for Prometheus, while `fraudstream ledger --watch` runs."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-from prometheus_client import CollectorRegistry, Gauge, start_http_server
-
-from fraudstream.core.errors import SettingsError
+from fraudstream.clients.clock import monotonic_s, now_ms
+from fraudstream.clients.metrics import ServiceMetrics
+from fraudstream.core import metrics as m
+from fraudstream.core.health import Health
 from verify.ledger import Ledger
+from verify.watch import Watch
 
-HOST = "127.0.0.1"
 GAUGES = {
-    "transactions": "transactions read",
-    "scored": "scores of them",
-    "dead_letters": "dead letters of them",
-    "waiting": "transactions without a result that no worker has committed, or that may still be read",
-    "lost": "transactions that were committed without a result",
-    "duplicates": "results beyond the first of a transaction",
-    "unfounded": "results of no transaction",
-    "mismatched": "results of another transaction than the one at their place",
+    m.LEDGER_TRANSACTIONS: "transactions",
+    m.LEDGER_SCORED: "scored",
+    m.LEDGER_DEAD_LETTERS: "dead_letters",
+    m.LEDGER_WAITING: "waiting",
+    m.LEDGER_LOST: "lost",
+    m.LEDGER_DUPLICATES: "duplicates",
+    m.LEDGER_UNFOUNDED: "unfounded",
+    m.LEDGER_MISMATCHED: "mismatched",
 }
-"""`fraudstream_ledger_*`, each the field of that name of `Ledger`."""
+"""Each the field of that name of `Ledger`."""
 DIFFERENCE = ("lost", "duplicates", "unfounded", "mismatched")
+STALE_S = 30.0
+"""A judgement that is older says nothing of now: the ledger waits for Kafka or for a transaction's end."""
 
 
 class LedgerMetrics:
-    """The gauges of one watch; `age_s` tells how old the newest complete judgement is, in seconds."""
+    """The gauges of one watch."""
 
-    def __init__(self, age_s: Callable[[], float]) -> None:
-        self.registry = CollectorRegistry()
-        self._gauges = {
-            name: Gauge(f"fraudstream_ledger_{name}", says, registry=self.registry)
-            for name, says in GAUGES.items()
-        }
-        self._difference = Gauge(
-            "fraudstream_ledger_difference",
-            f"sum of {', '.join(DIFFERENCE)}",
-            registry=self.registry,
-        )
-        age = Gauge(
-            "fraudstream_ledger_age_seconds",
-            "how long ago the newest complete judgement began",
-            registry=self.registry,
-        )
-        age.set_function(age_s)
+    def __init__(self, watch: Watch) -> None:
+        self._metrics = ServiceMetrics(m.LEDGER)
+        self._watch = watch
+        self._oldest_ms: int | None = None
+        self.registry = self._metrics.registry
+        self._metrics.gauge(m.LEDGER_AGE).set_function(self._age_s)
+        self._metrics.gauge(m.LEDGER_OLDEST).set_function(self._oldest_s)
+        self.health()
 
     def show(self, ledger: Ledger) -> None:
         """Set every gauge to the balance as of now."""
-        for name, gauge in self._gauges.items():
-            gauge.set(getattr(ledger, name))
-        self._difference.set(sum(getattr(ledger, name) for name in DIFFERENCE))
+        self._oldest_ms = self._watch.books.oldest_ms()
+        for metric, field in GAUGES.items():
+            self._metrics.gauge(metric).set(getattr(ledger, field))
+        difference = sum(getattr(ledger, name) for name in DIFFERENCE)
+        self._metrics.gauge(m.LEDGER_DIFFERENCE).set(difference)
+        self.health()
 
+    def health(self) -> Health:
+        """Return `ready` while judgements are fresh; the gauge of the state says the same."""
+        if not self._watch.has_judged:
+            found = Health("starting")
+        elif self._age_s() > STALE_S:
+            found = Health("waiting", f"the newest judgement is {self._age_s():.0f} s old")
+        else:
+            found = Health("ready")
+        self._metrics.state(m.LEDGER_STATE, found.state)
+        return found
 
-@contextmanager
-def served(metrics: LedgerMetrics, port: int) -> Iterator[int]:
-    """Serve the gauges at 127.0.0.1 for the length of the block; yield the port, a free one for 0.
+    def _age_s(self) -> float:
+        return monotonic_s() - self._watch.judged_s
 
-    Raises:
-        SettingsError: the port is taken or not allowed.
-    """
-    try:
-        server, thread = start_http_server(port, addr=HOST, registry=metrics.registry)
-    except OSError as exc:
-        raise SettingsError(
-            f"--metrics-port {port} cannot be listened at ({exc.strerror}): choose another, or 0"
-        ) from exc
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    def _oldest_s(self) -> float:
+        return 0.0 if self._oldest_ms is None else max(now_ms() - self._oldest_ms, 0) / 1000

@@ -131,7 +131,13 @@ class Watch:
             if name == "transactions":
                 for record in records:
                     named, content = digests_of_arrival(record)
-                    self.books.arrive(partition, record.offset, name=named, content=content)
+                    self.books.arrive(
+                        partition,
+                        record.offset,
+                        name=named,
+                        content=content,
+                        at_ms=record.timestamp,
+                    )
                 self.books.pass_by(partition, self._log.position((name, partition)))
                 continue
             kind = SCORE if name == "scores" else DEAD_LETTER

@@ -12,13 +12,14 @@ import msgspec
 from rich.console import Console
 
 from fraudstream.clients.clock import monotonic_s, now_ms
+from fraudstream.clients.service_web import served
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, SettingsError
 from fraudstream.core.settings import Settings
 from monitoring.output import until_reader_leaves
 from verify.books import Books
 from verify.demo.alarm import Alarm
 from verify.ledger import Ledger
-from verify.ledger_metrics import HOST, LedgerMetrics, served
+from verify.ledger_metrics import LedgerMetrics
 from verify.ledger_text import Unbalanced, difference, live_line, sentence
 from verify.live_log import LiveLog
 from verify.watch import Backoff, Watch
@@ -145,9 +146,11 @@ def watch_ledger(settings: Settings, wanted: Wanted) -> None:
         log = stack.enter_context(LiveLog(settings))
         watch = Watch(log, f"{settings.environment}.scorer", books)
         if wanted.metrics_port is not None:
-            metrics = LedgerMetrics(lambda: monotonic_s() - watch.judged_s)
-            port = stack.enter_context(served(metrics, wanted.metrics_port))
-            screen.say(f"metrics at http://{HOST}:{port}/metrics")
+            metrics, host = LedgerMetrics(watch), settings.web_host
+            port = stack.enter_context(
+                served(metrics.registry, metrics.health, wanted.metrics_port, host)
+            )
+            screen.say(f"metrics at http://{host}:{port}/metrics")
             listeners.append(metrics.show)
         follow = Follow(watch, wanted.for_s, screen, listeners)
         try:

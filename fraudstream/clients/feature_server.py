@@ -33,6 +33,9 @@ class FeatureServer:
         self.client = client
         self.address = address
         self.library = library
+        self.calls = 0
+        self.memory_bytes = 0
+        """In use by the server when it last told."""
 
     @classmethod
     def connect(
@@ -76,6 +79,7 @@ class FeatureServer:
             FraudstreamError: as `feature_errors` says.
         """
         name = f"{function}_{self.library.id}"
+        self.calls += 1
         with self.translated(topic_id):
             try:
                 return self.client.fcall(name, len(keys), *keys, *arguments)
@@ -108,6 +112,7 @@ class FeatureServer:
         with self.translated():
             info: Any = self.client.info("memory", "stats")
         self._refuse_eviction(info)
+        self.memory_bytes = int(info["used_memory"])
 
     def close(self) -> None:
         """Close the connection."""
@@ -120,6 +125,7 @@ class FeatureServer:
             Refused: what is wrong with the server and what to do.
         """
         info: Any = self.client.info()
+        self.memory_bytes = int(info.get("used_memory", 0))
         version = str(info.get("redis_version", "0"))
         if int(version.partition(".")[0]) < 7:
             raise Refused(

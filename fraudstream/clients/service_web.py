@@ -1,4 +1,4 @@
-"""What a service serves over HTTP: /livez, /readyz (also /healthz) and /metrics. The scorer has Faust's server."""
+"""What a service serves over HTTP: /livez, /readyz (also /healthz), /metrics; the scorer has Faust for it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

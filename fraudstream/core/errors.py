@@ -5,6 +5,7 @@
     ├── Refused                     exit 3  going on would lose or double something
     ├── DependencyUnreachable       exit 1  a server does not answer: address and what to try
     │   └── WritesRefused                   it answers, but takes no writes for now: full, or a replica
+    ├── TooLittle                   exit 1  there is not enough to learn from yet
     └── BadRecord                   never leaves the scorer: the record becomes a dead letter
 
 Three reactions, three types: a bad record goes to the dead-letter topic, a failing dependency is
@@ -40,6 +41,10 @@ class WritesRefused(DependencyUnreachable):
     """A server answers, but takes no writes for now: its memory or disk is full, or its role has changed."""
 
     what = "writes_refused"
+
+
+class TooLittle(FraudstreamError):
+    """There is not enough to learn from yet: too few scored transactions, mature labels or frauds."""
 
 
 class BadRecord(FraudstreamError):

@@ -1,4 +1,4 @@
-"""The words in which every service says how it is: at /livez and /readyz, in compose, `stack status` and docs."""
+"""The words in which every service says how it is: web views, compose, `stack status` and docs."""
 
 from typing import Literal, get_args
 
@@ -19,9 +19,12 @@ STATES = get_args(State)
 class Health(msgspec.Struct, omit_defaults=True):
     """What a service says of itself; only `ready` answers /readyz with 200."""
 
-    state: State = msgspec.field(default="starting")
+    state: State
     why: str = ""
     """What is waited for, "" where there is nothing to say."""
+    done: int = 0
+    of: int = 0
+    """Records of the present rebuild."""
 
     @property
     def ready(self) -> bool:

@@ -23,88 +23,198 @@ class Metric(msgspec.Struct, frozen=True):
         return f"{self.meaning} ({self.unit})" if self.unit else self.meaning
 
 
-def _count(name: str, meaning: str, unit: str = "records") -> Metric:
-    return Metric(f"fraudstream_scorer_{name}_total", "counter", unit, meaning)
+def _count(name: str, meaning: str, unit: str = "records", labels: tuple[str, ...] = ()) -> Metric:
+    return Metric(f"fraudstream_{name}_total", "counter", unit, meaning, labels)
 
 
-RECORDS = _count("records", "taken from `transactions` and committed, dead letters included")
-SCORED = _count("scored", "scores committed")
-ALERTS = _count("alerts", "alerts committed")
-DEAD_LETTERS = _count("dead_letters", "dead letters committed")
+def _gauge(name: str, meaning: str, unit: str = "", labels: tuple[str, ...] = ()) -> Metric:
+    return Metric(f"fraudstream_{name}", "gauge", unit, meaning, labels)
+
+
+def _histogram(name: str, meaning: str, unit: str, labels: tuple[str, ...] = ()) -> Metric:
+    return Metric(f"fraudstream_{name}", "histogram", unit, meaning, labels)
+
+
+def _state(service: str) -> Metric:
+    meaning = "1 for the state that the service is in (words: fraudstream/core/health.py)"
+    return _gauge(f"{service}_state", meaning, labels=("state",))
+
+
+RECORDS = _count("scorer_records", "taken from `transactions` and committed, dead letters included")
+SCORED = _count("scorer_scored", "scores committed")
+ALERTS = _count("scorer_alerts", "alerts committed; their rate is this by `scored`")
+DEAD_LETTERS = _count("scorer_dead_letters", "dead letters committed, by kind", labels=("kind",))
 POISON = _count(
-    "poison",
+    "scorer_poison",
     "dead letters that could be read, but made a hop fail or the worker die; among the above",
 )
-BATCHES = _count("batches", "Kafka transactions committed", "batches")
-ABORTED = _count("aborted", "batches that were read again after a failure", "batches")
-REDELIVERED = _count("redelivered", "applied to the features before: their stored reply was used")
+BATCHES = _count("scorer_batches", "Kafka transactions committed", "batches")
+ABORTED = _count("scorer_aborted", "batches that were read again after a failure", "batches")
+REDELIVERED = _count(
+    "scorer_redelivered", "applied to the features before: their stored reply was used"
+)
 TRUNCATED = _count(
-    "truncated", "later than the lateness of their entity: a window may have lost entries"
+    "scorer_truncated", "later than the lateness of their entity: a window may have lost entries"
 )
-BEYOND_RETENTION = _count("beyond_retention", "scored, but too late to be kept in the features")
-SWAPS = _count("swaps", "versions taken over while running", "swaps")
-REBUILDS = _count("rebuilds", "rebuilds of the features that this worker has ended", "rebuilds")
-STATE = Metric(
-    "fraudstream_scorer_state", "gauge", "", "1 for the state that the worker is in", ("state",)
+BEYOND_RETENTION = _count(
+    "scorer_beyond_retention", "scored, but too late to be kept in the features"
 )
-WAITING = Metric(
-    "fraudstream_scorer_waiting",
-    "gauge",
-    "",
+SWAPS = _count("scorer_swaps", "versions taken over while running", "swaps")
+REBUILDS = _count(
+    "scorer_rebuilds", "rebuilds of the features that this worker has ended", "rebuilds"
+)
+RESTARTS = _count(
+    "scorer_restarts", "starts of this slot before this one, since its state folder is", "starts"
+)
+STATE = _state("scorer")
+WAITING = _gauge(
+    "scorer_waiting",
     "1 while a server is waited for, by what is the matter: `unreachable` or `writes_refused`",
-    ("for",),
+    labels=("for",),
 )
-REBUILD_RECORDS = Metric(
-    "fraudstream_scorer_rebuild_records",
-    "gauge",
-    "records",
-    "folded by the rebuild that this worker carries out",
+MODEL = _gauge(
+    "scorer_model", "1 for the version that serves; absent without a model", labels=("version",)
 )
-REBUILD_WANTED = Metric(
-    "fraudstream_scorer_rebuild_records_wanted", "gauge", "records", "of that rebuild in all"
+REBUILD_RECORDS = _gauge(
+    "scorer_rebuild_records", "folded by the rebuild that this worker carries out", "records"
 )
-SECONDS = Metric(
-    "fraudstream_scorer_seconds_total",
-    "counter",
-    "seconds",
-    "spent in each hop of the loop, waiting included",
-    ("hop",),
+REBUILD_WANTED = _gauge("scorer_rebuild_records_wanted", "of that rebuild in all", "records")
+SECONDS = _count(
+    "scorer_seconds", "spent in each hop of the loop, waiting included", "seconds", ("hop",)
 )
-STAGE_SECONDS = Metric(
-    "fraudstream_scorer_stage_seconds",
-    "histogram",
-    "seconds",
+STAGE_SECONDS = _histogram(
+    "scorer_stage_seconds",
     "where the time of scores went, from the stages that stand in each score",
+    "seconds",
     ("stage",),
 )
-EVENT_TIME = Metric(
-    "fraudstream_scorer_event_time_ms",
-    "gauge",
-    "milliseconds since 1970, UTC",
+BATCH_RECORDS = _histogram(
+    "scorer_batch_records", "size of the committed batches, dead letters included", "records"
+)
+COMMIT_SECONDS = _histogram(
+    "scorer_commit_seconds", "a batch's Kafka transaction, from its begin to its commit", "seconds"
+)
+SCORES = _histogram("scorer_score", "scores that the model gave", "score")
+FEATURE_CALLS = _count(
+    "scorer_feature_calls", "made to the server of the features", "calls", ("feature_set",)
+)
+FEATURE_MEMORY = _gauge(
+    "scorer_feature_memory_bytes",
+    "in use by the server of the features, as it last told (once a second at work)",
+    "bytes",
+)
+FEATURE_STATE = _gauge(
+    "scorer_feature_state",
+    "1 for the phase of each live set's state, as this worker last read it",
+    labels=("feature_set", "phase"),
+)
+LAG = _gauge(
+    "scorer_lag",
+    "not committed yet, up to the end of the partition as the last fetch told it",
+    "records",
+    ("partition",),
+)
+EVENT_TIME = _gauge(
+    "scorer_event_time_ms",
     "the newest event time read from a partition, at most the time of reading",
+    "milliseconds since 1970, UTC",
     ("partition",),
 )
-BEHIND = Metric(
-    "fraudstream_scorer_behind_ms",
-    "gauge",
-    "milliseconds of event time",
+BEHIND = _gauge(
+    "scorer_behind_ms",
     "how far a partition is behind the furthest of all workers, as they last told",
+    "milliseconds of event time",
     ("partition",),
 )
-HELD = Metric(
-    "fraudstream_scorer_held",
-    "gauge",
-    "",
-    "1 while a partition waits for slower ones",
-    ("partition",),
-)
+HELD = _gauge("scorer_held", "1 while a partition waits for slower ones", labels=("partition",))
 
 SCORER = (
     *(RECORDS, SCORED, ALERTS, DEAD_LETTERS, POISON, BATCHES, ABORTED, REDELIVERED, TRUNCATED),
-    *(BEYOND_RETENTION, SWAPS, REBUILDS, STATE, WAITING, REBUILD_RECORDS, REBUILD_WANTED),
-    *(SECONDS, STAGE_SECONDS, EVENT_TIME, BEHIND, HELD),
+    *(BEYOND_RETENTION, SWAPS, REBUILDS, RESTARTS, STATE, WAITING, MODEL, REBUILD_RECORDS),
+    *(REBUILD_WANTED, SECONDS, STAGE_SECONDS, BATCH_RECORDS, COMMIT_SECONDS, SCORES),
+    *(FEATURE_CALLS, FEATURE_MEMORY, FEATURE_STATE, LAG, EVENT_TIME, BEHIND, HELD),
 )
 """What a scorer serves, in this order."""
+
+REPLAY_STATE = _state("producer")
+REPLAY_SENT = _count("producer_sent", "transactions sent by this run")
+REPLAY_LABELS = _count("producer_labels", "labels sent by this run")
+REPLAY_ROWS = _gauge("producer_rows", "of the plan in all", "rows")
+REPLAY_POSITION = _gauge(
+    "producer_position", "of the plan that are sent, by this run or before", "rows"
+)
+REPLAY_LATE = _gauge("producer_late_seconds", "how late the last row was sent", "seconds")
+REPLAY_EVENT_TIME = _gauge(
+    "producer_event_time_ms", "event time of the last row sent", "milliseconds since 1970, UTC"
+)
+PRODUCER = (
+    *(REPLAY_STATE, REPLAY_SENT, REPLAY_LABELS, REPLAY_ROWS, REPLAY_POSITION, REPLAY_LATE),
+    REPLAY_EVENT_TIME,
+)
+"""What a replay serves with `--metrics-port`."""
+
+TRAINER_STATE = _state("trainer")
+TRAININGS = _count(
+    "trainer_trainings",
+    "ended trainings, by outcome: `promoted`, `refused` by the gate, `too_little` to learn from, `failed`",
+    "trainings",
+    ("outcome",),
+)
+TRAINING_SECONDS = _gauge("trainer_last_seconds", "the last training took", "seconds")
+TRAINING_ENDED = _gauge(
+    "trainer_last_end_seconds", "when the last training ended", "seconds since 1970, UTC"
+)
+TRAINER_MODEL = _gauge(
+    "trainer_model", "1 for the version that this service promoted last", labels=("version",)
+)
+TRAINER_METRIC = _gauge(
+    "trainer_validation",
+    "what the last fit was worth on the later rows, by metric of the model card",
+    labels=("metric",),
+)
+TRAINER = (
+    *(TRAINER_STATE, TRAININGS, TRAINING_SECONDS, TRAINING_ENDED, TRAINER_MODEL),
+    TRAINER_METRIC,
+)
+"""What `fraudstream trainer` serves."""
+
+LEDGER_STATE = _state("ledger")
+LEDGER_TRANSACTIONS = _gauge("ledger_transactions", "transactions read", "records")
+LEDGER_SCORED = _gauge("ledger_scored", "scores of them", "records")
+LEDGER_DEAD_LETTERS = _gauge("ledger_dead_letters", "dead letters of them", "records")
+LEDGER_WAITING = _gauge(
+    "ledger_waiting",
+    "transactions without a result that no worker has committed, or that may still be read",
+    "records",
+)
+LEDGER_LOST = _gauge("ledger_lost", "transactions that were committed without a result", "records")
+LEDGER_DUPLICATES = _gauge(
+    "ledger_duplicates", "results beyond the first of a transaction", "records"
+)
+LEDGER_UNFOUNDED = _gauge("ledger_unfounded", "results of no transaction", "records")
+LEDGER_MISMATCHED = _gauge(
+    "ledger_mismatched", "results of another transaction than the one at their place", "records"
+)
+LEDGER_DIFFERENCE = _gauge(
+    "ledger_difference", "sum of lost, duplicates, unfounded, mismatched", "records"
+)
+LEDGER_AGE = _gauge(
+    "ledger_age_seconds", "how long ago the newest complete judgement began", "seconds"
+)
+LEDGER_OLDEST = _gauge(
+    "ledger_oldest_waiting_seconds",
+    "age of the oldest transaction without a result, from its Kafka timestamp; 0 if none waits",
+    "seconds",
+)
+LEDGER = (
+    *(LEDGER_STATE, LEDGER_TRANSACTIONS, LEDGER_SCORED, LEDGER_DEAD_LETTERS, LEDGER_WAITING),
+    *(LEDGER_LOST, LEDGER_DUPLICATES, LEDGER_UNFOUNDED, LEDGER_MISMATCHED, LEDGER_DIFFERENCE),
+    *(LEDGER_AGE, LEDGER_OLDEST),
+)
+"""What `fraudstream ledger --watch --metrics-port` serves."""
+
+SERVICES = {"scorer": SCORER, "replay": PRODUCER, "trainer": TRAINER, "ledger": LEDGER}
+"""All lists by service; docs/metrics.md has one table each."""
 
 
 def table(metrics: Iterable[Metric]) -> str:

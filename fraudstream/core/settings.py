@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     score_deadline_ms: Positive = 10_000
     max_event_ahead_days: Positive = 366
     poison_in_a_row: Positive = 10
+    web_host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     web_port: Port = 0
     handbook: str = ""
     """Path of the Fraud Detection Handbook's transactions; only tests and benchmarks read it."""

@@ -215,7 +215,7 @@ def fill_the_server(run: Run) -> None:
     """Take the server's memory away until a worker has noticed; give it back."""
     run.server.client.config_set("maxmemory", 1)
     wait_until(lambda: "refuses to write for now" in run.said(), timeout_s=30, what="noticed")
-    full = {"state": "waiting", "for": "writes_refused"}
+    full = {"state": "waiting", "why": "writes_refused"}
     assert any(view(run, "/healthz") == (503, full) for _ in range(500))
     waiting = 'fraudstream_scorer_waiting{for="writes_refused"} 1'
     assert any(waiting in metrics(run) for _ in range(500))
@@ -257,7 +257,7 @@ def test_a_rebuild_shows_its_progress_and_ends_with_the_worker_that_is_stopped(r
     run.settings = faster(run.settings, web_port=free_port())
     first = run.start()
     send_some(run, 12_000)
-    assert view(run, "/healthz") == (200, {"state": "running"})
+    assert view(run, "/healthz") == (200, {"state": "ready"})
     run.server.client.flushall()
 
     def in_progress() -> bool:

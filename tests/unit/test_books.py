@@ -2,11 +2,16 @@
 
 import time
 from collections.abc import Collection, Sequence
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import pytest
 from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
+from fraudstream.clients.clock import monotonic_s, now_ms
+from fraudstream.core.metrics import LEDGER
 from verify.books import Books, Output
 from verify.ledger import Ledger, Place, Position, balance
 from verify.ledger_metrics import LedgerMetrics
@@ -199,6 +204,7 @@ class Read(msgspec.Struct):
     offset: int
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]] = ()
+    timestamp: int = 0
 
 
 def transaction(number: int) -> bytes:
@@ -317,18 +323,29 @@ def test_a_long_history_is_read_in_step_so_that_little_is_held() -> None:
 
 def test_the_gauges_are_the_balance() -> None:
     made, _ = books(0)
-    arrive(made, range(10))
+    for offset in range(10):
+        sent_ms = now_ms() - 10_000 * (12 - offset)
+        made.arrive(0, offset, name=name(offset), content=-name(offset), at_ms=sent_ms)
     score(made, [0, 1, 1, 3])
     made.result((-1, -1), Output(DEAD_LETTER, (0, 0), 0))
     made.judge_committed({0: 5})
-    metrics = LedgerMetrics(lambda: 1.5)
-    metrics.show(made.ledger())
-    shown = dict(
-        line.split()
-        for line in generate_latest(metrics.registry).decode().splitlines()
-        if not line.startswith("#")
+    watch = cast(
+        "Watch", SimpleNamespace(books=made, has_judged=True, judged_s=monotonic_s() - 1_000)
     )
-    assert {name.removeprefix("fraudstream_ledger_"): float(n) for name, n in shown.items()} == {
+    metrics = LedgerMetrics(watch)
+    metrics.show(made.ledger())
+    families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
+    shown = {family.name: family.samples for family in families}
+    assert metrics.health().state == "waiting", "a judgement of 1,000 s ago says nothing of now"
+    assert {each.name.removesuffix("_total") for each in LEDGER} <= shown.keys()
+    plain = {
+        name.removeprefix("fraudstream_ledger_"): round(
+            samples[0].value, -1 if "seconds" in name else 0
+        )
+        for name, samples in shown.items()
+        if name.startswith("fraudstream_ledger_") and not samples[0].labels
+    }
+    assert plain == {
         "transactions": 10,
         "scored": 4,
         "dead_letters": 1,
@@ -338,5 +355,6 @@ def test_the_gauges_are_the_balance() -> None:
         "unfounded": 1,
         "mismatched": 0,
         "difference": 4,
-        "age_seconds": 1.5,
+        "age_seconds": 1_000,
+        "oldest_waiting_seconds": 70,
     }

@@ -1,63 +1,209 @@
-"""What a worker serves is what the list of metrics says, and so does its page."""
+"""What a service serves is what its list of metrics says, and so does the page."""
 
+import re
+import urllib.request
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
+from urllib.error import HTTPError
 
+import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
-from fraudstream.core.metrics import BEHIND, SCORER, SECONDS, STATE, WAITING, table
+from fraudstream.clients.metrics import ServiceMetrics
+from fraudstream.clients.service_web import served
+from fraudstream.core import metrics as m
+from fraudstream.core.errors import SettingsError
+from fraudstream.core.health import MEANINGS, STATES, Health
+from producer.replay import Progress
+from producer.replay_metrics import ReplayMetrics
 from scorer.evenness import Apart
-from scorer.hot_path import HotPath
 from scorer.metrics import WorkerMetrics
+from scorer.parts import Parts
 from scorer.status import Status
 from tests.conftest import REPOSITORY
 
+APART = {3: Apart(1_700_000_000_000, 60_000, held=True)}
+SERVER = SimpleNamespace(calls=12, memory_bytes=4_096)
+STORE = SimpleNamespace(state=SimpleNamespace(server=SERVER, meta=SimpleNamespace(state="ready")))
 
-def served(status: Status, apart: dict[int, Apart]) -> dict[str, Any]:
-    """Return the metrics on the page of a worker with this status, by name."""
-    hot_path = cast("HotPath", SimpleNamespace(status=status, apart=apart))
-    text = WorkerMetrics(hot_path).text()
+
+def parts(*, apart: dict[int, Apart], stores: dict[str, object]) -> Parts:
+    found = SimpleNamespace(
+        evenness=SimpleNamespace(apart=lambda _: apart),
+        assignment=SimpleNamespace(
+            positions=dict.fromkeys(apart, 0), lags=lambda: dict.fromkeys(apart, 41)
+        ),
+        live=SimpleNamespace(stores=stores),
+    )
+    return cast("Parts", found)
+
+
+def families(text: str) -> dict[str, Family]:
     return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def of_worker(status: Status, apart: dict[int, Apart], **stores: object) -> dict[str, Family]:
+    """Return the product's metrics on the page of a worker with this status, by name."""
+    found = families(WorkerMetrics(status, parts(apart=apart, stores=stores)).text())
+    return {name: family for name, family in found.items() if name.startswith("fraudstream")}
 
 
 @pytest.fixture
 def busy() -> Status:
     """A worker that has scored 7 records and waits for Redis."""
     status = Status(state="waiting", waiting_for="writes_refused", seconds={"poll": 1.5})
-    status.count(scored=7, dead=1, alerts=2)
+    status.model_version = "4"
+    status.count(scored=7, alerts=2, dead=["poison"])
+    status.scores.add(np.array([0.01, 0.5, 0.51], np.float32))
+    status.commit_ms.add(np.array([6.0]))
     return status
 
 
+def check(family: Family, metric: m.Metric) -> None:
+    assert (family.type, family.documentation) == (metric.kind, metric.text)
+    assert family.samples
+    for sample in family.samples:
+        assert tuple(label for label in sample.labels if label != "le") == metric.labels
+
+
 def test_every_metric_of_the_list_is_served_with_its_kind_meaning_and_labels(busy: Status) -> None:
-    found = served(busy, {3: Apart(1_700_000_000_000, 60_000, held=True)})
-    assert found.keys() == {each.name.removesuffix("_total") for each in SCORER}
-    for metric in SCORER:
-        family = found[metric.name.removesuffix("_total")]
-        assert (family.type, family.documentation) == (metric.kind, metric.text)
-        assert family.samples
-        for sample in family.samples:
-            assert tuple(label for label in sample.labels if label != "le") == metric.labels
+    found = of_worker(busy, APART, abc=STORE)
+    assert found.keys() == {each.name.removesuffix("_total") for each in m.SCORER}
+    for metric in m.SCORER:
+        check(found[metric.name.removesuffix("_total")], metric)
 
 
 def test_values_are_those_of_the_worker(busy: Status) -> None:
-    found = served(busy, {3: Apart(1_700_000_000_000, 60_000, held=True)})
-    (scored,) = found["fraudstream_scorer_scored"].samples
-    (behind,) = found[BEHIND.name].samples
-    (poll,) = found[SECONDS.name.removesuffix("_total")].samples
-    assert (scored.name, scored.value) == ("fraudstream_scorer_scored_total", 7)
-    assert (behind.labels, behind.value) == ({"partition": "3"}, 60_000)
-    assert (poll.labels, poll.value) == ({"hop": "poll"}, 1.5)
-    assert found[STATE.name].samples[0].labels == {"state": "waiting"}
-    assert found[WAITING.name].samples[0].labels == {"for": "writes_refused"}
+    found = of_worker(busy, APART, abc=STORE)
+
+    def only(metric: m.Metric) -> tuple[dict[str, str], float]:
+        (sample,) = found[metric.name.removesuffix("_total")].samples
+        return sample.labels, sample.value
+
+    assert only(m.SCORED) == ({}, 7)
+    assert only(m.RECORDS) == ({}, 8)
+    assert only(m.DEAD_LETTERS) == ({"kind": "poison"}, 1)
+    assert only(m.BEHIND) == ({"partition": "3"}, 60_000)
+    assert only(m.LAG) == ({"partition": "3"}, 41)
+    assert only(m.SECONDS) == ({"hop": "poll"}, 1.5)
+    assert only(m.STATE) == ({"state": "waiting"}, 1)
+    assert only(m.WAITING) == ({"for": "writes_refused"}, 1)
+    assert only(m.MODEL) == ({"version": "4"}, 1)
+    assert only(m.FEATURE_CALLS) == ({"feature_set": "abc"}, 12)
+    assert only(m.FEATURE_MEMORY) == ({}, 4_096)
+    assert only(m.FEATURE_STATE) == ({"feature_set": "abc", "phase": "ready"}, 1)
+
+
+def buckets(family: Family) -> dict[str, float]:
+    return {each.labels["le"]: each.value for each in family.samples if "le" in each.labels}
+
+
+def test_histograms_count_scores_batches_and_commits(busy: Status) -> None:
+    found = of_worker(busy, {})
+    scores = buckets(found[m.SCORES.name])
+    assert (scores["0.05"], scores["0.5"], scores["0.55"], scores["+Inf"]) == (1, 2, 3, 3)
+    sizes = buckets(found[m.BATCH_RECORDS.name])
+    assert (sizes["1"], sizes["10"]) == (0, 1)
+    commits = buckets(found[m.COMMIT_SECONDS.name])
+    assert (commits["0.005"], commits["0.01"]) == (0, 1)
 
 
 def test_a_metric_without_a_value_is_left_out() -> None:
-    found = served(Status(), {})
-    assert WAITING.name not in found
-    assert BEHIND.name not in found
+    found = of_worker(Status(), {})
+    for metric in (m.WAITING, m.BEHIND, m.MODEL, m.FEATURE_MEMORY):
+        assert metric.name not in found
 
 
-def test_the_page_has_the_list_as_it_is() -> None:
+@pytest.mark.parametrize("service", m.SERVICES)
+def test_the_page_has_each_list_as_it_is(service: str) -> None:
     page = (REPOSITORY / "docs" / "metrics.md").read_text()
-    assert table(SCORER) in page, "run .venv/bin/python docs/metrics_table.py"
+    table = m.table(m.SERVICES[service])
+    assert f"<!-- metrics of {service} -->\n{table}\n<!--" in page, (
+        "run .venv/bin/python docs/metrics_table.py"
+    )
+
+
+def test_the_page_has_the_states_as_they_are() -> None:
+    page = (REPOSITORY / "docs" / "metrics.md").read_text()
+    assert re.findall(r"^\| `([a-z]+)` \| (.*) \|$", page, re.M)[: len(STATES)] == [
+        *MEANINGS.items()
+    ]
+
+
+def test_names_are_those_of_the_service_and_none_is_there_twice() -> None:
+    every = [metric.name for metrics in m.SERVICES.values() for metric in metrics]
+    assert len(every) == len(set(every))
+    for name in every:
+        assert re.fullmatch(r"fraudstream_[a-z_]+", name)
+
+
+def test_the_metrics_of_a_service_have_kind_meaning_and_labels() -> None:
+    made = ServiceMetrics(m.TRAINER)
+    made.counter(m.TRAININGS).labels("failed").inc()
+    made.state(m.TRAINER_STATE, "ready")
+    made.only(m.TRAINER_MODEL, "1")
+    made.only(m.TRAINER_MODEL, "2")
+    made.gauge(m.TRAINER_METRIC).labels("auc").set(0.5)
+    found = families(generate_latest(made.registry).decode())
+    for metric in m.TRAINER:
+        family = found[metric.name.removesuffix("_total")]
+        family.samples = [each for each in family.samples if not each.name.endswith("_created")]
+        check(family, metric)
+    states = {each.labels["state"]: each.value for each in found[m.TRAINER_STATE.name].samples}
+    assert states == {state: float(state == "ready") for state in STATES}
+    assert [each.labels for each in found[m.TRAINER_MODEL.name].samples] == [{"version": "2"}]
+
+
+def test_a_replay_shows_how_far_it_is() -> None:
+    metrics = ReplayMetrics()
+    assert metrics.health() == Health("starting")
+    for sent in (10, 25):
+        metrics.show(
+            Progress(
+                position=sent + 5,
+                total=100,
+                sent=sent,
+                labels=2,
+                event_time_ms=1_700_000_000_000,
+                lag_s=0.5,
+                seconds=1.0,
+            )
+        )
+    found = families(generate_latest(metrics.registry).decode())
+    assert found["fraudstream_producer_sent"].samples[0].value == 25
+    assert found["fraudstream_producer_labels"].samples[0].value == 2
+    assert found["fraudstream_producer_position"].samples[0].value == 30
+    assert metrics.health() == Health("ready")
+
+
+def asked(port: int, path: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.status, answer.read()
+    except HTTPError as exc:
+        with exc:
+            return exc.code, exc.read()
+
+
+def test_health_is_told_and_only_ready_is_ready() -> None:
+    now = Health("waiting", "unreachable")
+    with served(CollectorRegistry(), lambda: now, 0) as port:
+        assert asked(port, "/livez")[0] == 200
+        waiting = b'{"state":"waiting","why":"unreachable"}'
+        assert asked(port, "/readyz") == asked(port, "/healthz") == (503, waiting)
+        now = Health("ready")
+        assert asked(port, "/readyz") == (200, b'{"state":"ready"}')
+        assert asked(port, "/metrics")[0] == 200
+        assert asked(port, "/")[0] == 404
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with (
+        served(CollectorRegistry(), lambda: Health("ready"), 0) as port,
+        pytest.raises(SettingsError, match=f"--metrics-port {port} cannot be listened at"),
+        served(CollectorRegistry(), lambda: Health("ready"), port),
+    ):
+        pass

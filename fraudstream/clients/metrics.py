@@ -1,0 +1,57 @@
+"""The metrics of one service as prometheus-client has them, made from the typed list."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from fraudstream.core.health import STATES, State
+from fraudstream.core.metrics import Metric
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper edges of a histogram of which nothing else is said."""
+
+
+class ServiceMetrics:
+    """What a service sets and counts, in a registry of its own, and how its process is."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._counters: dict[Metric, Counter] = {}
+        self._gauges: dict[Metric, Gauge] = {}
+        self._histograms: dict[Metric, Histogram] = {}
+        for metric in metrics:
+            self._make(metric)
+
+    def counter(self, metric: Metric) -> Counter:
+        """Return a counter of the list."""
+        return self._counters[metric]
+
+    def gauge(self, metric: Metric) -> Gauge:
+        """Return a gauge of the list."""
+        return self._gauges[metric]
+
+    def histogram(self, metric: Metric) -> Histogram:
+        """Return a histogram of the list."""
+        return self._histograms[metric]
+
+    def state(self, metric: Metric, state: State) -> None:
+        """Show the one state that a service is in, of all that there are."""
+        for each in STATES:
+            self.gauge(metric).labels(each).set(each == state)
+
+    def only(self, metric: Metric, label: str) -> None:
+        """Show 1 for one label of a gauge, and none of the others."""
+        gauge = self.gauge(metric)
+        gauge.clear()
+        gauge.labels(label).set(1)
+
+    def _make(self, metric: Metric) -> None:
+        name, text, labels, registry = metric.name, metric.text, metric.labels, self.registry
+        if metric.kind == "counter":
+            self._counters[metric] = Counter(name, text, labels, registry=registry)
+        elif metric.kind == "gauge":
+            self._gauges[metric] = Gauge(name, text, labels, registry=registry)
+        else:
+            made = Histogram(name, text, labels, registry=registry, buckets=SECONDS)
+            self._histograms[metric] = made

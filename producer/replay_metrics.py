@@ -1,0 +1,45 @@
+"""What a replay serves with `--metrics-port`: how far it is, and whether it still sends."""
+
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.metrics import ServiceMetrics
+from fraudstream.core import metrics as m
+from fraudstream.core.health import Health
+from producer.replay import Progress
+
+SILENT_S = 60.0
+"""A replay of which nothing was heard for so long waits: for the broker, or for a row to be due."""
+
+
+class ReplayMetrics:
+    """Set by the replay's own progress, in its thread; read by the web server's."""
+
+    def __init__(self) -> None:
+        self._metrics = ServiceMetrics(m.PRODUCER)
+        self._sent = self._labels = 0
+        self._heard_s: float | None = None
+        self.registry = self._metrics.registry
+        self._metrics.state(m.REPLAY_STATE, "starting")
+
+    def show(self, progress: Progress) -> None:
+        """Take over where the replay is."""
+        made = self._metrics
+        made.counter(m.REPLAY_SENT).inc(progress.sent - self._sent)
+        made.counter(m.REPLAY_LABELS).inc(progress.labels - self._labels)
+        self._sent, self._labels = progress.sent, progress.labels
+        made.gauge(m.REPLAY_ROWS).set(progress.total)
+        made.gauge(m.REPLAY_POSITION).set(progress.position)
+        made.gauge(m.REPLAY_LATE).set(progress.lag_s)
+        made.gauge(m.REPLAY_EVENT_TIME).set(progress.event_time_ms)
+        self._heard_s = monotonic_s()
+        self.health()
+
+    def health(self) -> Health:
+        """Return `ready` while it goes on; the gauge of the state says the same."""
+        if self._heard_s is None:
+            found = Health("starting")
+        elif (silent_s := monotonic_s() - self._heard_s) > SILENT_S:
+            found = Health("waiting", f"nothing was sent for {silent_s:.0f} s")
+        else:
+            found = Health("ready")
+        self._metrics.state(m.REPLAY_STATE, found.state)
+        return found
