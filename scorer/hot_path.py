@@ -307,15 +307,7 @@ class HotPath:
 
     def _count(self, batch: Batch, emitted: Emitted, probabilities: np.ndarray | None) -> None:
         status = self.status
-        status.stages.add(emitted.scores)
-        if probabilities is not None:
-            status.scores.add(probabilities)
-        status.count(
-            scored=batch.scorable,
-            alerts=sum(output.topic == "alerts" for output in emitted.outputs),
-            dead=[letter.kind for letter in batch.dead],
-        )
-        status.commit_ms.add(np.array([self._last_ms["commit"]]))
+        status.count_batch(batch, emitted, probabilities, commit_ms=self._last_ms["commit"])
         model = self._serving.model
         if model is not None and self._serving.fresh:
             logger.info("serving version %s", model.version)

@@ -8,7 +8,9 @@ import numpy as np
 from fraudstream.clients.feature_library import Applied
 from fraudstream.core.errors import Refused
 from fraudstream.core.health import Health, State
+from scorer.batch import Batch
 from scorer.histogram import Histogram
+from scorer.results import Emitted
 from scorer.stages import EDGES_MS, StageTimes
 
 PROBE_RECORDS = 1_000
@@ -69,6 +71,20 @@ class Status(msgspec.Struct):
         self.scored += scored
         self.alerts += alerts
         self.batch_records.add(np.array([records]))
+
+    def count_batch(
+        self, batch: Batch, emitted: Emitted, scores: np.ndarray | None, *, commit_ms: float
+    ) -> None:
+        """Add a committed batch to counters and histograms; `scores` is float32 [N], None without a model."""
+        self.stages.add(emitted.scores)
+        if scores is not None:
+            self.scores.add(scores)
+        self.commit_ms.add(np.array([commit_ms]))
+        self.count(
+            scored=batch.scorable,
+            alerts=sum(output.topic == "alerts" for output in emitted.outputs),
+            dead=[letter.kind for letter in batch.dead],
+        )
 
     def count_features(self, served: Applied) -> None:
         """Add what the features of a batch say of lateness; redelivered ones were counted before."""
