@@ -49,16 +49,20 @@ def wait_until(reached: Callable[[], bool], *, timeout_s: float, what: str) -> N
 
 
 class Worker:
-    """One `fraudstream scorer` process and its log; `changes` are those of tests/changed_command.py."""
+    """One service's process, a scorer by default, and its log; `changes`: see tests/changed_command.py."""
 
     def __init__(
-        self, settings: Settings, log: Path, *arguments: str, changes: Sequence[str] = ()
+        self,
+        settings: Settings,
+        log: Path,
+        *arguments: str,
+        changes: Sequence[str] = (),
+        service: Sequence[str] = ("scorer",),
     ) -> None:
         self.log = log
+        line = command(settings, *service, *arguments, changes=changes)
         with log.open("ab") as file:
-            self.process = subprocess.Popen(
-                command(settings, "scorer", *arguments, changes=changes), stdout=file, stderr=file
-            )
+            self.process = subprocess.Popen(line, stdout=file, stderr=file)
 
     def kill(self) -> None:
         """SIGKILL: no handler runs, nothing is flushed."""
@@ -77,10 +81,14 @@ class Worker:
 
 @contextmanager
 def worker(
-    settings: Settings, log: Path, *arguments: str, changes: Sequence[str] = ()
+    settings: Settings,
+    log: Path,
+    *arguments: str,
+    changes: Sequence[str] = (),
+    service: Sequence[str] = ("scorer",),
 ) -> Iterator[Worker]:
-    """Run a worker for the length of the block."""
-    made = Worker(settings, log, *arguments, changes=changes)
+    """Run a service, a scorer by default, for the length of the block."""
+    made = Worker(settings, log, *arguments, changes=changes, service=service)
     try:
         yield made
     finally:

@@ -70,6 +70,7 @@ class TrainerService:
         """Train, unless nothing has come since the last time."""
         ends = self._ends()
         if ends == self._seen:
+            self._metrics.counter(m.TRAININGS).labels("nothing_new").inc()
             return
         started_s = monotonic_s()
         self._is(Health("ready", "training"))

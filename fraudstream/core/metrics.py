@@ -156,7 +156,8 @@ PRODUCER = (
 TRAINER_STATE = _state("trainer")
 TRAININGS = _count(
     "trainer_trainings",
-    "ended trainings, by outcome: `promoted`, `refused` by the gate, `too_little` to learn from, `failed`",
+    "ended rounds, by outcome: `promoted`, `refused` by the gate, `too_little` to learn from, `failed`, "
+    "`nothing_new` since the last",
     "trainings",
     ("outcome",),
 )
