@@ -109,6 +109,5 @@ def _show(state: StackState | None, settings: Settings) -> None:
         click.echo(f"no embedded stack runs in {settings.state_dir}: `fraudstream stack up`")
         return
     for name, server in state.servers.items():
-        health = "ready" if server.ready else "starting"
         again = f", restarted {server.restarts} times" if server.restarts else ""
-        click.echo(f"{name:7} {health:8} {server.address} (pid {server.pid}{again})")
+        click.echo(f"{name:7} {server.state:8} {server.address} (pid {server.pid}{again})")

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import msgspec
 
 from fraudstream.core.errors import FraudstreamError, SettingsError
+from fraudstream.core.health import State
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.stack.locks import is_held
 
@@ -32,6 +33,11 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     ready: bool = False
     restarts: int = 0
+
+    @property
+    def state(self) -> State:
+        """Return how the server is, in the word that services use, too."""
+        return "ready" if self.ready else "starting"
 
 
 class ServerPlan(msgspec.Struct, frozen=True, kw_only=True):
