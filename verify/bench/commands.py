@@ -142,7 +142,7 @@ def latency(json_file: str | None, rate: float, seconds: float) -> None:
 @click.option(
     "--rate",
     type=click.IntRange(100),
-    help="Transactions a second; default: 60 % of what one worker does here.",
+    help="Transactions a second; default: 60 % of what one worker does here while they are sent.",
 )
 @json_option
 def soak(json_file: str | None, minutes: int, rate: int | None) -> None:
@@ -169,8 +169,8 @@ class Unsteady(FraudstreamError):
 def _tell_soak(report: Soak) -> None:
     first, last = report.minutes[0], report.minutes[-1]
     click.echo(
-        f"{report.transactions:,} transactions at {report.rate:,} a second; one worker alone does "
-        f"{report.maximum_per_s:,}"
+        f"{report.transactions:,} transactions at {report.rate:,} a second; while transactions are "
+        f"sent one worker does at most {report.maximum_per_s:,}"
     )
     for name, minute in (("first", first), ("last", last)):
         click.echo(f"{name} minute: p50 {minute.p50_ms:.1f}, p99 {minute.p99_ms:.1f} ms")

@@ -9,7 +9,8 @@ from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.transaction import Entities, Feedback, Label, Transaction
 
 PARTITIONS = 8
-START_MS = 1_700_000_000_000
+START_MS = 1_000_000_000_000
+"""Long ago: at 25,000 a second a minute of the clock is two months and more of event time."""
 LABELLED, FRAUD = 0.02, 0.6
 LABEL_AFTER_MS = 7 * DAY_MS
 

@@ -52,7 +52,7 @@ def timed(settings: Settings, who: Watched, enough: Enough = lambda n, seconds: 
         begun_s, before = monotonic_s(), _cpu_s(settings, client, who.process)
         n, seconds = 0, 0.0
         while first + n < total and not enough(n, seconds):
-            done, _ = committed_anew(log, who)
+            done, total = committed_anew(log, who)
             n, seconds = done - first, monotonic_s() - begun_s
         after = _cpu_s(settings, client, who.process)
     if not n:

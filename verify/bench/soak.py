@@ -1,7 +1,9 @@
 """Long at a good part of the maximum: does memory stay, and does the last minute look like the first?"""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -22,12 +24,14 @@ from verify.bench.load import Load
 from verify.bench.model import TREES, bench_model, serve
 from verify.bench.pipeline import Progress, own_stack
 from verify.bench.processes import expect, finish, started, tell
-from verify.bench.rate import Watched, timed
+from verify.bench.rate import Watched, committed_anew, timed
 from verify.demo.children import Children
+from verify.ledger import Log
 
 SHARE = 0.6
-BACKLOG = 100_000
-"""So many transactions tell the maximum."""
+BACKLOG = 20_000
+"""So many transactions wait at any time while the maximum is looked for, which takes `MAXIMUM_S`."""
+MAXIMUM_S = 15.0
 CHUNK_S = 0.01
 LEAD_S = 0.5
 TICK_S = 0.001
@@ -38,7 +42,10 @@ _pause = threading.Event()
 
 
 class Soak(msgspec.Struct, frozen=True):
-    """The report of `fraudstream bench soak`; `growth` is the largest part by which a process grew."""
+    """The report of `fraudstream bench soak`; `growth` is the largest part by which a process grew.
+
+    `maximum_per_s`: what one worker does while the transactions are sent, on the same machine.
+    """
 
     maximum_per_s: int
     rate: int
@@ -56,7 +63,7 @@ class Soak(msgspec.Struct, frozen=True):
 
 
 def measure(minutes: int, rate: int | None, progress: Progress) -> Soak:
-    """Find the maximum of one worker, then send at 60 % of it, or at `rate`, for so many minutes.
+    """Find the maximum of one worker under a sender, then send at 60 % of it, or at `rate`, for so long.
 
     Raises:
         FraudstreamError: a server, the worker or one of the benchmark's own processes failed.
@@ -67,17 +74,48 @@ def measure(minutes: int, rate: int | None, progress: Progress) -> Soak:
         progress("filling the features of 5,000 cards, fitting a model")
         load, features = fill(settings)
         serve(settings, bench_model(features))
-        send(settings, load, BACKLOG)
         with Children(settings, Path(settings.state_dir) / "logs", bars=False) as children:
             children.start("scorer", "scorer")
-            progress("how fast one worker is")
+            progress("how fast one worker is while transactions are sent")
             who = Watched(f"{settings.environment}.scorer", "scorer", children.check)
-            maximum = timed(settings, who).tx_per_s
+            with _feeding(settings, load, who.group):
+                maximum = timed(settings, who, lambda _, seconds: seconds > MAXIMUM_S).tx_per_s
+            _drain(settings, who)
             rate = rate or round(maximum * SHARE)
             seconds = minutes * MINUTE_S
             run = _Run(settings, load, rate, seconds, children.check)
             heard = run.go(progress)
     return judge(maximum, rate, seconds, heard, run.memory)
+
+
+@contextmanager
+def _feeding(settings: Settings, load: Load, group: str) -> Iterator[None]:
+    """Send for the length of the block, as much as the group goes through."""
+    stop = threading.Event()
+    send(settings, load, BACKLOG)
+    with ThreadPoolExecutor(1) as pool:
+        feeding = pool.submit(_feed, settings, load, group, stop)
+        try:
+            yield
+        finally:
+            stop.set()
+            feeding.result()
+
+
+def _feed(settings: Settings, load: Load, group: str, stop: threading.Event) -> None:
+    with Log(settings) as log:
+        while not stop.is_set():
+            done, total = log.lag(group)
+            if total - done < 2 * BACKLOG:
+                send(settings, load, BACKLOG)
+            stop.wait(CHUNK_S)
+
+
+def _drain(settings: Settings, who: Watched) -> None:
+    with Log(settings) as log:
+        done, total = log.lag(who.group)
+        while done < total:
+            done, total = committed_anew(log, who)
 
 
 class _Run:
