@@ -12,9 +12,9 @@ from scorer.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
-COMMIT_S = 10.0
-"""How long the broker may take for one step of a commit."""
-ABORT_S = 5.0
+COMMIT_S = 4.0
+"""How long the broker may take for one step of a commit; it aborts a transaction that is older by default."""
+ABORT_S = 4.0
 """How long the broker may take to abort a transaction or to begin with a new producer."""
 
 

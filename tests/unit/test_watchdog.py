@@ -1,5 +1,6 @@
 """The watchdog of a worker's commits, in a process of its own: only what hangs is ended."""
 
+import signal
 import subprocess
 import sys
 
@@ -19,7 +20,17 @@ print("went on")
 
 @pytest.mark.parametrize(
     ("then", "wait_s", "status", "said"),
-    [("", 20, 1, ""), ("dog.__exit__()", 1, 0, "went on\n"), ("dog.stop()", 1, 0, "went on\n")],
+    [
+        ("", 20, 1, ""),
+        (
+            "[dog.__enter__() or threading.Event().wait(0.15) for _ in range(6)]; dog.__exit__()",
+            0,
+            0,
+            "went on\n",
+        ),
+        ("dog.__exit__()", 1, 0, "went on\n"),
+        ("dog.stop()", 1, 0, "went on\n"),
+    ],
 )
 def test_only_a_commit_that_hangs_ends_the_process(
     then: str, wait_s: float, status: int, said: str
@@ -30,3 +41,18 @@ def test_only_a_commit_that_hangs_ends_the_process(
     )
     assert (ended.returncode, ended.stdout) == (status, said)
     assert ("has not come back" in ended.stderr) == (status == 1)
+
+
+def test_a_process_that_was_frozen_for_long_has_not_hung() -> None:
+    program = HANGS.format(then="print('hangs', flush=True)", wait_s=0.05)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as made:
+        assert made.stdout is not None
+        assert made.stdout.readline() == "hangs\n"
+        made.send_signal(signal.SIGSTOP)
+        with pytest.raises(subprocess.TimeoutExpired):
+            made.wait(1)
+        made.send_signal(signal.SIGCONT)
+        assert made.communicate(timeout=10) == ("went on\n", None)
+        assert made.returncode == 0
