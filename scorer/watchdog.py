@@ -1,8 +1,8 @@
 """Ends a worker whose commit does not come back: librdkafka's own limits do not always hold.
 
 After a broker was killed, `send_offsets_to_transaction` was seen not to return for minutes, whatever
-After a broker was killed, `send_offsets_to_transaction` was seen not to return for minutes, whatever its
-and nobody scores. Its end is harmless at any point: the batch is read again.
+limit it was given (docs/chaos.md). A worker that hangs there does not poll, so the next rebalance waits for
+it and nobody scores. Its end is harmless at any point: the batch is read again.
 """
 
 import logging
