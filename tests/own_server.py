@@ -28,13 +28,14 @@ class Server:
         self.client = Redis(port=self.port)
         self.start()
 
-    def start(self, *settings: str) -> None:
+    def start(self, *settings: str, wait: bool = True) -> None:
         """Start the server, with further settings, and wait until it answers."""
         command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(self.folder), "--logfile", "log", "--save", ""]
         command += ["--appendonly", "yes", "--appendfsync", "always", *settings]
         self.process = subprocess.Popen(command)
-        until(lambda: bool(self.client.ping()))
+        if wait:
+            until(lambda: bool(self.client.ping()))
 
     def kill(self) -> None:
         """SIGKILL the server."""

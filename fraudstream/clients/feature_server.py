@@ -1,6 +1,7 @@
 """One connection to the server of the features: fit to hold them, library loaded, errors translated."""
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
@@ -10,11 +11,16 @@ from redis import Redis, exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.feature_errors import translate
 from fraudstream.clients.feature_library import Library
 from fraudstream.core.errors import Refused, SettingsError
 
 logger = logging.getLogger(__name__)
+
+LOOK_S = 0.05
+"""How often a server that reads its data from disk is asked whether it is done."""
+_pause = threading.Event()
 
 
 class Evicting(Refused):
@@ -43,6 +49,8 @@ class FeatureServer:
     ) -> Self:
         """Connect, check the server and load the function library.
 
+        A server that reads its data from disk is waited for, at most `connect_timeout_ms`.
+
         Raises:
             DependencyUnreachable: the server does not answer; names the address.
             Refused: the server may lose data, or cannot write.
@@ -62,6 +70,7 @@ class FeatureServer:
             ) from exc
         server = cls(client, _address(redis_url), library)
         with server.translated():
+            server._let_it_load(connect_timeout_ms / 1000)
             server._check()
             server._load_library()
         return server
@@ -117,6 +126,18 @@ class FeatureServer:
     def close(self) -> None:
         """Close the connection."""
         self.client.close()
+
+    def _let_it_load(self, timeout_s: float) -> None:
+        deadline_s = monotonic_s() + timeout_s
+        while True:
+            try:
+                self.client.ping()
+            except exceptions.BusyLoadingError:
+                if monotonic_s() > deadline_s:
+                    raise
+                _pause.wait(LOOK_S)
+            else:
+                return
 
     def _check(self) -> None:
         """Refuse a server that would lose or not take the state.

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, RedisError
+from redis.retry import Retry
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.feature_memory import memory_of
@@ -52,6 +56,45 @@ def test_an_absent_server_is_named_without_its_password() -> None:
     assert f"127.0.0.1:{port}/2" in str(caught.value)
     assert "stack status" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_reads_its_data_from_disk_is_waited_for(own: Server) -> None:
+    fill_slowly(own)
+    connect(own.url, timeout_ms=20_000).close()
+    assert own.client.dbsize() >= LOADED
+
+
+def test_a_server_that_reads_its_data_for_too_long_is_named(own: Server) -> None:
+    fill_slowly(own)
+    with pytest.raises(DependencyUnreachable, match="loading the dataset in memory"):
+        FeatureStore.connect(own.url, "test", connect_timeout_ms=100, request_timeout_ms=100)
+
+
+LOADED = 2_000
+
+
+def fill_slowly(own: Server) -> None:
+    """Have the server start with data that takes it a second to read."""
+    own.client.mset({f"key-{i}": i for i in range(LOADED)})
+    own.client.bgrewriteaof()
+    until(lambda: not own.client.info("persistence")["aof_rewrite_in_progress"])
+    own.kill()
+    slow = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
+    own.start(*slow, wait=False)
+    until(lambda: loads(own))
+
+
+def loads(own: Server) -> bool:
+    client = Redis(port=own.port, retry=Retry(NoBackoff(), 0))
+    try:
+        client.ping()
+    except BusyLoadingError:
+        return True
+    except RedisError:
+        return False
+    finally:
+        client.close()
+    raise AssertionError("the server was done before it was looked at")
 
 
 def test_an_address_that_is_no_url_is_a_wrong_setting() -> None:

@@ -57,5 +57,5 @@ def test_a_process_that_was_frozen_for_long_has_not_hung() -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             made.wait(1)
         made.send_signal(signal.SIGCONT)
-        assert made.communicate(timeout=10) == ("went on\n", None)
+        assert made.communicate(timeout=10)[0] == "went on\n"
         assert made.returncode == 0
