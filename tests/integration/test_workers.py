@@ -144,6 +144,19 @@ def test_a_slot_belongs_to_one_worker_and_is_free_again_after_its_death(
             assert three.stop() == 0
 
 
+def test_the_earlier_of_two_workers_with_one_slot_on_two_machines_is_fenced_and_says_so(
+    topics: Settings, tmp_path: Path
+) -> None:
+    elsewhere = faster(topics, state_dir=str(tmp_path / "elsewhere"))
+    with worker(topics, tmp_path / "one.log", "--slot", "0") as one:
+        wait_until(partial(joined, one), timeout_s=30, what="joined")
+        with worker(elsewhere, tmp_path / "two.log", "--slot", "0") as two:
+            wait_until(partial(joined, two), timeout_s=30, what="took the slot")
+            assert one.process.wait(20) == 3
+            assert "another process has its slot now" in one.said()
+            assert two.stop() == 0
+
+
 @pytest.mark.parametrize("partitions", [2])
 def test_a_worker_scores_with_a_champion_without_ever_importing_the_trainer_s_libraries(
     topics: Settings, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
