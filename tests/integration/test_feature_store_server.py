@@ -67,7 +67,7 @@ def test_a_server_that_reads_its_data_from_disk_is_waited_for(own: Server) -> No
 def test_a_server_that_reads_its_data_for_too_long_is_named(own: Server) -> None:
     fill_slowly(own)
     with pytest.raises(DependencyUnreachable, match="loading the dataset in memory"):
-        FeatureStore.connect(own.url, "test", connect_timeout_ms=100, request_timeout_ms=100)
+        FeatureStore.connect(own.url, "test", connect_timeout_ms=100, request_timeout_ms=5_000)
 
 
 LOADED = 2_000
