@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -23,6 +24,9 @@ from fraudstream.core.transaction import Feedback
 from fraudstream.core.twin import Twin
 from tests.feature_streams import TOPIC, Log, Stream, send_labels
 from tests.own_server import Server
+
+Told = dict[tuple[int, int, int], int]
+"""How many labels the state had when it gave a place (apply_seq) to a record (partition, offset)."""
 
 WORKERS = st.integers(0, 1)
 PARTITIONS = st.integers(0, 1)
@@ -41,6 +45,9 @@ class Lives(RuleBasedStateMachine):
         self.scores: dict[int, tuple[int, int, tuple[float, ...], int]] = {}
         self.copy: dict[bytes, bytes] = {}
         self.snapshot: Path | None = None
+        self.told: Told = {}
+        self.told_in_copy: Told = {}
+        self.told_in_snapshot: Told = {}
         self.now_ms = 1_800_000_000_000
         self.workers = [self.connect(), self.connect()]
         self.stale: list[tuple[FeatureStore, bytes]] = []
@@ -82,14 +89,17 @@ class Lives(RuleBasedStateMachine):
             return
         except ReplyGone:
             raise AssertionError("what is not committed keeps its reply") from None
-        if not commits:
-            return
-        told = len(self.labels)
-        rows = zip(applied.apply_seq.tolist(), applied.features.tolist(), strict=True)
-        for offset, (seq, features) in enumerate(rows, start=begin):
+        columns = (applied.apply_seq, applied.redelivered, applied.features)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        for offset, (seq, redelivered, features) in enumerate(rows, start=begin):
             assert seq not in self.scores, "a place was given twice"
-            self.scores[seq] = (partition, offset, tuple(features), told)
-        self.committed[partition] = end
+            place = (seq, partition, offset)
+            if not redelivered:
+                self.told[place] = len(self.labels)
+            if commits:
+                self.scores[seq] = (partition, offset, tuple(features), self.told[place])
+        if commits:
+            self.committed[partition] = end
 
     def bring_labels(self, store: FeatureStore) -> None:
         mark = store.marks("feedback-id", [0])[0]
@@ -133,6 +143,7 @@ class Lives(RuleBasedStateMachine):
             with lease:
                 if self.snapshot and all(begin == 0 for begin, _ in lacking.values()):
                     fill(state, self.snapshot, lambda: None, proven=True)
+                    self.told = dict(self.told_in_snapshot)
                 while lacking := self.lacking(store):
                     if folds == 0:
                         return
@@ -152,7 +163,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule()
     def keep_a_copy(self) -> None:
-        self.copy = self.everything()
+        self.copy, self.told_in_copy = self.everything(), dict(self.told)
 
     @rule()
     def put_back_the_copy(self) -> None:
@@ -160,6 +171,7 @@ class Lives(RuleBasedStateMachine):
         if self.copy:
             self.server.client.flushall()
             self.server.client.mset(self.copy)
+            self.told = dict(self.told_in_copy)
             self.server.client.function_flush()
 
     @rule()
@@ -180,7 +192,7 @@ class Lives(RuleBasedStateMachine):
             return
         finally:
             store.close()
-        self.snapshot = target
+        self.snapshot, self.told_in_snapshot = target, dict(self.told)
 
     def everything(self) -> dict[bytes, bytes]:
         keys: Any = [k for k in self.server.client.scan_iter() if b":lease:" not in k]
@@ -224,12 +236,15 @@ class Lives(RuleBasedStateMachine):
         assert self.server.state("lives", "ct") == self.server.state("calm", "ct")
 
 
-def test_whatever_happens_to_the_state_the_scores_are_the_same() -> None:
+@pytest.mark.parametrize("examples", [30, pytest.param(200, marks=pytest.mark.proof)])
+def test_whatever_happens_to_the_state_the_scores_are_the_same(examples: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="lives-"))
     Lives.server = Server(folder)
     try:
         case = Lives.TestCase
-        case.settings = hypothesis_settings(max_examples=60, stateful_step_count=30, deadline=None)
+        case.settings = hypothesis_settings(
+            max_examples=examples, stateful_step_count=30, deadline=None
+        )
         case().runTest()
     finally:
         Lives.server.kill()
