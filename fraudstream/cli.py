@@ -26,6 +26,7 @@ COMMANDS = {
     "generate": "producer.commands:generate",
     "ledger": "verify.commands:ledger",
     "models": "trainer.commands:models",
+    "monitor": "monitoring.monitor_command:monitor",
     "replay": "producer.replay_command:replay",
     "scorer": "scorer.commands:scorer",
     "stack": "fraudstream.stack.commands:stack",

@@ -18,6 +18,7 @@ from fraudstream.clients.feature_state import FeatureState, Meta
 from fraudstream.clients.feature_store import FeatureStore, Slice
 from fraudstream.clients.inference import Model
 from fraudstream.core.model import FloatArray
+from monitoring.monitor import Monitor
 from scorer import batch, evenness
 from scorer.rebuild import Rebuild
 from scorer.status import Status
@@ -137,6 +138,9 @@ def _has_deadly(_: FeatureStore, __: str, slices: Sequence[Slice]) -> bool:
 CHANGES: dict[str, Callable[[], None]] = {
     **{name: partial(_change_library, name) for name in LIBRARY},
     "commits carry no event time": _tell_nothing,
+    "the monitor dies before it tells": partial(_die_at, Monitor, "_tell", lambda *_: True),
+    "the monitor dies before it saves": partial(_die_at, Monitor, "_save", lambda *_: True),
+    "the monitor dies once it has saved": partial(_die_at, Monitor, "_show", lambda *_: True),
     "leases have no end": _take_leases_without_end,
     "a rebuild does not ask where the log begins": partial(_do_nothing_in, Rebuild, "_check_log"),
     "the model raises at a poisonous amount": partial(_raise_in, Model, "score", _has_poison),

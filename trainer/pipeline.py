@@ -23,6 +23,7 @@ from fraudstream.core.model import (
     model_name,
     usual_values,
 )
+from fraudstream.core.reference import Reference, bins_of
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
 from trainer.build import Dataset, build, labels_in_force, newest, split
@@ -242,6 +243,7 @@ def learn(
             window=_window(validated, as_of_ms=collected.as_of_ms),
             metrics=validated.metrics,
             created_at_ms=now_ms(),
+            reference=_reference(fitted, collected, validated, options.feature_set.features),
         )
         return Learned(seal(converted, contract), parity)
 
@@ -257,6 +259,19 @@ def _threshold(
         return validated.threshold
     scores = fitted.probabilities(collected.newest).astype(np.float32)
     return threshold_for_rate(scores, alerts_per_1000=alerts_per_1000)
+
+
+def _reference(
+    fitted: "Fitted", collected: Collected, validated: Validated, names: tuple[str, ...]
+) -> Reference:
+    """Return what traffic is like that was not learned from: the newest, or the later rows of few."""
+    if len(collected.newest) < MIN_NEWEST:
+        features, scores = validated.later.features, validated.scores
+    else:
+        features = collected.newest
+        scores = fitted.probabilities(features).astype(np.float32)
+    columns = zip(names, features.T, strict=True)
+    return Reference(bins_of(scores), {name: bins_of(values) for name, values in columns})
 
 
 def _gate(

@@ -1,15 +1,12 @@
 """`fraudstream trainer`: the trainer as a service."""
 
 import getpass
-import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from contextlib import ExitStack
 
 import click
 
 from fraudstream.clients.service_web import served
-from fraudstream.core.errors import Ended
+from fraudstream.clients.signals import until_signal
 from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
 from trainer.service import Rhythm, TrainerService
@@ -57,27 +54,10 @@ def trainer(
     settings = with_addresses(settings)
     rhythm = Rhythm(every_s=every_s, days=days, feature_set=feature_set, actor=getpass.getuser())
     service = TrainerService(settings, rhythm, click.echo)
-    with ExitStack() as stack:
+    with until_signal(), ExitStack() as stack:
         if metrics_port is not None:
             port = stack.enter_context(
                 served(service.registry, service.health, metrics_port, settings.web_host)
             )
             click.echo(f"metrics at http://{settings.web_host}:{port}/metrics", err=True)
-        with _until_signal():
-            service.run()
-
-
-@contextmanager
-def _until_signal() -> Iterator[None]:
-    """End the block, with success, at SIGTERM or Ctrl-C."""
-
-    def end(number: int, _: FrameType | None) -> None:
-        raise Ended(f"ended by {signal.Signals(number).name}", number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("stopped", err=True)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        service.run()

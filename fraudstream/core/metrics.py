@@ -214,7 +214,55 @@ LEDGER = (
 )
 """What `fraudstream ledger --watch --metrics-port` serves."""
 
-SERVICES = {"scorer": SCORER, "replay": PRODUCER, "trainer": TRAINER, "ledger": LEDGER}
+MONITOR_STATE = _state("monitor")
+MONITOR_READ = _count("monitor_read", "read and counted, by topic", labels=("topic",))
+MONITOR_NEWEST = _gauge(
+    "monitor_event_time_ms", "the newest event time of a score", "milliseconds since 1970, UTC"
+)
+MONITOR_RECALL = _gauge(
+    "monitor_recall", "share of the known frauds that were alerts, over the last 7 mature days"
+)
+MONITOR_PRECISION = _gauge(
+    "monitor_precision", "share of the alerts that were frauds, over the last 7 mature days"
+)
+MONITOR_ALERT_RATE = _gauge(
+    "monitor_alert_rate", "share of alerts, over the last 7 mature days of event time"
+)
+MONITOR_MATURE = _gauge(
+    "monitor_mature", "decided transactions of the last 7 mature days", "records"
+)
+MONITOR_DELAY = _histogram(
+    "monitor_label_delay_days", "from a transaction to its label, event time", "days"
+)
+MONITOR_PSI = _gauge(
+    "monitor_psi",
+    "population stability index of the last day that is over, beside the training",
+    labels=("what",),
+)
+MONITOR_KS = _gauge("monitor_ks", "Kolmogorov-Smirnov distance, as `monitor_psi`", labels=("what",))
+MONITOR_DRIFT = _gauge("monitor_drift", "1 while the score, or a feature, drifts", labels=("what",))
+MONITOR_REFERENCE = _gauge(
+    "monitor_reference",
+    "1 for the version that is compared with, 0 if it says nothing of its training",
+    labels=("version",),
+)
+MONITOR_REPORTS = _count(
+    "monitor_reports", "records written to `monitoring`, by kind", labels=("kind",)
+)
+MONITOR = (
+    *(MONITOR_STATE, MONITOR_READ, MONITOR_NEWEST, MONITOR_RECALL, MONITOR_PRECISION),
+    *(MONITOR_ALERT_RATE, MONITOR_MATURE, MONITOR_DELAY, MONITOR_PSI, MONITOR_KS, MONITOR_DRIFT),
+    *(MONITOR_REFERENCE, MONITOR_REPORTS),
+)
+"""What `fraudstream monitor` serves."""
+
+SERVICES = {
+    "scorer": SCORER,
+    "replay": PRODUCER,
+    "trainer": TRAINER,
+    "monitor": MONITOR,
+    "ledger": LEDGER,
+}
 """All lists by service; docs/metrics.md has one table each."""
 
 

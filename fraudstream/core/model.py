@@ -5,6 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fraudstream.core.errors import Refused
+from fraudstream.core.reference import Reference
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -48,7 +49,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a scorer must check before it trusts an ONNX file, and what people want to know of it.
 
     `golden_inputs` float32 [G, F] and `golden_outputs` float32 [G] are compared bit for bit;
-    `usual` and `spread` float32 [F] are what a feature of a genuine transaction is like (for reasons).
+    `usual` and `spread` float32 [F] are what a feature of a genuine transaction is like (for reasons),
+    `reference` is what the newest traffic was like (for drift; versions of former releases have none).
     A transaction is an alert from a score of `threshold` on.
     """
 
@@ -63,6 +65,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     window: DataWindow
     metrics: dict[str, float]
     created_at_ms: int
+    reference: Reference | None = None
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,4 +37,5 @@ def topics(partitions: int = 8) -> tuple[Topic, ...]:
             {"retention.ms": "-1", "max.message.bytes": str(MAX_DEAD_LETTER_BYTES)},
         ),
         Topic("audit", 1, {"retention.ms": "-1"}),
+        Topic("monitoring", 1, {"retention.ms": "-1"}),
     )

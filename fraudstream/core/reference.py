@@ -1,0 +1,64 @@
+"""What scores and features were like when a model was trained: histograms, and how far others are from them.
+
+PSI, the population stability index, is sum((q - p) ln(q / p)) over the bins, p and q being the shares before
+and now (Siddiqi, Credit Risk Scorecards, 2006). KS is the largest difference of the two cumulated shares
+(Kolmogorov-Smirnov) at the edges of the bins: that between edges may be larger.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 10
+Counts = NDArray[np.int64]
+
+
+class Bins(msgspec.Struct, frozen=True):
+    """A histogram: upper edges, inclusive, of all bins but the last, and how many values each bin has."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """The newest traffic at the time of a training: scores, and features by name."""
+
+    scores: Bins
+    features: dict[str, Bins]
+
+
+def bins_of(values: NDArray[np.floating], most: int = BINS) -> Bins:
+    """Return at most `most` bins with about the same share of `values` (float [N], N >= 1, finite) each.
+
+    A value that many rows have, as 0 or a sentinel, is an edge once, and its bin holds all of them.
+    """
+    shares = np.linspace(0, 1, most + 1)[1:-1]
+    edges = np.unique(np.quantile(values, shares, method="inverted_cdf"))
+    return Bins(edges.astype(float).tolist(), counted(edges, values).tolist())
+
+
+def counted(edges: Sequence[float] | NDArray[np.floating], values: NDArray[np.floating]) -> Counts:
+    """Return how many of `values` (float [N]) fall into each of the len(edges) + 1 bins, int64."""
+    return np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1)
+
+
+def psi(before: Sequence[int] | Counts, now: Sequence[int] | Counts) -> float:
+    """Return the population stability index of two histograms with the same bins.
+
+    Half a value is added to each bin, so that an empty one does not make it infinite.
+    """
+    p, q = (_shares(np.asarray(counts) + 0.5) for counts in (before, now))
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def ks(before: Sequence[int] | Counts, now: Sequence[int] | Counts) -> float:
+    """Return the largest difference of the cumulated shares of two histograms with the same bins."""
+    p, q = (_shares(np.asarray(counts, float)) for counts in (before, now))
+    return float(np.abs(np.cumsum(p) - np.cumsum(q)).max())
+
+
+def _shares(counts: NDArray[np.floating]) -> NDArray[np.float64]:
+    total = counts.sum()
+    return np.asarray(counts / total if total else counts, np.float64)

@@ -1,0 +1,228 @@
+"""The monitoring service: reads scores, answers and dead letters; tells of drift and quality."""
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from confluent_kafka import Message, Producer
+
+from fraudstream.clients.inference import read_contract
+from fraudstream.clients.kafka import common
+from fraudstream.clients.metrics import ServiceMetrics
+from fraudstream.clients.model_registry import ModelRegistry
+from fraudstream.clients.set_log import find_set
+from fraudstream.clients.topic_log import TopicReader, read_to_end
+from fraudstream.core import metrics as m
+from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.health import Health
+from fraudstream.core.model import model_name
+from fraudstream.core.reference import Reference
+from fraudstream.core.settings import Settings, state_path
+from fraudstream.core.topics import topic_name
+from fraudstream.core.transaction import Feedback
+from monitoring.drift import Levels
+from monitoring.reports import Report, key_of
+from monitoring.watching import Scored, State, Watching
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LOOK_S = 1.0
+AWAY_S = 2.0
+"""A server that does not answer is asked again after so long."""
+TOPICS = ("feedback", "scores", "dead-letters")
+"""In this order in each round, so that a label is known when its transaction's day is judged."""
+
+
+class Monitor:
+    """One loop: read all that has come, report the days that are over, keep the state in a file."""
+
+    def __init__(self, settings: Settings, levels: Levels) -> None:
+        self._settings = settings
+        self._file = state_path(settings) / "monitor" / f"{settings.environment}.msgpack"
+        self._label_delay_ms = find_set(settings, None).label_delay_ms
+        state = _load(self._file)
+        self._watching = Watching(state, label_delay_ms=self._label_delay_ms, levels=levels)
+        self._registry = ModelRegistry(
+            settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms
+        )
+        self._producer = Producer(common(settings) | {"enable.idempotence": True, "linger.ms": 5})
+        self._sent = self._sent_before()
+        self._version: str | None = None
+        self._newest: dict[int, int] = {}
+        self._scored = msgspec.json.Decoder(Scored)
+        self._answered = msgspec.json.Decoder(Feedback)
+        self._metrics = ServiceMetrics(m.MONITOR)
+        self._pause = threading.Event()
+        self.registry = self._metrics.registry
+        self._health = Health("starting")
+        self._is(self._health)
+
+    def health(self) -> Health:
+        """Return how the service is; may be called from another thread."""
+        return self._health
+
+    def run(self) -> None:
+        """Go on until an exception ends it: `Ended` at a signal.
+
+        Raises:
+            FraudstreamError: a topic does not exist.
+            Refused: a record is none of the product's.
+        """
+        with TopicReader(self._settings) as reader:
+            while True:
+                try:
+                    moved = self.round(reader)
+                except DependencyUnreachable as exc:
+                    self._watching.state = _load(self._file)  # a round counts as a whole, or not
+                    self._is(Health("waiting", str(exc)))
+                    self._pause.wait(AWAY_S)
+                    continue
+                self._is(Health("ready"))
+                if not moved:
+                    self._pause.wait(LOOK_S)
+
+    def round(self, reader: TopicReader) -> bool:
+        """Read what is there now, report, save; return whether anything was there."""
+        state, moved = self._watching.state, False
+        self._newest = {}
+        for name in TOPICS:
+            topic = topic_name(self._settings.environment, name)
+            ends = reader.bounds(topic)
+            before = state.offsets.setdefault(name, {})
+            ranges = {p: (max(before.get(p, low), low), end) for p, (low, end) in ends.items()}
+            if not any(begin < end for begin, end in ranges.values()):
+                continue
+            moved = True
+            for messages in reader.batches(topic, ranges):
+                self._take(name, messages)
+                self._metrics.counter(m.MONITOR_READ).labels(name).inc(len(messages))
+            before |= {p: end for p, (_, end) in ranges.items()}
+        if moved:
+            until_ms = min(self._newest.values(), default=state.newest_ms)
+            self._tell(self._watching.due(until_ms))
+            self._save()
+            self._show()
+        return moved
+
+    def _take(self, name: str, messages: Sequence[Message]) -> None:
+        if name == "scores":
+            self._take_scores(messages)
+        elif name == "feedback":
+            self._watching.labels([_decoded(self._answered, each) for each in messages])
+        else:
+            self._watching.dead_letters([each.timestamp()[1] for each in messages])
+
+    def _take_scores(self, messages: Sequence[Message]) -> None:
+        scored = [_decoded(self._scored, each) for each in messages]
+        for message, each in zip(messages, scored, strict=True):
+            partition = message.partition() or 0
+            self._newest[partition] = max(self._newest.get(partition, 0), each.event_time_ms)
+        version = scored[-1].model_version
+        if version is not None and version != self._version:
+            self._follow(version)
+        self._watching.scores(scored)
+
+    def _follow(self, version: str) -> None:
+        """Compare with the training of the version that serves from now on."""
+        reference = self._reference(version)
+        self._version = version
+        self._watching.follow(version, reference)
+        self._metrics.gauge(m.MONITOR_REFERENCE).clear()
+        self._metrics.gauge(m.MONITOR_REFERENCE).labels(version).set(reference is not None)
+        if reference is None:
+            logger.warning("version %s says nothing of its training: train a new one", version)
+
+    def _reference(self, version: str) -> Reference | None:
+        found = self._registry.version(model_name(self._settings.environment), version)
+        if found is None:
+            return None
+        return read_contract(self._registry.fetch(found)).reference
+
+    def _tell(self, reports: Sequence[Report]) -> None:
+        """Write reports that are not there yet, and wait until the broker has them."""
+        topic = topic_name(self._settings.environment, "monitoring")
+        failed: list[object] = []
+        new = [each for each in reports if key_of(each) not in self._sent]
+        for each in new:
+            self._producer.produce(
+                topic,
+                msgspec.json.encode(each),
+                key_of(each),
+                on_delivery=lambda error, _: failed.append(error) if error else None,
+            )
+        left = self._producer.flush(self._settings.connect_timeout_ms / 1000)
+        if left or failed:
+            raise DependencyUnreachable(f"Kafka did not take a record of {topic}: {failed or left}")
+        for each in new:
+            self._sent.add(key_of(each))
+            self._metrics.counter(m.MONITOR_REPORTS).labels(each.__struct_config__.tag).inc()
+
+    def _sent_before(self) -> set[str]:
+        """Return the keys of the reports that are in the topic: they are not written again."""
+        topic = topic_name(self._settings.environment, "monitoring")
+        batches = read_to_end(self._settings, topic)
+        keys = (each.key() for batch in batches for each in batch)
+        return {key.decode() if isinstance(key, bytes) else str(key) for key in keys}
+
+    def _save(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        written = self._file.with_suffix(".new")
+        with written.open("wb") as file:
+            file.write(msgspec.msgpack.encode(self._watching.state))
+            file.flush()
+            os.fsync(file.fileno())
+        written.replace(self._file)
+
+    def _show(self) -> None:
+        watching, gauge = self._watching, self._metrics.gauge
+        gauge(m.MONITOR_NEWEST).set(watching.state.newest_ms)
+        day, decided = watching.quality()
+        gauge(m.MONITOR_MATURE).set(decided)
+        for metric, part, whole in (
+            (m.MONITOR_RECALL, day.found, day.frauds),
+            (m.MONITOR_PRECISION, day.found, day.alerts),
+            (m.MONITOR_ALERT_RATE, day.alerts, decided),
+        ):
+            gauge(metric).set(part / whole if whole else float("nan"))
+        for name, distance in watching.distances.items():
+            gauge(m.MONITOR_PSI).labels(name).set(distance.psi)
+            gauge(m.MONITOR_KS).labels(name).set(distance.ks)
+        for name, alarm in watching.state.alarms.items():
+            gauge(m.MONITOR_DRIFT).labels(name).set(alarm.drifts)
+        for each in watching.delays_days:
+            self._metrics.histogram(m.MONITOR_DELAY).observe(each)
+        watching.delays_days.clear()
+
+    def _is(self, health: Health) -> None:
+        self._health = health
+        self._metrics.state(m.MONITOR_STATE, health.state)
+
+
+def _load(file: Path) -> State:
+    """Return the state as it was saved last, a new one if there is none.
+
+    Raises:
+        Refused: the file is damaged, or of another release.
+    """
+    try:
+        return msgspec.msgpack.decode(file.read_bytes(), type=State)
+    except FileNotFoundError:
+        return State()
+    except msgspec.DecodeError as exc:
+        raise Refused(
+            f"{file} is no state of this monitor ({exc}): remove it, and everything is read again; "
+            "what it has reported already is not reported twice"
+        ) from exc
+
+
+def _decoded(decoder: "msgspec.json.Decoder[T]", message: Message) -> T:
+    try:
+        return decoder.decode(message.value() or b"")
+    except msgspec.DecodeError as exc:
+        place = f"{message.topic()} {message.partition()}:{message.offset()}"
+        raise Refused(f"record {place} is none of this product's: {exc}") from exc

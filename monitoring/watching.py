@@ -1,0 +1,258 @@
+"""What the monitoring service knows: days of event time, alerts, labels. Pure: records in, reports out.
+
+Kept for each transaction are only those that alerted or have a label; of the others each day has counts.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from fraudstream.core.feature_set import DAY_MS
+from fraudstream.core.reference import Reference, counted, ks, psi
+from fraudstream.core.transaction import Feedback
+from monitoring.drift import Alarm, Levels
+from monitoring.reports import DayReport, Distance, DriftReport, QualityReport, Report, name_of
+
+SCORE = "score"
+LATE_MS = 3_600_000
+"""A day is over when the stream is an hour beyond it."""
+KEEP_DAYS = 90
+
+
+class Scored(msgspec.Struct, gc=False):
+    """The part of a score that is looked at."""
+
+    transaction_id: str
+    event_time_ms: int
+    features: list[float]
+    score: float | None = None
+    decision: str = "none"
+    model_version: str | None = None
+    duplicate_of: int | None = None
+
+
+class Day(msgspec.Struct):
+    """Counts of a day; `counts` are histograms of the transactions that `version` scored, by name."""
+
+    decided: int = 0
+    alerts: int = 0
+    dead_letters: int = 0
+    frauds: int = 0
+    found: int = 0
+    version: str | None = None
+    compared: int = 0
+    counts: dict[str, list[int]] = {}
+
+
+class Verdict(msgspec.Struct, array_like=True):
+    """The label in force of a transaction, when it was given, and the transaction's day."""
+
+    label: str
+    labelled_at_ms: int
+    day: int
+
+
+class State(msgspec.Struct):
+    """All that is known; written to a file as it stands, beside the offsets up to which it was read."""
+
+    offsets: dict[str, dict[int, int]] = {}
+    days: dict[int, Day] = {}
+    alerted: dict[str, int] = {}
+    verdicts: dict[str, Verdict] = {}
+    alarms: dict[str, Alarm] = {}
+    first_day: int | None = None
+    """The first day on which a model decided."""
+    over: int = -1
+    """The last day that was reported to be over."""
+    mature: int = -1
+    """The last day whose quality was reported."""
+    newest_ms: int = 0
+
+
+class Watching:
+    """Takes records in any order of topics; gives reports when days are over and mature."""
+
+    def __init__(self, state: State, *, label_delay_ms: int, levels: Levels) -> None:
+        self.state = state
+        self._delay_ms = label_delay_ms
+        self._levels = levels
+        self._version: str | None = None
+        self._reference: Reference | None = None
+        self.distances: dict[str, Distance] = {}
+        """Those of the last day that was over."""
+        self.delays_days: list[float] = []
+        """How long labels took that came since somebody last looked."""
+
+    def follow(self, version: str, reference: Reference | None) -> None:
+        """Compare with what was at the training of this version from now on, None for nothing."""
+        self._version, self._reference = version, reference
+        if reference is None:
+            self.state.alarms.clear()
+
+    def scores(self, scored: Sequence[Scored]) -> None:
+        """Take scores; those without a model, and repeated ones, only move the time."""
+        if not scored:
+            return
+        state = self.state
+        newest_ms = max(each.event_time_ms for each in scored)
+        state.newest_ms = max(state.newest_ms, newest_ms)
+        new = [
+            each for each in scored if each.model_version is not None and each.duplicate_of is None
+        ]
+        if not new:
+            return
+        days = np.array([each.event_time_ms for each in new]) // DAY_MS
+        if state.first_day is None:
+            state.first_day = int(days.min())
+        for number in np.unique(days).tolist():
+            self._day_of_scores(number, [new[i] for i in np.flatnonzero(days == number)])
+
+    def _day_of_scores(self, number: int, scored: list[Scored]) -> None:
+        day = self._day(number)
+        day.decided += len(scored)
+        for each in scored:
+            if each.decision == "alert" and each.transaction_id not in self.state.alerted:
+                self.state.alerted[each.transaction_id] = number
+                day.alerts += 1
+                verdict = self.state.verdicts.get(each.transaction_id)
+                day.found += verdict is not None and verdict.label == "fraud"
+        ours = [each for each in scored if each.model_version == self._version]
+        if self._reference is not None and ours:
+            self._compare(day, ours, self._reference)
+
+    def _compare(self, day: Day, scored: list[Scored], reference: Reference) -> None:
+        """Count into the bins of the reference; a version of a later part of the day begins anew."""
+        if day.version != self._version:
+            day.version, day.compared, day.counts = self._version, 0, {}
+        features = np.array([each.features for each in scored])
+        columns = dict(zip(reference.features, features.T, strict=True))
+        columns[SCORE] = np.array([each.score for each in scored])
+        for name, values in columns.items():
+            bins = reference.scores if name == SCORE else reference.features[name]
+            found = counted(bins.edges, values)
+            before = day.counts.get(name)
+            day.counts[name] = (found if before is None else found + before).tolist()
+        day.compared += len(scored)
+
+    def labels(self, answers: Sequence[Feedback]) -> None:
+        """Take labels; of several of a transaction the one that was given last is in force."""
+        verdicts = self.state.verdicts
+        for each in answers:
+            known = verdicts.get(each.transaction_id)
+            if known is not None and known.labelled_at_ms > each.labelled_at_ms:
+                continue
+            number = each.event_time_ms // DAY_MS
+            if known is not None:
+                self._judge(each.transaction_id, known, -1)
+            verdict = Verdict(each.label, each.labelled_at_ms, number)
+            verdicts[each.transaction_id] = verdict
+            self._judge(each.transaction_id, verdict, 1)
+            self.delays_days.append((each.labelled_at_ms - each.event_time_ms) / DAY_MS)
+
+    def _judge(self, transaction_id: str, verdict: Verdict, step: int) -> None:
+        if verdict.label == "fraud":
+            day = self._day(verdict.day)
+            day.frauds += step
+            day.found += step * (transaction_id in self.state.alerted)
+
+    def dead_letters(self, event_times_ms: Sequence[int]) -> None:
+        """Take dead letters by the time at which they were written."""
+        for each in event_times_ms:
+            self._day(each // DAY_MS).dead_letters += 1
+
+    def due(self, until_ms: int) -> list[Report]:
+        """Return the reports of days that are over or mature now that all up to `until_ms` has come."""
+        state = self.state
+        if state.first_day is None:
+            return []
+        reports: list[Report] = []
+        over = (until_ms - LATE_MS) // DAY_MS - 1
+        for number in range(max(state.over + 1, state.first_day), over + 1):
+            reports += self._over(number)
+            state.over = number
+        mature = (until_ms - LATE_MS - self._delay_ms) // DAY_MS - 1
+        for number in range(max(state.mature + 1, state.first_day), mature + 1):
+            reports.append(self._quality(number))
+            state.mature = number
+        self._forget(over - KEEP_DAYS)
+        return reports
+
+    def quality(self, days: int = 7) -> tuple[Day, int]:
+        """Return the counts of the last `days` mature days together, and how many transactions that are."""
+        last = self.state.mature
+        found = [
+            self.state.days[n] for n in range(last - days + 1, last + 1) if n in self.state.days
+        ]
+        together = Day(
+            decided=sum(day.decided for day in found),
+            alerts=sum(day.alerts for day in found),
+            frauds=sum(day.frauds for day in found),
+            found=sum(day.found for day in found),
+        )
+        return together, together.decided
+
+    def _over(self, number: int) -> list[Report]:
+        day, reference = self._day(number), self._reference
+        same = reference is not None and day.version == self._version and day.compared > 0
+        found = self._distances(day, reference) if same and reference is not None else {}
+        if found:
+            self.distances = found
+        report = DayReport(
+            day=name_of(number),
+            decided=day.decided,
+            alerts=day.alerts,
+            dead_letters=day.dead_letters,
+            model_version=day.version,
+            compared=day.compared if found else 0,
+            score=found.get(SCORE),
+            features={name: each for name, each in found.items() if name != SCORE},
+        )
+        changes = [
+            DriftReport(
+                day=report.day,
+                what=name,
+                drifts=self.state.alarms[name].drifts,
+                psi=each.psi,
+                model_version=day.version or "",
+            )
+            for name, each in found.items()
+            if self.state.alarms.setdefault(name, Alarm()).look(each.psi, self._levels)
+        ]
+        return [report, *changes]
+
+    def _distances(self, day: Day, reference: Reference) -> dict[str, Distance]:
+        bins = reference.features | {SCORE: reference.scores}
+        return {
+            name: Distance(
+                round(psi(bins[name].counts, counts), 6), round(ks(bins[name].counts, counts), 6)
+            )
+            for name, counts in day.counts.items()
+        }
+
+    def _quality(self, number: int) -> QualityReport:
+        day = self._day(number)
+        return QualityReport(
+            day=name_of(number),
+            decided=day.decided,
+            alerts=day.alerts,
+            frauds=day.frauds,
+            found=day.found,
+            recall=day.found / day.frauds if day.frauds else None,
+            precision=day.found / day.alerts if day.alerts else None,
+        )
+
+    def _day(self, number: int) -> Day:
+        day = self.state.days.get(number)
+        if day is None:
+            day = self.state.days[number] = Day()
+        return day
+
+    def _forget(self, before: int) -> None:
+        """Drop what is of days before this one."""
+        state = self.state
+        if not any(number < before for number in state.days):
+            return
+        state.days = {n: day for n, day in state.days.items() if n >= before}
+        state.alerted = {name: n for name, n in state.alerted.items() if n >= before}
+        state.verdicts = {name: v for name, v in state.verdicts.items() if v.day >= before}

@@ -1,0 +1,186 @@
+"""The monitoring service on real servers: its reports, and that kills neither lose nor double one."""
+
+import signal
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from kafka import KafkaAdminClient, TopicPartition
+
+from fraudstream.clients.inference import load_model
+from fraudstream.clients.model_registry import ModelRegistry
+from fraudstream.clients.topic_log import read_to_end
+from fraudstream.core.feature_set import DAY_MS, NINE
+from fraudstream.core.model import CHAMPION, model_name
+from fraudstream.core.scores import Score
+from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
+from monitoring.reports import DayReport, DriftReport, QualityReport, Report, key_of
+from tests.integration.served_scores import (
+    SPAN_MS,
+    T0,
+    fraud_label,
+    made_score,
+    send,
+    serve,
+    transactional,
+)
+from tests.integration.test_services import ask, port_of, shows
+from tests.model_samples import rows
+from tests.processes import Worker, faster, run, wait_until, worker
+
+DAY_ROWS = 600
+MONITOR = ("monitor", "--metrics-port", "0")
+
+
+class Desk:
+    """An environment with a champion, into which days of scored transactions come."""
+
+    def __init__(self, settings: Settings) -> None:
+        serve(settings, 12_000)
+        done = run(settings, "train", "--promote", timeout_s=120)
+        assert done.returncode == 0, done.stderr
+        registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=5_000)
+        champion = registry.alias(model_name(settings.environment), CHAMPION)
+        assert champion is not None
+        self.model = load_model(
+            registry.fetch(champion), version="1", sha256=champion.sha256, feature_set=NINE
+        )
+        self.settings = settings
+        self.producer = transactional(settings)
+
+    def day(self, number: int, *, shift: float = 0.0) -> None:
+        """Commit a day of scores after the history, and the labels of the frauds a week before."""
+        features, frauds = rows(DAY_ROWS, seed=100 + number)
+        features = features.copy()
+        features[:, 0] += shift
+        chances = self.model.score(features)
+        begin_ms = T0 + SPAN_MS + number * DAY_MS
+        scores = [
+            self._scored(number * DAY_ROWS + i, begin_ms + i * DAY_MS // DAY_ROWS, row, chance)
+            for i, (row, chance) in enumerate(zip(features.tolist(), chances.tolist(), strict=True))
+        ]
+        answers = [
+            fraud_label(s) for s, fraud in zip(scores, frauds.tolist(), strict=True) if fraud
+        ]
+        self.producer.begin_transaction()
+        send(self.producer, self.settings, scores, answers)
+        self.producer.commit_transaction()
+
+    def _scored(self, number: int, at_ms: int, row: list[float], chance: float) -> Score:
+        score = made_score(100_000 + number, event_time_ms=at_ms, features=row)
+        alert = chance >= self.model.threshold
+        return msgspec.structs.replace(
+            score, score=chance, model_version="1", decision="alert" if alert else "pass"
+        )
+
+
+def reports(settings: Settings) -> list[Report]:
+    decoder = msgspec.json.Decoder(Report)
+    topic = topic_name(settings.environment, "monitoring")
+    return [
+        decoder.decode(m.value() or b"") for batch in read_to_end(settings, topic) for m in batch
+    ]
+
+
+def days_over(settings: Settings, n: int) -> bool:
+    return sum(isinstance(each, DayReport) for each in reports(settings)) >= n
+
+
+def test_days_quality_and_drift_are_reported_and_shown(topics: Settings, tmp_path: Path) -> None:
+    desk = Desk(topics)
+    with worker(topics, tmp_path / "monitor.log", service=MONITOR) as service:
+        port = port_of(service)
+        for number in range(12):
+            desk.day(number, shift=3.0 if number >= 9 else 0.0)
+        wait_until(partial(days_over, topics, 11), timeout_s=60, what="eleven days are over")
+        wait_until(
+            partial(shows, port, 'fraudstream_monitor_drift{what="amount"} 1.0'),
+            timeout_s=10,
+            what="drift is shown",
+        )
+        assert ask(port, "/readyz") == (200, '{"state":"ready"}')
+        page = ask(port, "/metrics")[1]
+        assert service.stop() == 0, service.said()
+    found = reports(topics)
+    calm = [each for each in found if isinstance(each, DayReport)][:9]
+    assert all(each.compared == each.decided == DAY_ROWS for each in calm)
+    assert max(each.features["amount"].psi for each in calm) < 0.1
+    begun = [each for each in found if isinstance(each, DriftReport) and each.what == "amount"]
+    assert [each.drifts for each in begun] == [True]
+    quality = [each for each in found if isinstance(each, QualityReport)]
+    assert len(quality) == 4
+    assert all(each.frauds > 0 for each in quality)
+    assert max(each.recall or 0 for each in quality) > 0.3
+    assert 'fraudstream_monitor_reference{version="1"} 1.0' in page
+    assert "fraudstream_monitor_recall 0." in page or "fraudstream_monitor_recall 1.0" in page
+
+
+def test_kills_at_any_moment_neither_lose_nor_double_a_report(
+    topics: Settings, tmp_path: Path
+) -> None:
+    desk = Desk(topics)
+    moments = ("before it tells", "before it saves", "once it has saved")
+    for number in range(12):
+        desk.day(number, shift=3.0 if number >= 9 else 0.0)
+        if number % 2:
+            dies(topics, tmp_path / f"{number}.log", f"the monitor dies {moments[number // 2 % 3]}")
+    with worker(topics, tmp_path / "last.log", service=MONITOR) as service:
+        port_of(service)
+        wait_until(partial(days_over, topics, 11), timeout_s=60, what="all days are over")
+        assert service.stop() == 0
+    disturbed = reports(topics)
+    calm = faster(topics, state_dir=str(tmp_path / "calm"))
+    expected = undisturbed(calm, tmp_path / "calm.log", len(disturbed))
+    assert sorted(map(key_of, disturbed)) == sorted(map(key_of, expected))
+    assert {key_of(each): each for each in disturbed} == {key_of(each): each for each in expected}
+
+
+def dies(settings: Settings, log: Path, change: str) -> None:
+    service = Worker(settings, log, changes=[change], service=("monitor",))
+    assert service.process.wait(60) == -signal.SIGSEGV, service.said()
+
+
+def undisturbed(settings: Settings, log: Path, n: int) -> list[Report]:
+    """Return what a monitor reports that reads everything in one go, with no report there before."""
+    before = reports(settings)
+    delete_reports(settings)
+    with worker(settings, log, service=MONITOR) as service:
+        port_of(service)
+        wait_until(lambda: len(reports(settings)) >= n, timeout_s=60, what="as many reports")
+        assert service.stop() == 0
+    assert len(before) == n
+    return reports(settings)
+
+
+def delete_reports(settings: Settings) -> None:
+    """Remove the records of `monitoring`."""
+    topic = topic_name(settings.environment, "monitoring")
+    admin = KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    admin.delete_records({TopicPartition(topic, 0): -1})
+    admin.close()
+
+
+def test_a_second_monitor_is_refused_and_so_are_levels_that_contradict_each_other(
+    topics: Settings, tmp_path: Path
+) -> None:
+    with worker(topics, tmp_path / "monitor.log", service=MONITOR) as service:
+        port = port_of(service)
+        wait_until(lambda: ask(port, "/readyz")[0] == 200, timeout_s=30, what="ready")
+        second = run(topics, "monitor")
+        assert second.returncode == 1
+        assert "another monitor" in second.stderr
+        assert service.stop() == 0
+    wrong = run(topics, "monitor", "--enter", "0.1", "--leave", "0.2")
+    assert wrong.returncode == 2
+    assert "--leave 0.2 must be below --enter 0.1" in wrong.stderr
+
+
+def test_a_score_that_is_none_is_named_with_its_place(topics: Settings, tmp_path: Path) -> None:
+    producer = transactional(topics)
+    producer.begin_transaction()
+    producer.produce(topic_name(topics.environment, "scores"), b"{}", partition=0)
+    producer.commit_transaction()
+    done = run(topics, "monitor")
+    assert done.returncode == 3
+    assert "scores 0:0 is none of this product's" in done.stderr

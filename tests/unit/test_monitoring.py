@@ -1,0 +1,236 @@
+"""Drift and quality: the distances, when drift begins and ends, what days and labels come to."""
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import pytest
+
+from fraudstream.core.feature_set import DAY_MS
+from fraudstream.core.reference import Bins, Reference, bins_of, counted, ks, psi
+from fraudstream.core.transaction import Entities, Feedback
+from monitoring.drift import Alarm, Levels
+from monitoring.reports import DayReport, DriftReport, QualityReport, Report, key_of
+from monitoring.watching import Scored, State, Watching
+
+T = TypeVar("T")
+FIRST = 19_000
+DELAY_MS = 7 * DAY_MS
+
+
+def test_psi_is_that_of_its_definition() -> None:
+    before, now = [499.5, 499.5], [99.5, 899.5]
+    by_hand = (0.1 - 0.5) * math.log(0.1 / 0.5) + (0.9 - 0.5) * math.log(0.9 / 0.5)
+    assert psi([int(n) for n in before], [int(n) for n in now]) == pytest.approx(by_hand, abs=0.01)
+    assert psi([10, 20], [10, 20]) == 0
+    assert 0 < psi([100, 0], [0, 100]) < math.inf, "an empty bin makes it large, not infinite"
+
+
+def test_ks_is_the_largest_difference_of_the_cumulated_shares() -> None:
+    assert ks([10, 10, 10, 10], [10, 10, 10, 10]) == 0
+    assert ks([1, 1, 0, 0], [0, 0, 1, 1]) == 1
+    assert ks([2, 1, 1], [1, 1, 2]) == pytest.approx(0.25)
+
+
+def test_ks_at_the_edges_is_that_of_the_samples_there() -> None:
+    random = np.random.default_rng(5)
+    one, other = random.normal(0, 1, 5_000), random.normal(0.5, 1, 5_000)
+    bins = bins_of(one)
+    every = np.sort(np.concatenate([one, other]))
+    exact = np.abs(
+        np.searchsorted(np.sort(one), every, "right")
+        - np.searchsorted(np.sort(other), every, "right")
+    ).max() / len(one)
+    assert exact - 0.05 < ks(bins.counts, counted(bins.edges, other)) <= exact + 1e-9
+
+
+def test_bins_have_equal_shares_and_a_value_of_many_rows_has_one_of_its_own() -> None:
+    bins = bins_of(np.arange(1_000, dtype=np.float32))
+    assert len(bins.counts) == 10
+    assert all(abs(n - 100) <= 1 for n in bins.counts)
+    sentinel = bins_of(np.array([99.0] * 900 + list(range(100)), np.float32))
+    assert sum(sentinel.counts) == 1_000
+    assert max(sentinel.counts) >= 900
+    assert bins_of(np.zeros(50, np.float32)).counts == [50, 0]
+
+
+def test_counting_puts_edges_into_the_bin_below() -> None:
+    assert counted([1.0, 2.0], np.array([0.5, 1.0, 1.5, 2.0, 2.5])).tolist() == [2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "drifts"),
+    [
+        ([0.3, 0.05, 0.3, 0.05], [False, False, False, False]),
+        ([0.3, 0.3, 0.2, 0.2, 0.2], [False, True, True, True, True]),
+        ([0.3, 0.3, 0.05, 0.2, 0.05, 0.05], [False, True, True, True, True, False]),
+    ],
+    ids=["never two days in a row", "between the levels it stays", "ends below the lower level"],
+)
+def test_drift_begins_and_ends_after_days_in_a_row_at_different_levels(
+    values: list[float], drifts: list[bool]
+) -> None:
+    alarm, found = Alarm(), []
+    for value in values:
+        before = alarm.drifts
+        assert alarm.look(value, Levels(0.25, 0.1, 2)) == (alarm.drifts != before)
+        found.append(alarm.drifts)
+    assert found == drifts
+
+
+REFERENCE = Reference(
+    scores=Bins([0.1, 0.5], [900, 90, 10]), features={"amount": Bins([10.0, 50.0], [300, 400, 300])}
+)
+
+
+def watching(state: State | None = None) -> Watching:
+    made = Watching(state or State(), label_delay_ms=DELAY_MS, levels=Levels())
+    made.follow("1", REFERENCE)
+    return made
+
+
+def scored(day: int, n: int = 1_000, *, amount: float = 0.0, prefix: str = "t") -> list[Scored]:
+    """Return a day of transactions as they were at the training; the last 10 of 1,000 alert."""
+    found = []
+    for i in range(n):
+        score = 0.05 if i < 0.9 * n else 0.3 if i < 0.99 * n else 0.9
+        value = 5.0 if i % 10 < 3 else 30.0 if i % 10 < 7 else 80.0
+        found.append(
+            Scored(
+                f"{prefix}{day}-{i}",
+                (FIRST + day) * DAY_MS + i * DAY_MS // n,
+                [value + amount],
+                score,
+                "alert" if score > 0.5 else "pass",
+                "1",
+            )
+        )
+    return found
+
+
+def label(day: int, i: int, what: str = "fraud", *, after_days: float = 3) -> Feedback:
+    at = (FIRST + day) * DAY_MS
+    given = at + int(after_days * DAY_MS)
+    return Feedback(1, f"t{day}-{i}", at, Entities("c", "t"), what, given)  # type: ignore[arg-type]
+
+
+def until(day: int) -> int:
+    return (FIRST + day) * DAY_MS + DAY_MS // 2
+
+
+def of(kind: type[T], reports: Sequence[object]) -> list[T]:
+    return [each for each in reports if isinstance(each, kind)]
+
+
+def test_a_day_is_reported_once_it_is_over_with_no_distance_from_what_is_as_before() -> None:
+    made = watching()
+    made.scores(scored(0))
+    assert made.due((FIRST + 1) * DAY_MS) == [], "an hour may still come"
+    (report,) = made.due(until(1))
+    assert isinstance(report, DayReport)
+    assert (report.day, report.decided, report.alerts) == ("2022-01-08", 1_000, 10)
+    assert (report.model_version, report.compared) == ("1", 1_000)
+    assert report.score is not None
+    assert report.score.psi < 0.001
+    assert report.features["amount"].psi < 0.001
+    assert made.due(until(1)) == [], "once"
+
+
+def test_drift_is_told_when_it_begins_and_when_it_ends() -> None:
+    made, reports = watching(), []
+    for day in range(9):
+        made.scores(scored(day, amount=100.0 if 2 <= day < 6 else 0.0))
+        reports += made.due(until(day + 1))
+    changes = [(each.day[-2:], each.what, each.drifts) for each in of(DriftReport, reports)]
+    assert changes == [("11", "amount", True), ("15", "amount", False)]
+
+
+def test_recall_and_precision_of_a_day_are_told_once_its_labels_are_mature() -> None:
+    made = watching()
+    made.labels([label(0, 999)])  # before its transaction
+    made.scores(scored(0))
+    made.labels([label(0, 995), label(0, 3), label(0, 4, "genuine"), label(0, 990, "unsure")])
+    assert of(QualityReport, made.due(until(8) - DAY_MS)) == []
+    (report,) = of(QualityReport, made.due(until(8)))
+    assert (report.alerts, report.frauds, report.found) == (10, 3, 2)
+    assert report.recall == pytest.approx(2 / 3)
+    assert report.precision == pytest.approx(0.2)
+    day, decided = made.quality()
+    assert (day.found, day.frauds, day.alerts, decided) == (2, 3, 10, 1_000)
+
+
+def test_the_label_that_was_given_last_is_in_force() -> None:
+    made = watching()
+    made.scores(scored(0))
+    made.labels([label(0, 995), label(0, 995, "genuine", after_days=4)])
+    made.labels(
+        [label(0, 995, after_days=2), label(0, 996, "genuine"), label(0, 996, after_days=5)]
+    )
+    assert (made.state.days[FIRST].frauds, made.state.days[FIRST].found) == (1, 1)
+
+
+def test_history_without_a_model_and_repeated_transactions_do_not_count() -> None:
+    made = watching()
+    history = [msgspec.structs.replace(each, model_version=None) for each in scored(0, prefix="h")]
+    repeated = [msgspec.structs.replace(each, duplicate_of=1) for each in scored(1)]
+    made.scores(history)
+    made.scores(repeated)
+    assert made.due(until(3)) == []
+    made.scores(scored(2))
+    (report,) = made.due(until(3))
+    assert isinstance(report, DayReport)
+    assert report.decided == 1_000
+
+
+def test_a_new_version_is_compared_with_its_own_training_from_its_first_score_on() -> None:
+    made = watching()
+    made.scores(scored(0)[:500])
+    other = Reference(Bins([0.5], [990, 10]), {"amount": Bins([10.0], [300, 700])})
+    made.follow("2", other)
+    made.scores([msgspec.structs.replace(each, model_version="2") for each in scored(0)[500:]])
+    (report,) = made.due(until(1))
+    assert isinstance(report, DayReport)
+    assert (report.model_version, report.compared, report.decided) == ("2", 500, 1_000)
+
+
+def test_a_version_that_says_nothing_of_its_training_is_not_compared() -> None:
+    made = watching()
+    made.follow("1", None)
+    made.scores(scored(0))
+    (report,) = made.due(until(1))
+    assert isinstance(report, DayReport)
+    assert (report.compared, report.score, report.features) == (0, None, {})
+
+
+def test_a_state_that_is_written_and_read_goes_on_as_if_nothing_had_happened() -> None:
+    days = [(scored(day, amount=100.0 * (day > 3)), [label(day, 995)]) for day in range(12)]
+
+    def run(*, restarts: bool) -> list[Report]:
+        made, reports = watching(), []
+        for day, (some, answers) in enumerate(days):
+            made.scores(some)
+            made.labels(answers)
+            reports += made.due(until(day + 1))
+            if restarts:
+                made = watching(
+                    msgspec.msgpack.decode(msgspec.msgpack.encode(made.state), type=State)
+                )
+        return reports
+
+    calm = run(restarts=False)
+    assert run(restarts=True) == calm
+    assert len({key_of(each) for each in calm}) == len(calm)
+
+
+def test_what_is_kept_does_not_grow_with_the_stream() -> None:
+    made = watching()
+    for day in range(120):
+        made.scores(scored(day, 200))
+        made.labels([label(day, 199)])
+        made.due(until(day + 1))
+    state = made.state
+    assert len(state.days) <= 93
+    assert max(len(state.alerted), len(state.verdicts)) <= 93 * 2
+    assert len(state.days) > 80
