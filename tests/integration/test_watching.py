@@ -35,10 +35,10 @@ GENERATED = "seed=3,customers=400,terminals=300,days=12"
 
 
 class System(NamedTuple):
-    """Ports of the services by job, and the environment that the scorer works in."""
+    """Ports of the services by job, and the scorer among them."""
 
     ports: dict[str, int]
-    settings: Settings
+    scorer: Worker
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def system(topics: Settings, tmp_path: Path) -> Iterator[System]:
     }
     with ExitStack() as stack:
         start = partial(_start, stack, tmp_path)
-        start("scorer", topics, "scorer", "--metrics-port", str(ports["scorer"]))
+        scorer = start("scorer", topics, "scorer", "--metrics-port", str(ports["scorer"]))
         started = {
             job: start(job, learning if job == "trainer" else topics, *line, "--metrics-port", "0")
             for job, line in services.items()
@@ -65,7 +65,7 @@ def system(topics: Settings, tmp_path: Path) -> Iterator[System]:
         ports |= {job: port_of(service) for job, service in started.items()}
         _send_a_letter(topics)
         wait_until(partial(_busy, ports), timeout_s=60, what="everything has worked")
-        yield System(ports, topics)
+        yield System(ports, scorer)
 
 
 def _start(stack: ExitStack, folder: Path, job: str, settings: Settings, *line: str) -> Worker:
@@ -115,7 +115,7 @@ def now(expr: str) -> str:
     return expr.replace("$__rate_interval", "10s")
 
 
-def test_a_running_system_has_what_dashboard_and_rules_ask_for_and_no_alert(
+def test_a_running_system_has_what_dashboard_and_rules_ask_for_and_alerts_only_of_a_death(
     system: System, tmp_path: Path
 ) -> None:
     pages = exported(system.ports)
@@ -143,6 +143,12 @@ def test_a_running_system_has_what_dashboard_and_rules_ask_for_and_no_alert(
         for expr in exprs:
             server.values(now(expr))
         check_rules(server)
+        system.scorer.kill()
+        wait_until(
+            lambda: alerts_of(server) == {"NoScorerReady", "ServiceDown"},
+            timeout_s=30,
+            what="the death of the only scorer is told",
+        )
 
 
 def check_rules(server: Prometheus) -> None:
@@ -152,8 +158,12 @@ def check_rules(server: Prometheus) -> None:
         timeout_s=30,
         what="each rule is worked out",
     )
-    told = {rule["name"]: rule["alerts"] for rule in server.rules() if rule.get("alerts")}
-    assert told == {}
+    assert alerts_of(server) == set()
+
+
+def alerts_of(server: Prometheus) -> set[str]:
+    """Return the alerts that fire, or will if it stays so."""
+    return {rule["name"] for rule in server.rules() if rule.get("alerts")}
 
 
 def _names(expr: str) -> set[str]:
