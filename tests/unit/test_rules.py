@@ -1,98 +1,158 @@
-"""Rules, their tests, runbooks and dashboard fit each other and the metrics that there are."""
+"""The alert rules: what they ask for exists, each has a runbook with its bounds, each fires and does not."""
 
-import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 import yaml
 
-from tests.observability import (
-    DASHBOARD,
-    KNOWN,
-    OF_PROMETHEUS,
-    OF_THE_PROCESS,
-    RULE_TESTS,
-    RULES,
-    RUNBOOKS,
-    alerts,
-    expressions,
-    labels_in,
-    maker,
-    names_in,
-    recorded,
+from tests.conftest import REPOSITORY
+from tests.documents import anchors, commands, leaf, shell_lines
+from tests.promql import faults, selectors
+
+RULES_FILE = REPOSITORY / "deploy" / "prometheus" / "rules.yml"
+RUNBOOKS = REPOSITORY / "docs" / "runbooks.md"
+SERIES = sorted((REPOSITORY / "tests" / "rules").glob("*.test.yml"))
+RULES: list[dict[str, Any]] = [
+    rule for group in yaml.safe_load(RULES_FILE.read_text())["groups"] for rule in group["rules"]
+]
+ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
+RECORDED: dict[str, str] = {rule["record"]: rule["expr"] for rule in RULES if "record" in rule}
+STEPS = ("**Sign.** ", "**Check.**", "**Act.** ", "**Verify.** ")
+
+each_alert = pytest.mark.parametrize("name", ALERTS)
+
+
+def sections() -> dict[str, str]:
+    """Return the text of each section of the runbooks by its heading."""
+    found = re.split(r"^## (\w+)\n", RUNBOOKS.read_text(), flags=re.MULTILINE)[1:]
+    return dict(zip(found[::2], found[1::2], strict=True))
+
+
+def bounds(expr: str) -> list[str]:
+    """Return the numbers that an expression compares with."""
+    return re.findall(r"[<>]=? [\d.]+(?:e\d+)?", expr)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert", rule.get("record")))
+def test_every_metric_label_and_word_of_a_rule_exists(rule: dict[str, Any]) -> None:
+    assert selectors(rule["expr"])
+    assert faults(rule["expr"], RECORDED) == []
+
+
+@pytest.mark.parametrize(
+    ("expr", "fault"),
+    [
+        ("sum(fraudstream_scorer_lags)", "no metric fraudstream_scorer_lags"),
+        ("rate(fraudstream_scorer_score[5m])", "no metric fraudstream_scorer_score"),
+        ('fraudstream_scorer_lag{slot="1"} > 0', "fraudstream_scorer_lag has no label slot"),
+        (
+            'fraudstream_scorer_state{state=~"ready|runs"}',
+            "fraudstream_scorer_state has no state runs",
+        ),
+        ("sum by (slot) (fraudstream_scorer_lag)", "nothing has the label slot"),
+        ("sum by (le) (fraudstream_scorer_score_count)", "nothing has the label le"),
+        ("avg_over_time(fraudstream:lag:sum[1d] offset 1h)", "no metric fraudstream:lag:sum"),
+    ],
 )
-
-EXPRESSIONS = expressions()
-
-
-@pytest.mark.parametrize("what", EXPRESSIONS)
-def test_an_expression_asks_for_metrics_and_labels_that_there_are(what: str) -> None:
-    names = list(names_in(EXPRESSIONS[what]))
-    assert names
-    assert set(names) <= KNOWN.keys() | OF_THE_PROCESS | recorded()
-    labels = {label for name in names if name in KNOWN for label in KNOWN[name].labels}
-    assert labels_in(EXPRESSIONS[what]) <= labels | OF_PROMETHEUS
+def test_a_metric_label_or_word_that_does_not_exist_is_found(expr: str, fault: str) -> None:
+    assert faults(expr, RECORDED) == [fault]
 
 
-@pytest.mark.parametrize("what", EXPRESSIONS)
-def test_a_counter_is_asked_for_its_rate_or_shown_as_a_sum(what: str) -> None:
-    for name in set(names_in(EXPRESSIONS[what])):
-        if name not in KNOWN or KNOWN[name].kind != "counter":
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert", rule.get("record")))
+def test_a_counter_is_asked_for_its_growth(rule: dict[str, Any]) -> None:
+    for name in {each.name for each in selectors(rule["expr"]) if each.name.endswith("_total")}:
+        for before in rule["expr"].split(name)[:-1]:
+            assert re.search(r"\b(rate|increase)\($", before), name
+
+
+def test_names_are_unique_and_each_recorded_series_is_used() -> None:
+    names = [rule.get("alert") or rule["record"] for rule in RULES]
+    assert len(names) == len(set(names))
+    used = {each.name for rule in ALERTS.values() for each in selectors(rule["expr"])}
+    assert RECORDED.keys() <= used
+
+
+@each_alert
+def test_an_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on(name: str) -> None:
+    rule = ALERTS[name]
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    told = rule["annotations"]
+    assert told.keys() == {"summary", "description", "runbook_url"}
+    assert all(told.values())
+    page, _, anchor = told["runbook_url"].partition("#")
+    assert REPOSITORY / page == RUNBOOKS
+    assert anchor == name.lower()
+    assert anchor in anchors(RUNBOOKS)
+
+
+def test_each_alert_has_a_runbook_and_each_runbook_an_alert() -> None:
+    assert [*sections()] == [*ALERTS], "in the order of the rules"
+
+
+@each_alert
+def test_a_runbook_has_its_four_steps_and_the_bounds_of_its_rule(name: str) -> None:
+    text, rule = sections()[name], ALERTS[name]
+    places = [text.index(step) for step in STEPS]
+    assert places == sorted(places)
+    wanted = [rule["labels"]["severity"], rule.get("for", "0s"), *bounds(rule["expr"])]
+    assert re.findall(r"`([^`]+)`", text.strip().splitlines()[0]) == wanted
+    told = re.sub(r"(?<=\d),(?=\d{3})", "", text.partition("**Sign.**")[2])
+    for bound in wanted[2:]:
+        number = bound.split()[1]
+        assert number in {"0", "1"} or number in re.findall(r"\d[\d.]*(?:e\d+)?(?<!\.)", told), (
+            bound
+        )
+
+
+def test_the_checks_of_the_runbooks_are_commands() -> None:
+    for line in shell_lines(RUNBOOKS):
+        if line.startswith("curl"):
+            assert re.fullmatch(
+                r"curl http://127\.0\.0\.1:\d+/(livez|readyz|metrics|model)", line
+            ), line
             continue
-        for found in re.finditer(re.escape(name), EXPRESSIONS[what]):
-            before = EXPRESSIONS[what][: found.start()]
-            asked = re.search(r"(\w+)(?: by \([^)]*\) )?\($", before)
-            assert asked, name
-            assert asked[1] in ("rate", "increase", "sum"), name
+        (words,) = commands(line)
+        assert not isinstance(leaf(words[1:]), click.Group), line
 
 
-def test_every_alert_has_a_section_in_the_runbooks_and_every_section_an_alert() -> None:
-    sections = re.findall(r"^## (\w+)$", RUNBOOKS.read_text(), re.M)
-    assert sorted(sections) == sorted(alerts())
-    for name, rule in alerts().items():
-        assert rule["annotations"]["runbook"] == f"docs/runbooks.md#{name.lower()}"
-        assert rule["labels"]["severity"] in ("page", "ticket")
+def test_each_alert_has_series_that_make_it_fire_and_series_that_do_not() -> None:
+    fired: set[str] = set()
+    quiet: set[str] = set()
+    for file in SERIES:
+        for test in yaml.safe_load(file.read_text())["tests"]:
+            for check in test["promql_expr_test"]:
+                (name,) = re.findall(r'alertname="(\w+)"', check["expr"])
+                (fired if check["exp_samples"] else quiet).add(name)
+    assert fired == quiet == ALERTS.keys()
 
 
-def test_every_section_says_sign_check_act_and_verify() -> None:
-    for section in RUNBOOKS.read_text().split("\n## ")[1:]:
-        assert re.findall(r"^- \*\*(\w+)\*\*:", section, re.M) == ["Sign", "Check", "Act", "Verify"]
-
-
-def test_every_alert_is_tested_once_firing_and_once_not() -> None:
-    cases = [
-        (case["alertname"], bool(case["exp_alerts"]))
-        for group in yaml.safe_load(RULE_TESTS.read_text())["tests"]
-        for case in group["alert_rule_test"]
-    ]
-    assert {(name, fires) for name in alerts() for fires in (True, False)} == set(cases)
-
-
-@pytest.mark.parametrize("arguments", [("check", "rules", RULES), ("test", "rules", RULE_TESTS)])
-def test_promtool_finds_the_rules_to_be_as_their_tests_say(arguments: tuple[object, ...]) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not there: install Prometheus to have the rules tested")
-    command = [promtool, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_dashboard_is_what_its_script_makes() -> None:
-    assert json.loads(DASHBOARD.read_text()) == maker().dashboard(), (
-        "run .venv/bin/python deploy/grafana/make_dashboard.py"
+def promtool(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run Prometheus' own tool; without it the test is skipped."""
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("no promtool on PATH: it comes with Prometheus (Debian: package prometheus)")
+    return subprocess.run(
+        [program, *arguments],
+        cwd=REPOSITORY / "tests" / "rules",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
-def test_panels_of_a_dashboard_do_not_lie_upon_each_other() -> None:
-    taken: set[tuple[int, int]] = set()
-    for panel in json.loads(DASHBOARD.read_text())["panels"]:
-        place = panel["gridPos"]
-        assert place["x"] + place["w"] <= 24
-        cells = {
-            (place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])
-        }
-        assert not cells & taken, panel["title"]
-        taken |= cells
+def test_prometheus_takes_the_rules() -> None:
+    done = promtool("check", "rules", str(RULES_FILE))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(RULES)} rules found" in done.stdout
+
+
+@pytest.mark.parametrize("file", SERIES, ids=lambda file: file.name)
+def test_the_alerts_fire_on_recorded_series_when_they_should_and_only_then(file: Path) -> None:
+    done = promtool("test", "rules", file.name)
+    assert done.returncode == 0, done.stdout + done.stderr
