@@ -99,6 +99,7 @@ def test_a_replay_sends_each_once_and_trace_shows_where_it_comes_from(
     assert "sent again" in run(topics, "trace", name).stdout
 
 
+@pytest.mark.proof
 def test_a_replay_killed_at_any_moment_sends_nothing_twice(
     topics: Settings, log: Log, tmp_path: Path
 ) -> None:

@@ -100,7 +100,10 @@ def test_a_picture_that_cannot_be_saved_is_refused_before_anything_runs(tmp_path
     assert not (tmp_path / "state").exists()
 
 
-@pytest.mark.parametrize(("how", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.proof)],
+)
 def test_an_interrupted_demo_ends_everything_and_a_second_one_is_refused(
     tmp_path: Path, how: signal.Signals, status: int
 ) -> None:

@@ -155,7 +155,13 @@ def test_a_worker_does_not_wait_for_a_partition_of_another_that_has_no_more(
         assert all(NOT_WAITED_FOR not in each.said() for each in workers)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGSTOP, id="frozen", marks=pytest.mark.proof),
+    ],
+)
 def test_a_worker_waits_for_the_partition_of_a_dead_one_until_it_takes_it_over(
     topics: Settings, log: Log, tmp_path: Path, how: signal.Signals
 ) -> None:

@@ -297,6 +297,7 @@ def test_an_open_transaction_is_told_of_and_what_it_hides_is_not_called_balanced
     open_one.abort_transaction(20)
 
 
+@pytest.mark.proof
 def test_a_broker_that_is_killed_under_a_watch_is_met_again(
     own_stack: Settings, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_set_filled_under_traffic_has_the_features_of_the_whole_log(
     assert check_set(run, NINE) == TOTAL
 
 
+@pytest.mark.proof
 def test_two_workers_take_up_a_set_without_a_gap(run: Run) -> None:
     score_under(run, fill_other, rate=RATE)
     assert 100 < check_set(run, OTHER) < TOTAL
