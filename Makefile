@@ -5,7 +5,7 @@ BIN := .venv/bin
 export ORT_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help demo test chaos soak lint format lock clean proofs
+.PHONY: help demo test chaos soak lint format lock clean proofs up up-demo down logs images images-standin test-containers
 .DEFAULT_GOAL := help
 
 help:
@@ -17,13 +17,17 @@ help:
 	@echo "make lint              set up, then format check, ruff, mypy, import contracts"
 	@echo "make format            format the code"
 	@echo "make lock              write the lock files anew (needs uv)"
+	@echo "make up [SCORERS=3]    the whole system in containers (docs/containers.md); up-demo with traffic, down, logs"
+	@echo "make test-containers   the same, started, broken, counted and taken down by a test"
 	@echo "make clean             end the stack, remove .venv and the state folder"
 
 demo: .venv/.runtime
 	@$(BIN)/fraudstream demo $(ARGS)
 
+# STACK=containers: the servers of the tests run in containers.
+STACK ?= embedded
 test: .venv/.dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@TEST_STACK=$(STACK) $(BIN)/python -m pytest $(ARGS)
 
 chaos: .venv/.runtime
 	@$(BIN)/fraudstream chaos --kills 200 $(ARGS)
@@ -58,11 +62,52 @@ STALE := $(if $(USABLE),,stale)
 	@sh deploy/install.sh "$(PYTHON)" requirements-dev.lock
 	@touch .venv/.runtime $@
 
+# Containers. IMAGES=standin takes what `make images-standin` builds instead of what would be pulled.
+PROJECT ?= fraudstream
+SCORERS ?= 1
+SECRETS_DIR ?= .secrets
+MLFLOW_PORT ?= 5000
+PROMETHEUS_PORT ?= 9090
+GRAFANA_PORT ?= 3000
+export SECRETS_DIR MLFLOW_PORT PROMETHEUS_PORT GRAFANA_PORT
+STANDIN := $(filter standin,$(IMAGES))
+# Grafana is in no package of Debian, so there is no stand-in of it.
+PROFILES ?= core,$(if $(STANDIN),prometheus,observability)
+ENV_FILES := $(if $(wildcard .env),--env-file .env) $(if $(STANDIN),--env-file deploy/standin/images.env)
+COMPOSE = docker compose --project-name $(PROJECT) $(ENV_FILES)
+
+up:
+	@$(PYTHON) deploy/preflight.py --project $(PROJECT) --secrets $(SECRETS_DIR) \
+		--port MLFLOW_PORT=$(MLFLOW_PORT) --port PROMETHEUS_PORT=$(PROMETHEUS_PORT) \
+		$(if $(STANDIN),,--port GRAFANA_PORT=$(GRAFANA_PORT))
+	@COMPOSE_PROFILES=$(PROFILES) $(COMPOSE) up --detach --wait --scale scorer=$(SCORERS) \
+		$(if $(STANDIN),--no-build) $(ARGS)
+	@$(PYTHON) deploy/keeper.py --project $(PROJECT) --lock $(SECRETS_DIR)/keeper-$(PROJECT).lock --detach
+
+up-demo:
+	@$(MAKE) --no-print-directory up PROFILES=$(PROFILES),demo
+
+down:
+	@COMPOSE_PROFILES='*' $(COMPOSE) down --remove-orphans $(ARGS)
+
+logs:
+	@COMPOSE_PROFILES='*' $(COMPOSE) logs --follow --tail 50 $(ARGS)
+
+images:
+	COMPOSE_PROFILES='*' $(COMPOSE) build $(ARGS)
+
+images-standin: .venv/.dev
+	@$(BIN)/python -m deploy.standin.build
+
+test-containers: .venv/.dev
+	@$(BIN)/python -m pytest -m containers $(ARGS)
+
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 PEERS := benchmarks/peers/requirements
 lock:
 	$(LOCK) pyproject.toml --extra build --output-file requirements.lock
 	$(LOCK) pyproject.toml --extra build --extra dev --constraint requirements.lock --output-file requirements-dev.lock
+	$(LOCK) deploy/mlflow/requirements.in --constraint requirements.lock --output-file deploy/mlflow/requirements.lock
 	sed -nE 's/^((numpy|onnxruntime)==.*) \\$$/\1/p' requirements.lock | $(LOCK) $(PEERS).in --constraint - --output-file $(PEERS).lock
 
 clean:

@@ -1,0 +1,18 @@
+#!/bin/bash
+# Starts Kafka with the configuration beside this file; formats its volume the first time.
+set -u
+conf=/fraudstream/kafka/server.properties
+data=/var/lib/kafka/data/log
+if ! [ -w "${data%/*}" ]; then
+    echo "error: ${data%/*} cannot be written by user $(id -u): the volume kafka-data belongs to another user;" \
+        "it must be writable by the image's user" >&2
+    exit 1
+fi
+export LOG_DIR=/tmp/kafka-logs EXTRA_ARGS="-name kafkaServer"
+export KAFKA_LOG4J_OPTS="-Dlog4j2.configurationFile=/fraudstream/kafka/log4j2.properties"
+if ! [ -d "$data/__cluster_metadata-0" ]; then
+    rm -rf "$data" # never started: holds at most half a formatting
+    id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
+    /opt/kafka/bin/kafka-storage.sh format --cluster-id "A${id:1}" --config $conf || exit 1
+fi
+exec /opt/kafka/bin/kafka-server-start.sh $conf
