@@ -16,8 +16,12 @@ from tests.feature_streams import Connect, connections
 from verify.ledger import Log
 
 REPOSITORY = Path(__file__).parents[1]
+STACK = os.environ.get("TEST_STACK", "embedded")
 HANDBOOK = os.environ.get("FRAUDSTREAM_HANDBOOK")
 _numbers = itertools.count(1)
+
+if STACK not in ("embedded", "containers"):
+    raise pytest.UsageError(f"STACK={STACK}: embedded or containers")
 
 # The settings of the person who runs the tests reach no command that a test starts.
 for variable in [name for name in os.environ if name.startswith("FRAUDSTREAM_")]:
@@ -26,7 +30,16 @@ for variable in [name for name in os.environ if name.startswith("FRAUDSTREAM_")]
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[embedded.Addresses]:
-    """Kafka, Redis and MLflow as real servers; they end with this session, also if it gets SIGKILL."""
+    """Kafka, Redis and MLflow as real servers; they end with this session, also if it gets SIGKILL.
+
+    `make test STACK=containers` takes those of docker-compose.yml instead, which a SIGKILL leaves behind.
+    """
+    if STACK == "containers":
+        from tests.server_containers import servers  # noqa: PLC0415 - Docker's client, half a second
+
+        with servers(tmp_path_factory.mktemp("stack")) as addresses:
+            yield addresses
+        return
     settings = make_settings({"state_dir": str(tmp_path_factory.mktemp("stack"))})
     try:
         yield embedded.up(settings, owner_pid=os.getpid())

@@ -15,6 +15,8 @@ _API = "/api/2.0/mlflow"
 _PROXY = "/api/2.0/mlflow-artifacts/artifacts/"
 _PROXY_SCHEME = "mlflow-artifacts:"
 _PAGE = 200
+_SERVER_ERROR = 500
+"""From this status on the server itself is at fault: its database is away, its disk is full."""
 
 _T = TypeVar("_T")
 
@@ -199,7 +201,12 @@ class ModelRegistry:
             ) from exc
 
     def _failed(self, status: int, message: str) -> FraudstreamError:
-        return FraudstreamError(f"MLflow at {self._url} answered {status}: {message}")
+        said = (
+            f"MLflow at {self._url} answered {status}: {message.splitlines()[0] if message else ''}"
+        )
+        if status >= _SERVER_ERROR:
+            return DependencyUnreachable(f"{said}; is its database away? See the server's log")
+        return FraudstreamError(said)
 
 
 def _says_absent(error: _Error) -> bool:

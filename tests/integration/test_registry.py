@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
 import pytest
@@ -154,6 +155,30 @@ def test_a_registry_that_does_not_answer_is_named() -> None:
         DependencyUnreachable, match=r"MLflow at http://127.0.0.1:1 does not answer"
     ):
         registry.alias("local-fraud", CHAMPION)
+
+
+def test_a_registry_whose_database_is_away_is_a_server_that_is_away() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _DatabaseAway) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        registry = ModelRegistry(f"http://127.0.0.1:{server.server_port}", connect_timeout_ms=1_000)
+        with pytest.raises(
+            DependencyUnreachable, match=r"503: connection failed; is its database away"
+        ):
+            registry.versions("a-fraud")
+        server.shutdown()
+
+
+class _DatabaseAway(BaseHTTPRequestHandler):
+    """Answers as MLflow does while PostgreSQL starts."""
+
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+        error = b'"error_code": "TEMPORARILY_UNAVAILABLE"'
+        self.wfile.write(b'{%s, "message": "connection failed\\n(Background)"}' % error)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's
+        """Say nothing."""
 
 
 def test_an_address_that_is_not_mlflow_is_said(settings: Settings) -> None:

