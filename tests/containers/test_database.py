@@ -1,0 +1,51 @@
+"""What MLflow's container says of a PostgreSQL that it cannot use, and that it goes on when it can."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.container_system import System, said, until
+
+pytestmark = pytest.mark.containers
+
+
+def test_a_wrong_password_and_a_postgres_that_is_away_are_told_apart(
+    system: System, tmp_path: Path
+) -> None:
+    system.make("up", "PROFILES=core", "ARGS=postgres mlflow --scale scorer=0")
+    (mlflow,) = system.containers("mlflow")
+    secret = tmp_path / "secrets" / "postgres_password"
+    right = secret.read_text()
+
+    said("docker", "stop", mlflow)
+    overwrite(secret, "another")
+    said("docker", "start", mlflow)
+    until(
+        lambda: "refuses the password of .secrets/postgres_password" in logs(system),
+        timeout_s=60,
+        what="the refusal in the log",
+    )
+
+    said("docker", "stop", mlflow)
+    overwrite(secret, right)
+    system.compose("stop", "postgres")
+    said("docker", "start", mlflow)
+    until(
+        lambda: "PostgreSQL at postgres does not answer" in logs(system),
+        timeout_s=60,
+        what="the absence in the log",
+    )
+
+    system.compose("start", "postgres")
+    until(lambda: system.is_healthy(mlflow), timeout_s=90, what="MLflow healthy by itself")
+
+
+def overwrite(secret: Path, text: str) -> None:
+    """Change the file in place: a container has this file, not its name."""
+    secret.chmod(0o644)
+    secret.write_text(text)
+    secret.chmod(0o444)
+
+
+def logs(system: System) -> str:
+    return system.compose("logs", "--no-log-prefix", "mlflow")
