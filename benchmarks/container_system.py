@@ -1,9 +1,10 @@
 """docker-compose.yml as a system that is started, broken, counted and taken down by test and benchmark."""
 
+import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -34,10 +35,21 @@ def balance_in(text: str) -> Balance | None:
     return Balance(*(int(number.replace(",", "")) for number in found[-1])) if found else None
 
 
-def said(*command: str, timeout_s: float = 120, check: bool = True) -> str:
-    """Return what a command writes to standard output; it must succeed."""
+def said(
+    *command: str,
+    timeout_s: float = 120,
+    check: bool = True,
+    variables: Mapping[str, str] | None = None,
+) -> str:
+    """Return what a command writes to standard output; it must succeed; `variables` are added to ours."""
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout_s, cwd=REPOSITORY, check=False
+        command,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        cwd=REPOSITORY,
+        env={**os.environ, **(variables or {})},
+        check=False,
     )
     assert not check or done.returncode == 0, (
         f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
@@ -55,18 +67,17 @@ def until(reached: Callable[[], bool], *, timeout_s: float, what: str) -> float:
 
 
 class System:
-    """One project of the compose file; `variables` go to make."""
+    """One project of the compose file; `variables` go to make and to docker compose."""
 
     def __init__(self, project: str, **variables: object) -> None:
         self.project = project
-        self._variables = [f"{name}={value}" for name, value in variables.items()]
+        self._variables = {name: str(value) for name, value in variables.items()}
         self._standin = variables.get("IMAGES") == "standin"
 
     def make(self, *targets: str, timeout_s: float = 300) -> str:
         """Run recipes of the Makefile for this project."""
-        return said(
-            "make", f"PROJECT={self.project}", *self._variables, *targets, timeout_s=timeout_s
-        )
+        given = (f"{name}={value}" for name, value in self._variables.items())
+        return said("make", f"PROJECT={self.project}", *given, *targets, timeout_s=timeout_s)
 
     def compose(self, *arguments: str, timeout_s: float = 120) -> str:
         """Run docker compose for this project, all profiles on."""
@@ -75,6 +86,7 @@ class System:
             *("docker", "compose", "--project-name", self.project, *files, "--profile", "*"),
             *arguments,
             timeout_s=timeout_s,
+            variables=self._variables,
         )
 
     def containers(self, service: str) -> list[str]:

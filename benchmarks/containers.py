@@ -131,11 +131,12 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="Write the report there too.")
     wanted = parser.parse_args()
-    os.environ["DEMO_RATE"] = str(RATE)
     with tempfile.TemporaryDirectory(prefix="fraudstream-containers-") as made:
-        os.environ["SECRETS_DIR"] = made
         system = System(
-            f"fraudstream-bench-{uuid.uuid4().hex[:8]}", IMAGES=wanted.images, SECRETS_DIR=made
+            f"fraudstream-bench-{uuid.uuid4().hex[:8]}",
+            IMAGES=wanted.images,
+            SECRETS_DIR=made,
+            DEMO_RATE=RATE,
         )
         try:
             report = measured(system, wanted.images, wanted.calm)

@@ -61,9 +61,7 @@ def system(engine: str, tmp_path: Path) -> Iterator[System]:
         PROMETHEUS_PORT=prometheus,
         GRAFANA_PORT=grafana,
     )
-    os.environ["SECRETS_DIR"] = str(tmp_path / "secrets")
     try:
         yield made
     finally:
         made.make("down", "ARGS=--volumes")
-        del os.environ["SECRETS_DIR"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.container_system import System, said, until
+from deploy.preflight import ready_secrets
 
 pytestmark = pytest.mark.containers
 
@@ -12,9 +13,10 @@ pytestmark = pytest.mark.containers
 def test_a_wrong_password_and_a_postgres_that_is_away_are_told_apart(
     system: System, tmp_path: Path
 ) -> None:
-    system.make("up", "PROFILES=core", "ARGS=postgres mlflow --scale scorer=0")
-    (mlflow,) = system.containers("mlflow")
+    ready_secrets(tmp_path / "secrets", [])
     secret = tmp_path / "secrets" / "postgres_password"
+    system.compose("up", "--detach", "--wait", "--no-build", "postgres", "mlflow")
+    (mlflow,) = system.containers("mlflow")
     right = secret.read_text()
 
     said("docker", "stop", mlflow)
