@@ -64,6 +64,7 @@ STALE := $(if $(USABLE),,stale)
 
 # Containers. IMAGES=standin takes what `make images-standin` builds instead of what would be pulled.
 PROJECT ?= fraudstream
+IMAGES ?= default
 SCORERS ?= 1
 SECRETS_DIR ?= .secrets
 MLFLOW_PORT ?= 5000

@@ -1,7 +1,7 @@
 """Starts the MLflow server on PostgreSQL: the password from the secret, then one process.
 
 What keeps PostgreSQL from being used is said in one sentence. Exit code 1: it is away, the restart policy
-tries again.
+tries again. `docker compose run --rm mlflow upgrade` brings tables of an older MLflow up to date.
 """
 
 import os
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import psycopg
+import uvicorn
 
 SECRET = Path("/run/secrets/postgres_password")
 HOST = os.environ.get("POSTGRES_HOST", "postgres")
@@ -59,11 +60,34 @@ def wait_for_postgres() -> None:
             return
 
 
+def check_tables() -> None:
+    """End with a sentence unless the tables are of this MLflow, or there are none yet."""
+    with psycopg.connect(host=HOST, user="mlflow", dbname="mlflow") as database:
+        made = database.execute("SELECT to_regclass('public.alembic_version')").fetchone()
+        if made is None or made[0] is None:
+            return
+        found = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    from mlflow.store.db.utils import (  # noqa: PLC0415 - what is wrong before needs no MLflow
+        _get_latest_schema_revision,
+    )
+
+    wanted = _get_latest_schema_revision()  # type: ignore[no-untyped-call]
+    if found and found[0] != wanted:
+        sys.exit(
+            f"error: the volume postgres-data has the tables of another MLflow (revision {found[0]}, this "
+            f"one needs {wanted}): copy the volume, then `docker compose run --rm mlflow upgrade`; if it is "
+            "of a newer MLflow, use that image"
+        )
+
+
 def main() -> None:
-    """Become the server."""
-    os.environ["PGPASSWORD"] = password()
+    """Become the server, or upgrade the tables."""
+    os.environ["PGPASSWORD"] = password()  # libpq reads it
     wait_for_postgres()
     store = f"postgresql+psycopg://mlflow@{HOST}/mlflow"
+    if sys.argv[1:] == ["upgrade"]:
+        os.execv(sys.executable, (sys.executable, "-m", "mlflow", "db", "upgrade", store))  # noqa: S606
+    # What `mlflow server --serve-artifacts` sets.
     os.environ.update(
         {
             "_MLFLOW_SERVER_FILE_STORE": store,
@@ -75,9 +99,15 @@ def main() -> None:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
     )
-    serve = ("-P", "-m", "uvicorn", "mlflow.server:app", "--interface", "wsgi")
-    where = ("--host", "0.0.0.0", "--port", "5000", "--log-level", "warning")  # noqa: S104
-    os.execv(sys.executable, (sys.executable, *serve, *where, "--timeout-graceful-shutdown", "2"))  # noqa: S606
+    check_tables()
+    uvicorn.run(
+        "mlflow.server:app",
+        interface="wsgi",
+        host="0.0.0.0",  # noqa: S104 - the container's own network
+        port=5000,
+        log_level="warning",
+        timeout_graceful_shutdown=2,
+    )
 
 
 if __name__ == "__main__":

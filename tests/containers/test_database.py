@@ -1,4 +1,4 @@
-"""What MLflow's container says of a PostgreSQL that it cannot use, and that it goes on when it can."""
+"""What MLflow's container says of a PostgreSQL that it cannot use; it goes on once it can."""
 
 from pathlib import Path
 
@@ -40,6 +40,29 @@ def test_a_wrong_password_and_a_postgres_that_is_away_are_told_apart(
 
     system.compose("start", "postgres")
     until(lambda: system.is_healthy(mlflow), timeout_s=90, what="MLflow healthy by itself")
+
+
+def test_tables_of_another_mlflow_are_named_and_not_touched(system: System, tmp_path: Path) -> None:
+    ready_secrets(tmp_path / "secrets", [])
+    system.compose("up", "--detach", "--wait", "--no-build", "postgres", "mlflow")
+    (mlflow,) = system.containers("mlflow")
+    (was,) = sql(system, "SELECT version_num FROM alembic_version").split()
+
+    sql(system, "UPDATE alembic_version SET version_num = 'older'")
+    said("docker", "restart", mlflow)
+    until(
+        lambda: f"(revision older, this one needs {was})" in logs(system),
+        timeout_s=60,
+        what="the revisions in the log",
+    )
+    sql(system, f"UPDATE alembic_version SET version_num = '{was}'")  # noqa: S608
+    until(lambda: system.is_healthy(mlflow), timeout_s=90, what="MLflow healthy by itself")
+
+
+def sql(system: System, statement: str) -> str:
+    (postgres,) = system.containers("postgres")
+    options = ("--username=mlflow", "--quiet", "--tuples-only", "--command", statement)
+    return said("docker", "exec", postgres, "psql", *options)
 
 
 def overwrite(secret: Path, text: str) -> None:

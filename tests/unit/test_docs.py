@@ -87,11 +87,13 @@ def check_command(words: list[str], patch: pytest.MonkeyPatch) -> None:
 
 
 def check_make(words: list[str], patch: pytest.MonkeyPatch) -> None:
-    targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    makefile = (REPOSITORY / "Makefile").read_text()
+    targets = re.findall(r"^([\w-]+):", makefile, re.MULTILINE)
+    variables = re.findall(r"^(\w+) \?=", makefile, re.MULTILINE)
     values = dict(word.split("=", 1) for word in words if "=" in word)
     wanted = [word for word in words if "=" not in word]
     assert set(wanted) <= set(targets), words
-    assert values.keys() <= {"ARGS", "PYTHON"}, words
+    assert values.keys() <= {"ARGS", *variables}, words
     if wanted == ["demo"] and values.get("ARGS", "...") != "...":
         check_command(["fraudstream", "demo", *shlex.split(values["ARGS"])], patch)
 
