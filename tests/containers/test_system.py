@@ -1,6 +1,7 @@
 """The compose file as a user runs it: up, replay, break, scale, count, down."""
 
 import fcntl
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ def test_ten_thousand_transactions_are_scored_once_while_a_scorer_is_killed_and_
 
     system.make("up", "SCORERS=3")
     assert slots(system) == {"0", "1", "2"}
+    seen = {"scorer": 3, "trainer": 1, "ledger": 1}
+    until(lambda: scraped(system) == seen, timeout_s=60, what=f"Prometheus sees {seen}")
 
     assert said("docker", "wait", replay).strip() == "0", said("docker", "logs", replay)
     found = system.settled()
@@ -43,6 +46,16 @@ def test_ten_thousand_transactions_are_scored_once_while_a_scorer_is_killed_and_
 def scored(system: System) -> int:
     found = system.watched()
     return found.scored if found else 0
+
+
+def scraped(system: System) -> dict[str, int]:
+    """Return how many containers of each service Prometheus reaches."""
+    (prometheus,) = system.containers("prometheus")
+    query = ("query", "instant", "http://127.0.0.1:9090", "count by (job) (up == 1)")
+    found = re.findall(
+        r'\{job="(\w+)"\} => (\d+)', said("docker", "exec", prometheus, "promtool", *query)
+    )
+    return {job: int(count) for job, count in found}
 
 
 def slots(system: System) -> set[str]:
