@@ -29,7 +29,7 @@ def test_ten_thousand_transactions_are_scored_once_while_a_scorer_is_killed_and_
 
     system.make("up", "SCORERS=3")
     assert slots(system) == {"0", "1", "2"}
-    seen = {"scorer": 3, "trainer": 1, "ledger": 1}
+    seen = {"scorer": 3, "trainer": 1, "monitor": 1, "ledger": 1}
     until(lambda: scraped(system) == seen, timeout_s=60, what=f"Prometheus sees {seen}")
 
     assert said("docker", "wait", replay).strip() == "0", said("docker", "logs", replay)
