@@ -24,6 +24,7 @@ VALUES: Mapping[tuple[str, str], tuple[str, ...]] = {
     (m.REPLAY_STATE.name, "state"): STATES,
     (m.TRAINER_STATE.name, "state"): STATES,
     (m.LEDGER_STATE.name, "state"): STATES,
+    (m.MONITOR_STATE.name, "state"): STATES,
     (m.STAGE_SECONDS.name, "stage"): Stages.__struct_fields__,
     (m.DEAD_LETTERS.name, "kind"): DEAD_LETTER_KINDS,
     (m.WAITING.name, "for"): ("unreachable", "writes_refused"),
