@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +30,8 @@ from monitoring.watching import Scored, State, Watching
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Ranges = dict[int, tuple[int, int]]
+"""By partition where to read from and to, the offset after the last."""
 
 LOOK_S = 1.0
 AWAY_S = 2.0
@@ -94,7 +96,8 @@ class Monitor:
             topic = topic_name(self._settings.environment, name)
             ends = reader.bounds(topic)
             before = state.offsets.setdefault(name, {})
-            ranges = {p: (max(before.get(p, low), low), end) for p, (low, end) in ends.items()}
+            ranges = {p: (before.get(p, low), end) for p, (low, end) in ends.items()}
+            self._check_places(topic, ranges, ends)
             if not any(begin < end for begin, end in ranges.values()):
                 continue
             moved = True
@@ -108,6 +111,18 @@ class Monitor:
             self._save()
             self._show()
         return moved
+
+    def _check_places(
+        self, topic: str, ranges: Ranges, bounds: Mapping[int, tuple[int, int]]
+    ) -> None:
+        """Refuse to go on in another log than the one that was read before."""
+        for partition, (begin, end) in ranges.items():
+            if not bounds[partition][0] <= begin <= end:
+                raise Refused(
+                    f"partition {partition} of {topic} was read to {begin}, but has {bounds[partition][0]} "
+                    f"to {end} now: made anew, or expired? Remove {self._file}, and the monitor begins "
+                    "with what is there"
+                )
 
     def _take(self, name: str, messages: Sequence[Message]) -> None:
         if name == "scores":

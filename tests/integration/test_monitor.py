@@ -13,9 +13,10 @@ from fraudstream.clients.topic_log import read_to_end
 from fraudstream.core.feature_set import DAY_MS, NINE
 from fraudstream.core.model import CHAMPION, model_name
 from fraudstream.core.scores import Score
-from fraudstream.core.settings import Settings
+from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
 from monitoring.reports import DayReport, DriftReport, QualityReport, Report, key_of
+from monitoring.watching import State
 from tests.integration.served_scores import (
     SPAN_MS,
     T0,
@@ -174,6 +175,20 @@ def test_a_second_monitor_is_refused_and_so_are_levels_that_contradict_each_othe
     wrong = run(topics, "monitor", "--enter", "0.1", "--leave", "0.2")
     assert wrong.returncode == 2
     assert "--leave 0.2 must be below --enter 0.1" in wrong.stderr
+
+
+def test_a_log_that_is_not_the_one_that_was_read_is_refused(topics: Settings) -> None:
+    file = state_path(topics) / "monitor" / f"{topics.environment}.msgpack"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(msgspec.msgpack.encode(State(offsets={"scores": {0: 10}})))
+    done = run(topics, "monitor")
+    assert done.returncode == 3
+    assert "scores was read to 10, but has 0 to 0 now" in done.stderr
+    assert str(file) in done.stderr
+    file.write_bytes(b"\xc1")
+    damaged = run(topics, "monitor")
+    assert damaged.returncode == 3
+    assert "is no state of this monitor" in damaged.stderr
 
 
 def test_a_score_that_is_none_is_named_with_its_place(topics: Settings, tmp_path: Path) -> None:
