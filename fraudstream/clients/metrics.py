@@ -53,5 +53,6 @@ class ServiceMetrics:
         elif metric.kind == "gauge":
             self._gauges[metric] = Gauge(name, text, labels, registry=registry)
         else:
-            made = Histogram(name, text, labels, registry=registry, buckets=SECONDS)
+            edges = metric.edges or SECONDS
+            made = Histogram(name, text, labels, registry=registry, buckets=edges)
             self._histograms[metric] = made

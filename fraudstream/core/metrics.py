@@ -16,6 +16,8 @@ class Metric(msgspec.Struct, frozen=True):
     unit: str
     meaning: str
     labels: tuple[str, ...] = ()
+    edges: tuple[float, ...] = ()
+    """Upper edges of a histogram whose service does not count by itself; none: those of seconds."""
 
     @property
     def text(self) -> str:
@@ -31,8 +33,14 @@ def _gauge(name: str, meaning: str, unit: str = "", labels: tuple[str, ...] = ()
     return Metric(f"fraudstream_{name}", "gauge", unit, meaning, labels)
 
 
-def _histogram(name: str, meaning: str, unit: str, labels: tuple[str, ...] = ()) -> Metric:
-    return Metric(f"fraudstream_{name}", "histogram", unit, meaning, labels)
+def _histogram(
+    name: str,
+    meaning: str,
+    unit: str,
+    labels: tuple[str, ...] = (),
+    edges: tuple[float, ...] = (),
+) -> Metric:
+    return Metric(f"fraudstream_{name}", "histogram", unit, meaning, labels, edges)
 
 
 def _state(service: str) -> Metric:
@@ -232,7 +240,10 @@ MONITOR_MATURE = _gauge(
     "monitor_mature", "decided transactions of the last 7 mature days", "records"
 )
 MONITOR_DELAY = _histogram(
-    "monitor_label_delay_days", "from a transaction to its label, event time", "days"
+    "monitor_label_delay_days",
+    "from a transaction to its label, event time",
+    "days",
+    edges=(0.25, 0.5, 1, 2, 3, 5, 7, 8, 10, 14, 21, 30, 60, 90),
 )
 MONITOR_PSI = _gauge(
     "monitor_psi",

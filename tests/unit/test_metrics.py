@@ -157,6 +157,13 @@ def test_the_metrics_of_a_service_have_kind_meaning_and_labels() -> None:
     assert [each.labels for each in found[m.TRAINER_MODEL.name].samples] == [{"version": "2"}]
 
 
+def test_a_delay_of_weeks_has_a_bucket_of_its_own() -> None:
+    made = ServiceMetrics(m.MONITOR)
+    made.histogram(m.MONITOR_DELAY).observe(12)
+    counts = buckets(families(generate_latest(made.registry).decode())[m.MONITOR_DELAY.name])
+    assert (counts["10.0"], counts["14.0"]) == (0, 1)
+
+
 def test_a_replay_shows_how_far_it_is() -> None:
     metrics = ReplayMetrics()
     assert metrics.health() == Health("starting")
