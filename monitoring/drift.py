@@ -6,12 +6,16 @@ import msgspec
 class Levels(msgspec.Struct, frozen=True):
     """A PSI of `enter` or more on `days` days in a row is drift, until it is below `leave` for as long.
 
+    A day with fewer than `min_scores` by the version that serves says nothing: with 50 scores in ten bins
+    chance alone gives a PSI of 0.2.
+
     Below 0.1 a population counts as stable, above 0.25 as changed (Siddiqi, 2006).
     """
 
     enter: float = 0.25
     leave: float = 0.1
     days: int = 2
+    min_scores: int = 500
 
 
 class Alarm(msgspec.Struct):

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from confluent_kafka import Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from fraudstream.clients.inference import read_contract
-from fraudstream.clients.kafka import common
+from fraudstream.clients.kafka import transactional_producer, unreachable
 from fraudstream.clients.metrics import ServiceMetrics
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.set_log import find_set
 from fraudstream.clients.topic_log import TopicReader, read_to_end
 from fraudstream.core import metrics as m
-from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.errors import BadRecord, DependencyUnreachable, Refused
 from fraudstream.core.health import Health
 from fraudstream.core.model import model_name
 from fraudstream.core.reference import Reference
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
-from fraudstream.core.transaction import Feedback
+from fraudstream.core.transaction import Feedback, decode_feedback
 from monitoring.drift import Levels
 from monitoring.reports import Report, key_of
 from monitoring.watching import Scored, State, Watching
@@ -38,6 +38,11 @@ AWAY_S = 2.0
 """A server that does not answer is asked again after so long."""
 TOPICS = ("feedback", "scores", "dead-letters")
 """In this order in each round, so that a label is known when its transaction's day is judged."""
+FENCED = (
+    KafkaError._FENCED,  # noqa: SLF001 - librdkafka's own codes begin so
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+)
 
 
 class Monitor:
@@ -52,12 +57,11 @@ class Monitor:
         self._registry = ModelRegistry(
             settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms
         )
-        self._producer = Producer(common(settings) | {"enable.idempotence": True, "linger.ms": 5})
-        self._sent = self._sent_before()
-        self._version: str | None = None
+        self._producer: Producer | None = None
+        self._sent: set[str] = set()
+        self._followed: set[str] = set()
         self._newest: dict[int, int] = {}
         self._scored = msgspec.json.Decoder(Scored)
-        self._answered = msgspec.json.Decoder(Feedback)
         self._metrics = ServiceMetrics(m.MONITOR)
         self._pause = threading.Event()
         self.registry = self._metrics.registry
@@ -73,7 +77,7 @@ class Monitor:
 
         Raises:
             FraudstreamError: a topic does not exist.
-            Refused: a record is none of the product's.
+            Refused: a score is none, a topic was made anew, or another monitor reports now.
         """
         with TopicReader(self._settings) as reader:
             while True:
@@ -81,6 +85,7 @@ class Monitor:
                     moved = self.round(reader)
                 except DependencyUnreachable as exc:
                     self._watching.state = _load(self._file)  # a round counts as a whole, or not
+                    self._producer = None
                     self._is(Health("waiting", str(exc)))
                     self._pause.wait(AWAY_S)
                     continue
@@ -90,6 +95,8 @@ class Monitor:
 
     def round(self, reader: TopicReader) -> bool:
         """Read what is there now, report, save; return whether anything was there."""
+        if self._producer is None:
+            self._begin()
         state, moved = self._watching.state, False
         self._newest = {}
         for name in TOPICS:
@@ -106,7 +113,9 @@ class Monitor:
                 self._metrics.counter(m.MONITOR_READ).labels(name).inc(len(messages))
             before |= {p: end for p, (_, end) in ranges.items()}
         if moved:
-            until_ms = min(self._newest.values(), default=state.newest_ms)
+            for version in sorted(self._watching.unknown()):
+                self._follow(version)
+            until_ms = min([*self._newest.values(), self._watching.begun_ms()])
             self._tell(self._watching.due(until_ms))
             self._save()
             self._show()
@@ -128,7 +137,7 @@ class Monitor:
         if name == "scores":
             self._take_scores(messages)
         elif name == "feedback":
-            self._watching.labels([_decoded(self._answered, each) for each in messages])
+            self._watching.labels(_answers(messages))
         else:
             self._watching.dead_letters([each.timestamp()[1] for each in messages])
 
@@ -137,15 +146,15 @@ class Monitor:
         for message, each in zip(messages, scored, strict=True):
             partition = message.partition() or 0
             self._newest[partition] = max(self._newest.get(partition, 0), each.event_time_ms)
-        version = scored[-1].model_version
-        if version is not None and version != self._version:
+        versions = {each.model_version for each in scored if each.model_version is not None}
+        for version in sorted(versions - self._followed):
             self._follow(version)
         self._watching.scores(scored)
 
     def _follow(self, version: str) -> None:
-        """Compare with the training of the version that serves from now on."""
+        """Compare what this version scores with its training."""
         reference = self._reference(version)
-        self._version = version
+        self._followed.add(version)
         self._watching.follow(version, reference)
         self._metrics.gauge(m.MONITOR_REFERENCE).clear()
         self._metrics.gauge(m.MONITOR_REFERENCE).labels(version).set(reference is not None)
@@ -158,21 +167,41 @@ class Monitor:
             return None
         return read_contract(self._registry.fetch(found)).reference
 
+    def _begin(self) -> None:
+        """Fence whoever reported before, then see what was reported: nothing of it can come any more."""
+        settings = self._settings
+        producer = transactional_producer(
+            settings, transactional_id=f"{settings.environment}.monitor"
+        )
+        try:
+            producer.init_transactions(settings.connect_timeout_ms / 1000)
+        except KafkaException as exc:
+            raise unreachable(settings, exc) from exc
+        self._sent = self._sent_before()
+        self._producer = producer
+
     def _tell(self, reports: Sequence[Report]) -> None:
-        """Write reports that are not there yet, and wait until the broker has them."""
-        topic = topic_name(self._settings.environment, "monitoring")
-        failed: list[object] = []
+        """Write reports that are not there yet, all or none.
+
+        Raises:
+            Refused: another monitor of this environment has begun since.
+            DependencyUnreachable: the broker does not take them; a new begin sees whether it did.
+        """
         new = [each for each in reports if key_of(each) not in self._sent]
-        for each in new:
-            self._producer.produce(
-                topic,
-                msgspec.json.encode(each),
-                key_of(each),
-                on_delivery=lambda error, _: failed.append(error) if error else None,
-            )
-        left = self._producer.flush(self._settings.connect_timeout_ms / 1000)
-        if left or failed:
-            raise DependencyUnreachable(f"Kafka did not take a record of {topic}: {failed or left}")
+        if not new or self._producer is None:
+            return
+        topic = topic_name(self._settings.environment, "monitoring")
+        try:
+            self._producer.begin_transaction()
+            for each in new:
+                self._producer.produce(topic, msgspec.json.encode(each), key_of(each))
+            self._producer.commit_transaction(self._settings.connect_timeout_ms / 1000)
+        except KafkaException as exc:
+            if exc.args[0].code() in FENCED:
+                raise Refused(
+                    f"another monitor of environment {self._settings.environment} reports now: run one"
+                ) from exc
+            raise unreachable(self._settings, exc) from exc
         for each in new:
             self._sent.add(key_of(each))
             self._metrics.counter(m.MONITOR_REPORTS).labels(each.__struct_config__.tag).inc()
@@ -241,3 +270,16 @@ def _decoded(decoder: "msgspec.json.Decoder[T]", message: Message) -> T:
     except msgspec.DecodeError as exc:
         place = f"{message.topic()} {message.partition()}:{message.offset()}"
         raise Refused(f"record {place} is none of this product's: {exc}") from exc
+
+
+def _answers(messages: Sequence[Message]) -> list[Feedback]:
+    """Return the labels that can be read; the scorer leaves out the others as well."""
+    answers = []
+    for message in messages:
+        value = message.value()
+        try:
+            answers.append(decode_feedback(value.encode() if isinstance(value, str) else value))
+        except BadRecord as exc:
+            place = f"{message.topic()} {message.partition()}:{message.offset()}"
+            logger.warning("left out, no label at %s (partition:offset): %s", place, exc)
+    return answers

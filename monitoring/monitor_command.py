@@ -43,13 +43,26 @@ DEFAULT = Levels()
     help="So many days in a row must speak for it.",
 )
 @click.option(
+    "--min-scores",
+    type=click.IntRange(1),
+    default=DEFAULT.min_scores,
+    show_default=True,
+    help="A day with fewer scores by the version that serves is not compared.",
+)
+@click.option(
     "--metrics-port",
     type=click.IntRange(0, 65_535),
     help="Serve /livez, /readyz and /metrics there; 0 takes a free port.",
 )
 @click.pass_obj
 def monitor(
-    settings: Settings, *, enter: float, leave: float, days: int, metrics_port: int | None
+    settings: Settings,
+    *,
+    enter: float,
+    leave: float,
+    days: int,
+    min_scores: int,
+    metrics_port: int | None,
 ) -> None:
     """Watch over quality and drift, until stopped.
 
@@ -69,7 +82,7 @@ def monitor(
     settings = with_addresses(settings)
     with until_signal(), ExitStack() as stack:
         stack.enter_context(_alone(settings))
-        service = Monitor(settings, Levels(enter, leave, days))
+        service = Monitor(settings, Levels(enter, leave, days, min_scores))
         if metrics_port is not None:
             port = stack.enter_context(
                 served(service.registry, service.health, metrics_port, settings.web_host)

@@ -18,6 +18,8 @@ SCORE = "score"
 LATE_MS = 3_600_000
 """A day is over when the stream is an hour beyond it."""
 KEEP_DAYS = 90
+BEGUN = 20
+"""So many scores make a day begin: a single one with a wrong clock ends no day before it."""
 
 
 class Scored(msgspec.Struct, gc=False):
@@ -32,17 +34,29 @@ class Scored(msgspec.Struct, gc=False):
     duplicate_of: int | None = None
 
 
+class Compared(msgspec.Struct):
+    """What one version scored on a day: how many, the newest event time, and their histograms by name."""
+
+    scores: int = 0
+    newest_ms: int = 0
+    counts: dict[str, list[int]] = {}
+
+
 class Day(msgspec.Struct):
-    """Counts of a day; `counts` are histograms of the transactions that `version` scored, by name."""
+    """Counts of a day; partitions may be at different places, so versions are counted apart."""
 
     decided: int = 0
     alerts: int = 0
     dead_letters: int = 0
     frauds: int = 0
     found: int = 0
-    version: str | None = None
-    compared: int = 0
-    counts: dict[str, list[int]] = {}
+    versions: dict[str, Compared] = {}
+
+    @property
+    def version(self) -> str | None:
+        """Return the version that scored the newest transaction, None without one."""
+        newest = max(self.versions.items(), key=lambda each: each[1].newest_ms, default=None)
+        return None if newest is None else newest[0]
 
 
 class Verdict(msgspec.Struct, array_like=True):
@@ -61,6 +75,10 @@ class State(msgspec.Struct):
     alerted: dict[str, int] = {}
     verdicts: dict[str, Verdict] = {}
     alarms: dict[str, Alarm] = {}
+    version: str | None = None
+    """The version of which the alarms are."""
+    begun: dict[int, int] = {}
+    """How many scores came of a day, its first hour left out, by day."""
     first_day: int | None = None
     """The first day on which a model decided."""
     over: int = -1
@@ -77,26 +95,40 @@ class Watching:
         self.state = state
         self._delay_ms = label_delay_ms
         self._levels = levels
-        self._version: str | None = None
-        self._reference: Reference | None = None
+        self._references: dict[str, Reference | None] = {}
         self.distances: dict[str, Distance] = {}
         """Those of the last day that was over."""
         self.delays_days: list[float] = []
         """How long labels took that came since somebody last looked."""
 
     def follow(self, version: str, reference: Reference | None) -> None:
-        """Compare with what was at the training of this version from now on, None for nothing."""
-        self._version, self._reference = version, reference
-        if reference is None:
-            self.state.alarms.clear()
+        """Compare what this version scores with what was at its training, None for nothing."""
+        self._references[version] = reference
+
+    def unknown(self) -> set[str]:
+        """Return the versions of days that are not over which `follow` has not told of."""
+        open_days = [day for number, day in self.state.days.items() if number > self.state.over]
+        return {version for day in open_days for version in day.versions} - self._references.keys()
+
+    def begun_ms(self) -> int:
+        """Return the latest time that it can be, since a day has begun only with BEGUN scores."""
+        count = 0
+        for number in sorted(self.state.begun, reverse=True):
+            count += self.state.begun[number]
+            if count >= BEGUN:
+                return (number + 1) * DAY_MS + LATE_MS - 1
+        return 0
 
     def scores(self, scored: Sequence[Scored]) -> None:
         """Take scores; those without a model, and repeated ones, only move the time."""
         if not scored:
             return
         state = self.state
-        newest_ms = max(each.event_time_ms for each in scored)
-        state.newest_ms = max(state.newest_ms, newest_ms)
+        times_ms = np.array([each.event_time_ms for each in scored])
+        state.newest_ms = max(state.newest_ms, int(times_ms.max()))
+        numbers, counts = np.unique((times_ms - LATE_MS) // DAY_MS, return_counts=True)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            state.begun[number] = state.begun.get(number, 0) + count
         new = [
             each for each in scored if each.model_version is not None and each.duplicate_of is None
         ]
@@ -117,23 +149,25 @@ class Watching:
                 day.alerts += 1
                 verdict = self.state.verdicts.get(each.transaction_id)
                 day.found += verdict is not None and verdict.label == "fraud"
-        ours = [each for each in scored if each.model_version == self._version]
-        if self._reference is not None and ours:
-            self._compare(day, ours, self._reference)
+        for version in sorted({each.model_version or "" for each in scored}):
+            ours = [each for each in scored if each.model_version == version]
+            compared = day.versions.setdefault(version, Compared())
+            compared.newest_ms = max(compared.newest_ms, *(each.event_time_ms for each in ours))
+            reference = self._references.get(version)
+            if reference is not None:
+                self._compare(compared, ours, reference)
 
-    def _compare(self, day: Day, scored: list[Scored], reference: Reference) -> None:
-        """Count into the bins of the reference; a version of a later part of the day begins anew."""
-        if day.version != self._version:
-            day.version, day.compared, day.counts = self._version, 0, {}
+    def _compare(self, compared: Compared, scored: list[Scored], reference: Reference) -> None:
+        """Count into the bins of the reference."""
         features = np.array([each.features for each in scored])
         columns = dict(zip(reference.features, features.T, strict=True))
         columns[SCORE] = np.array([each.score for each in scored])
         for name, values in columns.items():
             bins = reference.scores if name == SCORE else reference.features[name]
             found = counted(bins.edges, values)
-            before = day.counts.get(name)
-            day.counts[name] = (found if before is None else found + before).tolist()
-        day.compared += len(scored)
+            before = compared.counts.get(name)
+            compared.counts[name] = (found if before is None else found + before).tolist()
+        compared.scores += len(scored)
 
     def labels(self, answers: Sequence[Feedback]) -> None:
         """Take labels; of several of a transaction the one that was given last is in force."""
@@ -176,6 +210,7 @@ class Watching:
             reports.append(self._quality(number))
             state.mature = number
         self._forget(over - KEEP_DAYS)
+        state.begun = {n: count for n, count in state.begun.items() if n >= state.over}
         return reports
 
     def quality(self, days: int = 7) -> tuple[Day, int]:
@@ -193,9 +228,8 @@ class Watching:
         return together, together.decided
 
     def _over(self, number: int) -> list[Report]:
-        day, reference = self._day(number), self._reference
-        same = reference is not None and day.version == self._version and day.compared > 0
-        found = self._distances(day, reference) if same and reference is not None else {}
+        day = self._day(number)
+        found = self._distances(day)
         if found:
             self.distances = found
         report = DayReport(
@@ -204,30 +238,44 @@ class Watching:
             alerts=day.alerts,
             dead_letters=day.dead_letters,
             model_version=day.version,
-            compared=day.compared if found else 0,
+            compared=day.versions[day.version or ""].scores if found else 0,
             score=found.get(SCORE),
             features={name: each for name, each in found.items() if name != SCORE},
         )
-        changes = [
+        return [report, *(self._changes(report, found) if found else [])]
+
+    def _changes(self, report: DayReport, found: dict[str, Distance]) -> list[DriftReport]:
+        """Return what began or ended to drift; with another version all that drifted has ended."""
+        state, version = self.state, report.model_version or ""
+        if state.version not in (None, version):
+            changed = [name for name, alarm in state.alarms.items() if alarm.drifts]
+            state.alarms = {name: Alarm() for name in found}
+        else:
+            looked = [(name, state.alarms.setdefault(name, Alarm())) for name in found]
+            changed = [n for n, alarm in looked if alarm.look(found[n].psi, self._levels)]
+        state.version = version
+        return [
             DriftReport(
                 day=report.day,
                 what=name,
-                drifts=self.state.alarms[name].drifts,
-                psi=each.psi,
-                model_version=day.version or "",
+                drifts=name in state.alarms and state.alarms[name].drifts,
+                psi=found[name].psi if name in found else 0.0,
+                model_version=version,
             )
-            for name, each in found.items()
-            if self.state.alarms.setdefault(name, Alarm()).look(each.psi, self._levels)
+            for name in changed
         ]
-        return [report, *changes]
 
-    def _distances(self, day: Day, reference: Reference) -> dict[str, Distance]:
+    def _distances(self, day: Day) -> dict[str, Distance]:
+        """Return how far the scores of the day's version are from its training; empty without enough."""
+        reference = self._references.get(day.version or "")
+        if reference is None or day.versions[day.version or ""].scores < self._levels.min_scores:
+            return {}
         bins = reference.features | {SCORE: reference.scores}
         return {
             name: Distance(
                 round(psi(bins[name].counts, counts), 6), round(ks(bins[name].counts, counts), 6)
             )
-            for name, counts in day.counts.items()
+            for name, counts in day.versions[day.version or ""].counts.items()
         }
 
     def _quality(self, number: int) -> QualityReport:

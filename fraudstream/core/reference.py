@@ -30,12 +30,17 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 def bins_of(values: NDArray[np.floating], most: int = BINS) -> Bins:
-    """Return at most `most` bins with about the same share of `values` (float [N], N >= 1, finite) each.
+    """Return bins with about the same share, 1 / `most`, of `values` (float [N], N >= 1, finite) each.
 
-    A value that many rows have, as 0 or a sentinel, is an edge once, and its bin holds all of them.
+    A value that a bin's share of the rows have, as 0 or a sentinel, has edges on both sides: with quantiles
+    alone a feature that is 99, its largest value, for most rows would have one bin for all values.
     """
     shares = np.linspace(0, 1, most + 1)[1:-1]
-    edges = np.unique(np.quantile(values, shares, method="inverted_cdf"))
+    found, rows = np.unique(values, return_counts=True)
+    shared = np.flatnonzero(rows >= len(values) / most)
+    alone = np.concatenate([found[shared], found[shared[shared > 0] - 1]])
+    quantiles = np.quantile(values, shares, method="inverted_cdf")
+    edges = np.unique(np.concatenate([quantiles, alone]))
     return Bins(edges.astype(float).tolist(), counted(edges, values).tolist())
 
 

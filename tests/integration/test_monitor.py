@@ -191,6 +191,57 @@ def test_a_log_that_is_not_the_one_that_was_read_is_refused(topics: Settings) ->
     assert "is no state of this monitor" in damaged.stderr
 
 
+def plain_days(settings: Settings, days: int) -> None:
+    """Commit days of scores by a version that no registry has."""
+    scores = [
+        msgspec.structs.replace(
+            made_score(i, event_time_ms=T0 + i * DAY_MS // DAY_ROWS, features=[1.0] * 9),
+            model_version="1",
+            score=0.1,
+            decision="pass",
+        )
+        for i in range(days * DAY_ROWS)
+    ]
+    producer = transactional(settings)
+    producer.begin_transaction()
+    send(producer, settings, scores, [])
+    producer.commit_transaction()
+
+
+def ready(service: Worker) -> None:
+    port = port_of(service)
+    wait_until(lambda: ask(port, "/readyz")[0] == 200, timeout_s=30, what="ready")
+
+
+def test_a_monitor_with_another_state_folder_takes_over_and_nothing_is_there_twice(
+    topics: Settings, tmp_path: Path
+) -> None:
+    elsewhere = faster(topics, state_dir=str(tmp_path / "elsewhere"))
+    with worker(topics, tmp_path / "first.log", service=MONITOR) as first:
+        ready(first)
+        with worker(elsewhere, tmp_path / "second.log", service=MONITOR) as second:
+            ready(second)
+            plain_days(topics, 4)
+            assert first.process.wait(30) == 3
+            assert "another monitor of environment" in first.said()
+            wait_until(partial(days_over, topics, 3), timeout_s=30, what="three days are over")
+            assert second.stop() == 0
+    keys = [key_of(each) for each in reports(topics)]
+    assert len(keys) == len(set(keys)) == 3
+
+
+def test_a_label_that_is_none_is_left_out_and_said(topics: Settings, tmp_path: Path) -> None:
+    producer = transactional(topics)
+    producer.begin_transaction()
+    producer.produce(topic_name(topics.environment, "feedback"), b"{}", partition=0)
+    producer.commit_transaction()
+    plain_days(topics, 3)
+    with worker(topics, tmp_path / "monitor.log", service=MONITOR) as service:
+        wait_until(partial(days_over, topics, 2), timeout_s=30, what="two days are over")
+        assert service.stop() == 0
+    assert "feedback 0:0" in service.said()
+
+
 def test_a_score_that_is_none_is_named_with_its_place(topics: Settings, tmp_path: Path) -> None:
     producer = transactional(topics)
     producer.begin_transaction()

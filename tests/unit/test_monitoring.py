@@ -50,9 +50,9 @@ def test_bins_have_equal_shares_and_a_value_of_many_rows_has_one_of_its_own() ->
     bins = bins_of(np.arange(1_000, dtype=np.float32))
     assert len(bins.counts) == 10
     assert all(abs(n - 100) <= 1 for n in bins.counts)
-    sentinel = bins_of(np.array([99.0] * 900 + list(range(100)), np.float32))
-    assert sum(sentinel.counts) == 1_000
-    assert max(sentinel.counts) >= 900
+    sentinel = bins_of(np.array([99.0] * 950 + list(range(49)) + [0.0], np.float32))
+    assert (sentinel.edges, sentinel.counts) == ([48.0, 99.0], [50, 950, 0])
+    assert psi(sentinel.counts, [500, 500, 0]) > 0.5
     assert bins_of(np.zeros(50, np.float32)).counts == [50, 0]
 
 
@@ -193,6 +193,66 @@ def test_a_new_version_is_compared_with_its_own_training_from_its_first_score_on
     (report,) = made.due(until(1))
     assert isinstance(report, DayReport)
     assert (report.model_version, report.compared, report.decided) == ("2", 500, 1_000)
+
+
+def test_versions_that_come_in_turns_are_counted_apart_and_the_newest_is_compared() -> None:
+    made = watching()
+    made.follow("2", REFERENCE)
+    rows = scored(0, 2_000)
+    halves = (
+        rows[:1_000],
+        [msgspec.structs.replace(each, model_version="2") for each in rows[1_000:]],
+    )
+    for first in range(0, 1_000, 100):  # two partitions, of which one is further
+        made.scores(halves[1][first : first + 100])
+        made.scores(halves[0][first : first + 100])
+    (report,) = made.due(until(1))
+    assert isinstance(report, DayReport)
+    assert (report.model_version, report.compared, report.decided) == ("2", 1_000, 2_000)
+    assert made.state.days[FIRST].versions["1"].scores == 1_000
+
+
+def test_what_drifts_has_ended_when_another_version_serves() -> None:
+    made, reports = watching(), []
+    made.follow("2", REFERENCE)
+    for day in range(6):
+        version = "2" if day >= 3 else "1"
+        rows = scored(day, amount=100.0 * (day < 3))
+        made.scores([msgspec.structs.replace(each, model_version=version) for each in rows])
+        reports += made.due(until(day + 1))
+    changes = [(e.day[-2:], e.drifts, e.model_version) for e in of(DriftReport, reports)]
+    assert changes == [("09", True, "1"), ("11", False, "2")]
+
+
+def test_too_few_scores_are_not_compared() -> None:
+    made = watching()
+    made.scores(scored(0, 499))
+    made.scores(scored(1, 500))
+    few, enough = made.due(until(2))
+    assert isinstance(few, DayReport)
+    assert isinstance(enough, DayReport)
+    assert (few.compared, few.score, enough.compared) == (0, None, 500)
+
+
+def test_one_transaction_with_a_wrong_clock_ends_no_day() -> None:
+    made = watching()
+    made.scores([*scored(0), *scored(300, 1)])
+    assert made.due(min(until(400), made.begun_ms())) == []
+    made.scores(scored(1))
+    (report,) = made.due(min(until(400), made.begun_ms()))
+    assert report.day == "2022-01-08"
+
+
+def test_versions_of_open_days_are_asked_for_after_a_restart() -> None:
+    made = watching()
+    made.scores(scored(0))
+    again = Watching(made.state, label_delay_ms=DELAY_MS, levels=Levels())
+    assert again.unknown() == {"1"}
+    again.follow("1", REFERENCE)
+    assert again.unknown() == set()
+    (report,) = again.due(until(1))
+    assert isinstance(report, DayReport)
+    assert report.compared == 1_000
 
 
 def test_a_version_that_says_nothing_of_its_training_is_not_compared() -> None:
