@@ -43,7 +43,7 @@ from scorer.same_topics import SameTopics
 logger = logging.getLogger(__name__)
 
 
-END_S = 8.0
+END_S = 4.5
 """How long a worker may take to end once it is asked to."""
 
 

@@ -6,11 +6,13 @@ import logging
 import click
 
 from fraudstream.clients.logs import configure
-from fraudstream.core.errors import DependencyUnreachable
+from fraudstream.core.errors import DependencyUnreachable, SettingsError
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.stack.addresses import with_addresses
 
 logger = logging.getLogger(__name__)
+
+LAST_PORT = 65_535
 
 
 @click.command()
@@ -74,6 +76,11 @@ def run(
     hot_path.status.restarts = slot.restarts
     hot_path.prepare()
     port = settings.web_port + slot.number if settings.web_port else 0
+    if port > LAST_PORT:
+        raise SettingsError(
+            f"setting web_port = {settings.web_port} and slot {slot.number} make {port}: there are "
+            f"{LAST_PORT}; choose a lower web_port, or --metrics-port"
+        )
     app = build_app(settings, hot_path, slot.number, port if metrics_port is None else metrics_port)
     service = HotPathService(hot_path)
     worker = ScorerWorker(app, service)

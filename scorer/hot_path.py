@@ -378,6 +378,7 @@ class HotPath:
             p.output.restore(anew=p.limits.refresh())
             p.assignment.rewind()
         except (BatchAborted, DependencyUnreachable) as exc:
+            self.status.state, self.status.waiting_for = "waiting", "unreachable"
             self._start_over(exc)
             return False
         self._unsettled = False

@@ -15,6 +15,8 @@ from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES, topic_name
 from scorer.poison import Unscorable
 from scorer.results import Output, room_of
 
+REFRESH_S = 4.0
+"""A worker that starts a batch over does not wait longer: it has to stop when it is asked to."""
 RESULTS = ("scores", "alerts", "dead-letters", "audit")
 
 
@@ -29,7 +31,7 @@ class Limits:
         """
         self._settings = settings
         self._admin = AdminClient(common(settings))
-        self._bytes = self._ask()
+        self._bytes = self._ask(settings.connect_timeout_ms / 1000)
 
     @property
     def lowest(self) -> int:
@@ -47,7 +49,7 @@ class Limits:
         Raises:
             DependencyUnreachable: no broker answers.
         """
-        before, self._bytes = self._bytes, self._ask()
+        before, self._bytes = self._bytes, self._ask(REFRESH_S)
         return before != self._bytes
 
     def check(self, outputs: Iterable[Output]) -> None:
@@ -65,10 +67,9 @@ class Limits:
                     "score_too_large",
                 )
 
-    def _ask(self) -> dict[str, int]:
+    def _ask(self, timeout_s: float) -> dict[str, int]:
         names = {topic_name(self._settings.environment, each): each for each in RESULTS}
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-        timeout_s = self._settings.connect_timeout_ms / 1000
         try:
             found = self._admin.describe_configs(resources, request_timeout=timeout_s)
             limits = {

@@ -52,6 +52,8 @@ class Status(msgspec.Struct):
     batch_records: Histogram = msgspec.field(default_factory=lambda: Histogram(EDGES_RECORDS))
     commit_ms: Histogram = msgspec.field(default_factory=lambda: Histogram(EDGES_MS))
     scores: Histogram = msgspec.field(default_factory=lambda: Histogram(EDGES_SCORE))
+    probed: bool = False
+    """Whether the share of dead letters among the first records was judged, once for all."""
     restarts: int = 0
     """Starts of this slot before this one."""
 
@@ -94,12 +96,15 @@ class Status(msgspec.Struct):
         self.beyond_retention += int((served.beyond_retention & new).sum())
 
     def check_probe(self) -> None:
-        """Look at the share of dead letters since the start.
+        """Look at the share of dead letters until the batch with which the first records are complete.
 
         Raises:
-            Refused: it is above half of the first records.
+            Refused: it is above half of them.
         """
-        if self.records <= PROBE_RECORDS and self.dead_letters * 2 > PROBE_RECORDS:
+        if self.probed:
+            return
+        self.probed = self.records >= PROBE_RECORDS
+        if self.dead_letters * 2 > max(self.records, PROBE_RECORDS):
             raise Refused(
                 f"{self.dead_letters} of the first {self.records} records are dead letters: this looks like "
                 "a wrong topic or schema, not like bad data; see `fraudstream dead-letters list`"

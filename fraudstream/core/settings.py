@@ -121,7 +121,7 @@ def _check_together(settings: Settings) -> None:
             raise SettingsError(
                 f"setting {lower} = {low} must be below {upper} = {high}: else {why}"
             )
-    ports = ("kafka_port", "redis_port", "mlflow_port")
+    ports = ("kafka_port", "redis_port", "mlflow_port", "web_port")
     used = [(name, port) for name in ports if (port := getattr(settings, name))]
     for name, port in used:
         others = [other for other, same in used if same == port and other != name]
