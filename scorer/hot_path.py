@@ -367,6 +367,8 @@ class HotPath:
         if now - self._failing_since > PATIENCE_S:
             raise exc
         self.status.aborted += 1
+        if isinstance(exc, (BatchAborted, DependencyUnreachable)):  # until something succeeds again
+            self.status.state, self.status.waiting_for = "waiting", "unreachable"
         self._unsettled = True
         logger.warning("%s; the batch is read again", exc)
         self._stopping.wait(0.05)
@@ -378,7 +380,6 @@ class HotPath:
             p.output.restore(anew=p.limits.refresh())
             p.assignment.rewind()
         except (BatchAborted, DependencyUnreachable) as exc:
-            self.status.state, self.status.waiting_for = "waiting", "unreachable"
             self._start_over(exc)
             return False
         self._unsettled = False

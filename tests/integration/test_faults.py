@@ -24,6 +24,7 @@ from fraudstream.stack.state import StackPaths
 from producer.generator import make_parameters, source
 from producer.pace import AtRate
 from producer.replay import ReplayPlan, replay_table
+from tests.integration.test_workers import free_port, view
 from tests.processes import command, faster, run, wait_until, worker
 from verify.ledger import Log, count
 
@@ -151,10 +152,11 @@ def kafka_pid(settings: Settings) -> int:
     return int(state["servers"]["kafka"]["pid"])
 
 
-def test_a_stopped_worker_ends_within_ten_seconds_also_while_the_broker_hangs(
+def test_a_worker_whose_broker_hangs_is_not_ready_and_ends_within_five_seconds_when_asked_to(
     own_stack: Settings, tmp_path: Path
 ) -> None:
-    with worker(own_stack, tmp_path / "scorer.log") as running:
+    port = free_port()
+    with worker(own_stack, tmp_path / "scorer.log", "--metrics-port", str(port)) as running:
         wait_until(lambda: "owns partitions" in running.said(), timeout_s=30, what="joined")
         send(own_stack, good(range(20_000)))
         with Log(own_stack) as log:
@@ -162,8 +164,10 @@ def test_a_stopped_worker_ends_within_ten_seconds_also_while_the_broker_hangs(
         pid = kafka_pid(own_stack)
         os.kill(pid, signal.SIGSTOP)
         try:
+            waiting = (503, '{"state":"waiting","why":"unreachable"}')
+            wait_until(lambda: view(port, "/readyz") == waiting, timeout_s=20, what="says so")
             running.process.send_signal(signal.SIGTERM)
-            assert running.process.wait(10) == 0
+            assert running.process.wait(5) == 0
         finally:
             os.kill(pid, signal.SIGCONT)
 
