@@ -62,6 +62,8 @@ def run(
     Raises:
         FraudstreamError: a server does not answer, or going on is not safe.
     """
+    from aiokafka.errors import KafkaError  # noqa: PLC0415 - loads as long as Faust itself
+
     from scorer.app import (  # noqa: PLC0415 - Faust takes half a second that `--help` need not wait for
         HotPathService,
         ScorerWorker,
@@ -87,6 +89,13 @@ def run(
     _look_for_garbage_seldom()
     try:
         worker.execute_from_commandline()
+    except SystemExit as exc:
+        if isinstance(exc.__context__, KafkaError):  # of Faust's own client
+            raise DependencyUnreachable(
+                f"Kafka at {settings.kafka_bootstrap} went away while this worker started "
+                f"({exc.__context__}): start it again"
+            ) from exc
+        raise
     finally:
         if leave and service.failure is None:
             _leave(settings, group_name(settings), slot.number)

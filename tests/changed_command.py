@@ -12,14 +12,17 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
+import msgspec
+
 from fraudstream.cli import main
 from fraudstream.clients import clock, feature_state, feature_store
 from fraudstream.clients.feature_state import FeatureState, Meta
 from fraudstream.clients.feature_store import FeatureStore, Slice
 from fraudstream.clients.inference import Model
 from fraudstream.core.model import FloatArray
+from fraudstream.core.settings import Settings
 from monitoring.monitor import Monitor
-from scorer import batch, evenness
+from scorer import app, batch, evenness
 from scorer.rebuild import Rebuild
 from scorer.status import Status
 from tests.feature_streams import mutated
@@ -56,6 +59,16 @@ def _change_library(name: str) -> None:
 
 def _tell_nothing() -> None:
     vars(evenness)["write_note"] = lambda _: ""
+
+
+def _lose_the_broker() -> None:
+    """Let Faust look for Kafka where nothing listens, after the hot path has found it."""
+    original = app.build_app
+
+    def build_app(settings: Settings, *more: Owner) -> Owner:
+        return original(msgspec.structs.replace(settings, kafka_bootstrap="127.0.0.1:1"), *more)
+
+    vars(app)["build_app"] = build_app
 
 
 def _take_leases_without_end() -> None:
@@ -138,6 +151,7 @@ def _has_deadly(_: FeatureStore, __: str, slices: Sequence[Slice]) -> bool:
 CHANGES: dict[str, Callable[[], None]] = {
     **{name: partial(_change_library, name) for name in LIBRARY},
     "commits carry no event time": _tell_nothing,
+    "the worker's own client finds no broker": _lose_the_broker,
     "the monitor dies before it tells": partial(_die_at, Monitor, "_tell", lambda *_: True),
     "the monitor dies before it saves": partial(_die_at, Monitor, "_save", lambda *_: True),
     "the monitor dies once it has saved": partial(_die_at, Monitor, "_show", lambda *_: True),

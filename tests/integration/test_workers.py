@@ -157,6 +157,17 @@ def test_the_earlier_of_two_workers_with_one_slot_on_two_machines_is_fenced_and_
             assert two.stop() == 0
 
 
+def test_a_worker_whose_kafka_goes_away_while_it_starts_says_so(
+    topics: Settings, tmp_path: Path
+) -> None:
+    change = "the worker's own client finds no broker"
+    with worker(topics, tmp_path / "one.log", changes=[change]) as one:
+        assert one.process.wait(60) == 1
+        last = one.said().strip().splitlines()[-1]
+        assert last.startswith("error: Kafka at"), one.said()[-2_000:]
+        assert last.endswith("start it again")
+
+
 @pytest.mark.parametrize("partitions", [2])
 def test_a_worker_scores_with_a_champion_without_ever_importing_the_trainer_s_libraries(
     topics: Settings, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
