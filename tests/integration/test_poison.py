@@ -276,6 +276,7 @@ def test_a_record_that_ends_the_process_becomes_a_dead_letter_after_some_restart
     check(topics, log, scored=599, dead=1)
 
 
+@pytest.mark.proof
 def test_where_every_record_ends_the_process_only_few_become_dead_letters(
     topics: Settings, log: Log, tmp_path: Path
 ) -> None:

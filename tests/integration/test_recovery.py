@@ -127,6 +127,7 @@ def freeze_the_rebuilder(run: Run) -> None:
     os.kill(frozen.process.pid, signal.SIGCONT)
 
 
+@pytest.mark.proof
 def test_a_rebuilder_that_wakes_after_its_lease_does_no_harm(run: Run) -> None:
     score_under(run, freeze_the_rebuilder)
     assert run.said().count("this worker rebuilds the features") >= 2
@@ -191,6 +192,7 @@ def kill_the_snapshotter(run: Run) -> None:
     pytest.fail("every copy was done before: the test proves nothing")
 
 
+@pytest.mark.proof
 def test_when_the_snapshotter_is_killed_scoring_goes_on(run: Run) -> None:
     score_under(run, kill_the_snapshotter)
     assert "who copied the features is gone" in run.said()
