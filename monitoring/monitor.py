@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from fraudstream.clients.inference import read_contract
 from fraudstream.clients.kafka import transactional_producer, unreachable
-from fraudstream.clients.metrics import ServiceMetrics
+from fraudstream.clients.metrics import Condition, ServiceMetrics
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.set_log import find_set
 from fraudstream.clients.topic_log import TopicReader, read_to_end
@@ -65,12 +65,11 @@ class Monitor:
         self._metrics = ServiceMetrics(m.MONITOR)
         self._pause = threading.Event()
         self.registry = self._metrics.registry
-        self._health = Health("starting")
-        self._is(self._health)
+        self._condition = Condition(self._metrics, m.MONITOR_STATE)
 
     def health(self) -> Health:
         """Return how the service is; may be called from another thread."""
-        return self._health
+        return self._condition.now
 
     def run(self) -> None:
         """Go on until an exception ends it: `Ended` at a signal.
@@ -86,10 +85,10 @@ class Monitor:
                 except DependencyUnreachable as exc:
                     self._watching.state = _load(self._file)  # a round counts as a whole, or not
                     self._producer = None
-                    self._is(Health("waiting", str(exc)))
+                    self._condition.become(Health("waiting", str(exc)))
                     self._pause.wait(AWAY_S)
                     continue
-                self._is(Health("ready"))
+                self._condition.become(Health("ready"))
                 if not moved:
                     self._pause.wait(LOOK_S)
 
@@ -241,10 +240,6 @@ class Monitor:
         for each in watching.delays_days:
             self._metrics.histogram(m.MONITOR_DELAY).observe(each)
         watching.delays_days.clear()
-
-    def _is(self, health: Health) -> None:
-        self._health = health
-        self._metrics.state(m.MONITOR_STATE, health.state)
 
 
 def _load(file: Path) -> State:

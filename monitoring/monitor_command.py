@@ -1,19 +1,17 @@
 """`fraudstream monitor`: drift and quality as a service."""
 
 import logging
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import click
 
 from fraudstream.clients.logs import configure
-from fraudstream.clients.service_web import served
+from fraudstream.clients.service_web import metrics_port_option, serving
 from fraudstream.clients.signals import until_signal
 from fraudstream.core.errors import FraudstreamError, SettingsError
-from fraudstream.core.settings import Settings, state_path
+from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
-from fraudstream.stack.locks import acquire
+from fraudstream.stack.locks import sole
 from monitoring.drift import Levels
 from monitoring.monitor import Monitor
 
@@ -49,11 +47,7 @@ DEFAULT = Levels()
     show_default=True,
     help="A day with fewer scores by the version that serves is not compared.",
 )
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(0, 65_535),
-    help="Serve /livez, /readyz and /metrics there; 0 takes a free port.",
-)
+@metrics_port_option
 @click.pass_obj
 def monitor(
     settings: Settings,
@@ -80,39 +74,11 @@ def monitor(
         raise SettingsError(f"--leave {leave} must be below --enter {enter}: drift would never end")
     configure(logging.INFO)
     settings = with_addresses(settings)
-    with until_signal(), ExitStack() as stack:
-        stack.enter_context(_alone(settings))
-        service = Monitor(settings, Levels(enter, leave, days, min_scores))
-        if metrics_port is not None:
-            port = stack.enter_context(
-                served(service.registry, service.health, metrics_port, settings.web_host)
-            )
-            click.echo(f"metrics at http://{settings.web_host}:{port}/metrics", err=True)
-        service.run()
-
-
-@contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
-    """Be the only monitor of the environment on this state folder.
-
-    Raises:
-        SettingsError: the folder cannot be written.
-        FraudstreamError: another one runs.
-    """
-    folder = state_path(settings) / "monitor"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = acquire(folder / f"{settings.environment}.lock", wait_s=0)
-    except OSError as exc:
-        raise SettingsError(
-            f"state_dir {folder.parent} cannot be written ({exc.strerror}): choose another with "
-            "FRAUDSTREAM_STATE_DIR"
-        ) from exc
-    except FraudstreamError as exc:
-        raise FraudstreamError(
-            f"another monitor of environment {settings.environment} runs: stop it first"
-        ) from exc
-    try:
-        yield
-    finally:
-        os.close(lock)
+    levels = Levels(enter, leave, days, min_scores)
+    taken = FraudstreamError(
+        f"another monitor of environment {settings.environment} runs: stop it first"
+    )
+    with until_signal(), sole(settings, f"monitor/{settings.environment}", taken):
+        service = Monitor(settings, levels)
+        with serving(service, metrics_port, settings.web_host, partial(click.echo, err=True)):
+            service.run()

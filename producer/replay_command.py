@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -19,7 +20,7 @@ from rich.progress import Progress as Bar
 
 from fraudstream.clients.kafka_log import SEARCH_BACK
 from fraudstream.clients.report_file import json_option, write_json
-from fraudstream.clients.service_web import served
+from fraudstream.clients.service_web import metrics_port_option, serving
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
@@ -98,11 +99,7 @@ class Options(Struct, frozen=True, kw_only=True):
     show_default=True,
     help="Records of a partition searched for the last one of this source.",
 )
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(0, 65_535),
-    help="Serve /livez, /readyz and /metrics there; 0 takes a free port.",
-)
+@metrics_port_option
 @json_option
 @click.pass_obj
 def replay(settings: Settings, /, source: Path | None, **options: object) -> None:
@@ -167,8 +164,7 @@ def _metrics(settings: Settings, port: int | None, show: OnProgress) -> Iterator
         show(progress)
         metrics.show(progress)
 
-    with served(metrics.registry, metrics.health, port, settings.web_host) as taken:
-        click.echo(f"metrics at http://{settings.web_host}:{taken}/metrics", err=True)
+    with serving(metrics, port, settings.web_host, partial(click.echo, err=True)):
         yield both
 
 

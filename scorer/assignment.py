@@ -148,8 +148,7 @@ class Assignment:
         """
         found = {}
         for partition, committed in dict(self.committed).items():
-            place = TopicPartition(self._topic.name, partition)
-            end = int(self._consumer.get_watermark_offsets(place, cached=True)[1])
+            end = known_end(self._consumer, self._topic.name, partition)
             if end >= 0:
                 found[partition] = max(end - committed, 0)
         return found
@@ -226,6 +225,12 @@ class Assignment:
             self.committed.pop(tp.partition, None)
         consumer.unassign()
         logger.info("gave up partitions %s", sorted(tp.partition for tp in partitions))
+
+
+def known_end(consumer: Consumer, topic: str, partition: int) -> int:
+    """Return the end of a partition as the last fetch told it, negative before the first."""
+    place = TopicPartition(topic, partition)
+    return int(consumer.get_watermark_offsets(place, cached=True)[1])
 
 
 def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:

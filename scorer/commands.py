@@ -74,16 +74,11 @@ def run(
     from scorer.slot import Slot  # noqa: PLC0415
 
     slot = Slot.take(state_path(settings), group_name(settings), wanted_slot)
+    port = _web_port(settings, slot.number) if metrics_port is None else metrics_port
     hot_path = build_hot_path(settings, slot.number)
     hot_path.status.restarts = slot.restarts
     hot_path.prepare()
-    port = settings.web_port + slot.number if settings.web_port else 0
-    if port > LAST_PORT:
-        raise SettingsError(
-            f"setting web_port = {settings.web_port} and slot {slot.number} make {port}: there are "
-            f"{LAST_PORT}; choose a lower web_port, or --metrics-port"
-        )
-    app = build_app(settings, hot_path, slot.number, port if metrics_port is None else metrics_port)
+    app = build_app(settings, hot_path, slot.number, port)
     service = HotPathService(hot_path)
     worker = ScorerWorker(app, service)
     _look_for_garbage_seldom()
@@ -103,6 +98,21 @@ def run(
         if service.failure is not None:
             # Faust ends with status 1 whatever went wrong; the reason knows better.
             raise service.failure
+
+
+def _web_port(settings: Settings, slot: int) -> int:
+    """Return the port of a worker's web views, 0 for a free one.
+
+    Raises:
+        SettingsError: there is no such port.
+    """
+    port = settings.web_port + slot if settings.web_port else 0
+    if port > LAST_PORT:
+        raise SettingsError(
+            f"setting web_port = {settings.web_port} and slot {slot} make {port}: there are "
+            f"{LAST_PORT}; choose a lower web_port, or --metrics-port"
+        )
+    return port
 
 
 def _leave(settings: Settings, group: str, slot: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from fraudstream.clients.clock import monotonic_s, now_ms
-from fraudstream.clients.metrics import ServiceMetrics
+from fraudstream.clients.metrics import Condition, ServiceMetrics
 from fraudstream.clients.set_log import find_set
 from fraudstream.clients.topic_log import TopicReader
 from fraudstream.core import metrics as m
@@ -42,12 +42,11 @@ class TrainerService:
         self._seen: Ends = {}
         self._pause = threading.Event()
         self.registry = self._metrics.registry
-        self._health = Health("starting")
-        self._is(self._health)
+        self._condition = Condition(self._metrics, m.TRAINER_STATE)
 
     def health(self) -> Health:
         """Return how the service is; may be called from another thread."""
-        return self._health
+        return self._condition.now
 
     def run(self) -> None:
         """Train, wait, train again, until an exception ends it: `Ended` at a signal.
@@ -60,10 +59,10 @@ class TrainerService:
                 self._round()
             except DependencyUnreachable as exc:
                 self._say(f"{exc}; asked again in {SERVERS_AGAIN_S:.0f} s")
-                self._is(Health("waiting", str(exc)))
+                self._condition.become(Health("waiting", str(exc)))
                 self._pause.wait(SERVERS_AGAIN_S)
                 continue
-            self._is(Health("ready"))
+            self._condition.become(Health("ready"))
             self._pause.wait(self._rhythm.every_s)
 
     def _round(self) -> None:
@@ -73,7 +72,7 @@ class TrainerService:
             self._metrics.counter(m.TRAININGS).labels("nothing_new").inc()
             return
         started_s = monotonic_s()
-        self._is(Health("ready", "training"))
+        self._condition.become(Health("ready", "training"))
         outcome = self._train()
         self._seen = ends
         self._metrics.counter(m.TRAININGS).labels(outcome).inc()
@@ -113,7 +112,3 @@ class TrainerService:
         names = [topic_name(self._settings.environment, each) for each in ("scores", "feedback")]
         with TopicReader(self._settings) as log:
             return {name: log.bounds(name) for name in names}
-
-    def _is(self, health: Health) -> None:
-        self._health = health
-        self._metrics.state(m.TRAINER_STATE, health.state)

@@ -1,11 +1,11 @@
 """`fraudstream trainer`: the trainer as a service."""
 
 import getpass
-from contextlib import ExitStack
+from functools import partial
 
 import click
 
-from fraudstream.clients.service_web import served
+from fraudstream.clients.service_web import metrics_port_option, serving
 from fraudstream.clients.signals import until_signal
 from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
@@ -25,11 +25,7 @@ from trainer.service import Rhythm, TrainerService
     "--days", type=click.IntRange(1), help="Newest days of mature history [default: all]."
 )
 @click.option("--feature-set", metavar="NAME", help="As of `fraudstream train`.")
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(0, 65_535),
-    help="Serve /livez, /readyz and /metrics there; 0 takes a free port.",
-)
+@metrics_port_option
 @click.pass_obj
 def trainer(
     settings: Settings,
@@ -54,10 +50,6 @@ def trainer(
     settings = with_addresses(settings)
     rhythm = Rhythm(every_s=every_s, days=days, feature_set=feature_set, actor=getpass.getuser())
     service = TrainerService(settings, rhythm, click.echo)
-    with until_signal(), ExitStack() as stack:
-        if metrics_port is not None:
-            port = stack.enter_context(
-                served(service.registry, service.health, metrics_port, settings.web_host)
-            )
-            click.echo(f"metrics at http://{settings.web_host}:{port}/metrics", err=True)
+    say = partial(click.echo, err=True)
+    with until_signal(), serving(service, metrics_port, settings.web_host, say):
         service.run()

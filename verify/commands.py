@@ -26,7 +26,7 @@ from verify.watch_command import Wanted, watch_ledger
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65_535),
-    help="With --watch: gauges for Prometheus at this port of 127.0.0.1; 0 takes a free one.",
+    help="With --watch: serve /livez, /readyz and /metrics there; 0 takes a free port.",
 )
 @click.pass_obj
 def ledger(

@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 
 from fraudstream.clients.clock import monotonic_s, now_ms
-from fraudstream.clients.service_web import served
+from fraudstream.clients.service_web import serving
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, SettingsError
 from fraudstream.core.settings import Settings
 from monitoring.output import until_reader_leaves
@@ -146,11 +146,10 @@ def watch_ledger(settings: Settings, wanted: Wanted) -> None:
         log = stack.enter_context(LiveLog(settings))
         watch = Watch(log, f"{settings.environment}.scorer", books)
         if wanted.metrics_port is not None:
-            metrics, host = LedgerMetrics(watch), settings.web_host
-            port = stack.enter_context(
-                served(metrics.registry, metrics.health, wanted.metrics_port, host)
+            metrics = LedgerMetrics(watch)
+            stack.enter_context(
+                serving(metrics, wanted.metrics_port, settings.web_host, screen.say)
             )
-            screen.say(f"metrics at http://{host}:{port}/metrics")
             listeners.append(metrics.show)
         follow = Follow(watch, wanted.for_s, screen, listeners)
         try:

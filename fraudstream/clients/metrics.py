@@ -4,11 +4,8 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from fraudstream.core.health import STATES, State
+from fraudstream.core.health import STATES, Health, State
 from fraudstream.core.metrics import Metric
-
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper edges of a histogram of which nothing else is said."""
 
 
 class ServiceMetrics:
@@ -53,6 +50,19 @@ class ServiceMetrics:
         elif metric.kind == "gauge":
             self._gauges[metric] = Gauge(name, text, labels, registry=registry)
         else:
-            edges = metric.edges or SECONDS
-            made = Histogram(name, text, labels, registry=registry, buckets=edges)
+            made = Histogram(name, text, labels, registry=registry, buckets=metric.edges)
             self._histograms[metric] = made
+
+
+class Condition:
+    """How a service is, as its loop says; the gauge of its state shows the same."""
+
+    def __init__(self, metrics: ServiceMetrics, metric: Metric) -> None:
+        self._metrics = metrics
+        self._metric = metric
+        self.become(Health("starting"))
+
+    def become(self, health: Health) -> None:
+        """Be so from now on; other threads may read `now`."""
+        self.now = health
+        self._metrics.state(self._metric, health.state)

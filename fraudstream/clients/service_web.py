@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from socketserver import ThreadingMixIn
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import click
 import msgspec
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
@@ -18,6 +19,23 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 
+metrics_port_option = click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    help="Serve /livez, /readyz and /metrics there; 0 takes a free port.",
+)
+
+
+class Service(Protocol):
+    """What has metrics and a state to show."""
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Return its metrics."""
+
+    def health(self) -> Health:
+        """Return how it is; called from other threads."""
+
 
 class _Server(ThreadingMixIn, WSGIServer):
     """One thread a request: a slow reader of /metrics holds up no health check."""
@@ -28,6 +46,23 @@ class _Server(ThreadingMixIn, WSGIServer):
 class _Silent(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the library
         """Log nothing: a check each few seconds is no news."""
+
+
+@contextmanager
+def serving(
+    service: Service, port: int | None, host: str, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Serve for the length of the block and say where; nothing is served without a port.
+
+    Raises:
+        SettingsError: the port is taken or not allowed.
+    """
+    if port is None:
+        yield
+        return
+    with served(service.registry, service.health, port, host) as taken:
+        say(f"metrics at http://{host}:{taken}/metrics")
+        yield
 
 
 @contextmanager

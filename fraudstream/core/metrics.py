@@ -17,7 +17,7 @@ class Metric(msgspec.Struct, frozen=True):
     meaning: str
     labels: tuple[str, ...] = ()
     edges: tuple[float, ...] = ()
-    """Upper edges of a histogram whose service does not count by itself; none: those of seconds."""
+    """Upper edges of a histogram; none where the service counts by itself, as the scorer does."""
 
     @property
     def text(self) -> str:

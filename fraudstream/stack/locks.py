@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import FraudstreamError, SettingsError
+from fraudstream.core.settings import Settings, state_path
 
 if sys.platform != "win32":  # there, the stack says that it needs Linux or macOS
     import fcntl
@@ -65,6 +66,31 @@ def exclusive(path: Path, *, wait_s: float) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def sole(settings: Settings, name: str, taken: FraudstreamError) -> Iterator[None]:
+    """Be the only one of this name on the state folder; the kernel lets go however the process ends.
+
+    Raises:
+        FraudstreamError: `taken`, as another one holds the name.
+        SettingsError: the state folder cannot be written.
+    """
+    path = state_path(settings) / f"{name}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = acquire(path, wait_s=0)
+    except OSError as exc:
+        raise SettingsError(
+            f"state_dir {state_path(settings)} cannot be written ({exc.strerror}): choose another with "
+            "FRAUDSTREAM_STATE_DIR"
+        ) from exc
+    except FraudstreamError as exc:
+        raise taken from exc
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def pause(seconds: float) -> None:
