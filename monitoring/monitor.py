@@ -50,10 +50,10 @@ class Monitor:
 
     def __init__(self, settings: Settings, levels: Levels) -> None:
         self._settings = settings
+        self._levels = levels
         self._file = state_path(settings) / "monitor" / f"{settings.environment}.msgpack"
-        self._label_delay_ms = find_set(settings, None).label_delay_ms
-        state = _load(self._file)
-        self._watching = Watching(state, label_delay_ms=self._label_delay_ms, levels=levels)
+        self._watching: Watching
+        """Made when the servers are there, and anew when they were away."""
         self._registry = ModelRegistry(
             settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms
         )
@@ -83,7 +83,7 @@ class Monitor:
                 try:
                     moved = self.round(reader)
                 except DependencyUnreachable as exc:
-                    self._watching.state = _load(self._file)  # a round counts as a whole, or not
+                    logger.warning("%s; asked again in %.0f s", exc, AWAY_S)
                     self._producer = None
                     self._condition.become(Health("waiting", str(exc)))
                     self._pause.wait(AWAY_S)
@@ -167,8 +167,17 @@ class Monitor:
         return read_contract(self._registry.fetch(found)).reference
 
     def _begin(self) -> None:
-        """Fence whoever reported before, then see what was reported: nothing of it can come any more."""
+        """Fence whoever reported before, then see what was reported: nothing of it can come any more.
+
+        The state is that of the file: a round that a server broke off counts as a whole, or not.
+        """
         settings = self._settings
+        self._watching = Watching(
+            _load(self._file),
+            label_delay_ms=find_set(settings, None).label_delay_ms,
+            levels=self._levels,
+        )
+        self._followed.clear()
         producer = transactional_producer(
             settings, transactional_id=f"{settings.environment}.monitor"
         )

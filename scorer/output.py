@@ -121,7 +121,8 @@ class TransactionalOutput:
         self._producer.purge()
         self._producer = self._make_producer()
         try:
-            self._producer.init_transactions(ABORT_S)
+            with self._watchdog:
+                self._producer.init_transactions(ABORT_S)
         except KafkaException as exc:
             raise BatchAborted(f"Kafka does not answer: {exc.args[0].str()}") from exc
         self._ready = True

@@ -24,6 +24,7 @@ from fraudstream.stack.state import StackPaths
 from producer.generator import make_parameters, source
 from producer.pace import AtRate
 from producer.replay import ReplayPlan, replay_table
+from tests.integration.test_services import port_of
 from tests.integration.test_workers import free_port, view
 from tests.processes import command, faster, run, wait_until, worker
 from verify.ledger import Log, count
@@ -170,6 +171,27 @@ def test_a_worker_whose_broker_hangs_is_not_ready_and_ends_within_five_seconds_w
             assert running.process.wait(5) == 0
         finally:
             os.kill(pid, signal.SIGCONT)
+
+
+def test_a_monitor_whose_broker_is_away_at_its_start_waits_for_it(
+    own_stack: Settings, tmp_path: Path
+) -> None:
+    pid = kafka_pid(own_stack)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        impatient = faster(own_stack, connect_timeout_ms=500)
+        service = ("monitor", "--metrics-port", "0")
+        with worker(impatient, tmp_path / "monitor.log", service=service) as monitor:
+            port = port_of(monitor)
+            wait_until(lambda: "asked again" in monitor.said(), timeout_s=20, what="it waits")
+            status, body = view(port, "/readyz")
+            assert status == 503
+            assert '"state":"waiting"' in body
+            os.kill(pid, signal.SIGCONT)
+            wait_until(lambda: view(port, "/readyz")[0] == 200, timeout_s=30, what="ready")
+            assert monitor.stop() == 0, monitor.said()
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def send_slowly(settings: Settings, records: list[Record], stop: threading.Event) -> None:

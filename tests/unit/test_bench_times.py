@@ -1,10 +1,12 @@
 """What the benchmarks of latency and of a long run make of times and of memory."""
 
+import msgspec
 import numpy as np
 import pytest
 
+from verify.bench.commands import NotWhole, require_whole
 from verify.bench.footprint import Memory
-from verify.bench.latency import WARM_S, latency_of, taken
+from verify.bench.latency import WARM_S, Latency, LatencyBench, latency_of, taken
 from verify.bench.listen import Heard, Minute, by_minute
 from verify.bench.soak import growth, judge
 
@@ -36,6 +38,15 @@ def test_latency_counts_from_the_intended_time_and_leaves_out_the_warming_up() -
     assert run.stages["commit_and_read"] == pytest.approx(np.full(51, 17.0), abs=1.1)
     found = latency_of(run)
     assert (found.p50_ms, found.p99_ms, found.lost) == (20.0, 20.0, 2)
+
+
+def test_a_bench_in_which_something_is_missing_fails() -> None:
+    latency = Latency(1.0, 2.0, 3.0, 4.0, 0)
+    bench = LatencyBench(1e3, 7.0, 1.0, 2.0, 3.0, 4.0, 0, 0, {}, latency, [latency], 150, "x")
+    require_whole(bench)
+    for wrong in ({"lost": 1}, {"duplicates": 2}):
+        with pytest.raises(NotWhole, match="worth nothing"):
+            require_whole(msgspec.structs.replace(bench, **wrong))
 
 
 def test_minutes_are_those_in_which_transactions_were_due() -> None:

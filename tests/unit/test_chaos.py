@@ -12,9 +12,10 @@ import pytest
 from fraudstream.clients.feature_library import library_source
 from fraudstream.core.feature_set import NINE
 from verify.chaos.points import POINTS, STEPS, TELLING, Faults
-from verify.chaos.report import Report
+from verify.chaos.report import Rebuilt, Report
 from verify.chaos.sabotage import NO_MARK, NO_REPLY, SABOTAGES, TIE_BY_ARRIVAL
 from verify.chaos.schedule import RANDOM, SERVER_FAULTS, make_schedule, planned_points
+from verify.chaos.watch import Recovery
 
 SOUND = Report(
     seed=1,
@@ -123,8 +124,26 @@ def test_what_is_disarmed_lets_everything_pass(monkeypatch: pytest.MonkeyPatch) 
         ("score_differences", 3, "score differences 3"),
         ("never_hit", ["emit.after"], "point emit.after was never hit"),
         ("redelivered_records", 0, "nothing was redelivered: the run proves nothing"),
+        (
+            "recovery_ms",
+            {"takeover": Recovery(5, 10_100.0, 11_000.0)},
+            "recovery of takeover took 10.1 s, asked are 10",
+        ),
+        (
+            "rebuilds",
+            [Rebuilt(30_000, 5_900.0)] * 2 + [Rebuilt(30_000, 6_100.0)] * 3,
+            "3 of 5 rebuilds were slower than is asked",
+        ),
     ],
 )
 def test_a_report_names_each_shortcoming(field: str, value: object, said: str) -> None:
     assert SOUND.shortcomings == []
     assert msgspec.structs.replace(SOUND, **{field: value}).shortcomings == [said]
+
+
+def test_recoveries_in_time_or_too_few_to_judge_are_no_shortcoming() -> None:
+    found = {
+        "takeover": Recovery(5, 9_900.0, 60_000.0, 2),
+        "kafka_back": Recovery(4, 9_000.0, 9_000.0),
+    }
+    assert msgspec.structs.replace(SOUND, recovery_ms=found).shortcomings == []

@@ -83,7 +83,7 @@ def pipeline(json_file: str | None, backlog: int, with_peers: bool) -> None:
 
     Exactly once, 5,000 cards with 60 live transactions, labels on, a model of 150 trees, 0.5 % alerts.
     Starts servers of its own. The first run with peers makes an environment for Quix Streams (a minute).
-    Fails when a peer is slower than it can be.
+    Exit code 1 when a score is lost or doubled, or a peer is slower than it can be.
 
     \b
     Examples:
@@ -93,6 +93,7 @@ def pipeline(json_file: str | None, backlog: int, with_peers: bool) -> None:
     with Console(stderr=True).status("looking for the peers") as status:
         peers = ready(status.update) if with_peers else ()
     report = _reported(lambda say: measure_pipeline(backlog, say, peers), _tell_pipeline, json_file)
+    require_whole(report)
     require_fast(peers, report.peers)
 
 
@@ -128,13 +129,27 @@ def latency(json_file: str | None, rate: float, seconds: float) -> None:
 
     One worker, the load of `bench pipeline`. Open loop: who is late is not waited for, and the wait counts.
     The median of three runs, and one run of the bare loop without features and model. Servers of its own.
+    Exit code 1 when a score is lost or doubled.
 
     \b
     Examples:
       fraudstream bench latency
       fraudstream bench latency --rate 10000 --json -
     """
-    _reported(lambda say: measure_latency(rate, seconds, say), _tell_latency, json_file)
+    report = _reported(lambda say: measure_latency(rate, seconds, say), _tell_latency, json_file)
+    require_whole(report)
+
+
+class NotWhole(FraudstreamError):
+    """A measure says nothing when part of the work was not done, or done twice."""
+
+
+def require_whole(report: PipelineBench | LatencyBench) -> None:
+    """Raise `NotWhole` if a score is lost or doubled."""
+    if report.lost or report.duplicates:
+        raise NotWhole(
+            f"lost {report.lost:,}, doubled {report.duplicates:,}: these figures are worth nothing"
+        )
 
 
 @bench.command()

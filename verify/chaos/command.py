@@ -54,8 +54,9 @@ def chaos(
     workers, and breaks them by a schedule that follows from --seed: workers die at named points of the hot
     path and at random times, or are frozen beyond their session and woken; Kafka and Redis are killed,
     frozen, emptied; workers join and leave; two models are swapped in. An oracle that shares no code with
-    the scorer judges. Exit code 1 if anything is lost, doubled or different, if nothing was redelivered, or
-    if a planned point was never hit. The servers are removed at the end, the workers' logs stay.
+    the scorer judges. Exit code 1 if anything is lost, doubled or different, if nothing was redelivered, if
+    a planned point was never hit, or if recovery mostly takes longer than is asked. The servers are removed
+    at the end, the workers' logs stay.
 
     \b
     Examples:
@@ -90,6 +91,7 @@ def _print(report: Report) -> None:
         click.echo(
             f"recovery, {kind.replace('_', ' ')}: median {took.median / 1000:.1f} s, "
             f"max {took.max / 1000:.1f} s of {took.count}"
+            + (f", {took.late} late" * bool(took.late))
         )
     click.echo(
         f"{report.scores_compared:,} scores and {report.entities_compared:,} entities compared: "

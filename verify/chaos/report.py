@@ -3,7 +3,12 @@
 import msgspec
 
 from verify.chaos.oracle import Verdict
-from verify.chaos.watch import Recovery
+from verify.chaos.watch import ASKED_MS, Recovery
+
+ENOUGH = 5
+"""So many recoveries of a kind say something of the product, and not of the moment."""
+REBUILT_MS, REBUILT_PER_MS = ASKED_MS["redis_back"], 30.0
+"""An emptied Redis may take as long as one that comes back, and as its records at 30,000 a second."""
 
 
 class Rebuilt(msgspec.Struct, frozen=True):
@@ -11,6 +16,11 @@ class Rebuilt(msgspec.Struct, frozen=True):
 
     records: int
     ms: float
+
+    @property
+    def late(self) -> bool:
+        """Whether it took longer than is asked."""
+        return self.ms > REBUILT_MS + self.records / REBUILT_PER_MS
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +72,19 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         found += [f"point {point} was never hit" for point in self.never_hit]
         if not self.redelivered_records:
             found.append("nothing was redelivered: the run proves nothing")
+        return found + self._slow
+
+    @property
+    def _slow(self) -> list[str]:
+        """Return the kinds of recovery that mostly take longer than is asked."""
+        found = [
+            f"recovery of {kind} took {took.median / 1000:.1f} s, asked are {ASKED_MS[kind] / 1000:.0f}"
+            for kind, took in self.recovery_ms.items()
+            if took.count >= ENOUGH and took.median > ASKED_MS.get(kind, float("inf"))
+        ]
+        late = sum(each.late for each in self.rebuilds)
+        if len(self.rebuilds) >= ENOUGH and late * 2 > len(self.rebuilds):
+            found.append(f"{late} of {len(self.rebuilds)} rebuilds were slower than is asked")
         return found
 
 

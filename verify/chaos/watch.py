@@ -12,13 +12,25 @@ from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 
+ASKED_MS = {
+    "restarted_worker": 3_000.0,
+    "takeover": 10_000.0,
+    "kafka_back": 5_000.0,
+    "redis_back": 5_000.0,
+}
+"""How long a recovery may take, by kind, on a machine that has nothing else to do."""
+
 
 class Recovery(msgspec.Struct, frozen=True):
-    """How long recoveries of a kind took, in ms, from the end of the fault to the first commit."""
+    """How long recoveries of a kind took, in ms, from the end of the fault to the first commit.
+
+    `late`: how many took longer than is asked.
+    """
 
     count: int
     median: float
     max: float
+    late: int = 0
 
 
 class Pending:
@@ -89,7 +101,7 @@ class Watch:
         """Return by kind how long recoveries took."""
         with self._lock:
             return {
-                kind: Recovery(len(took), round(median(took), 1), round(max(took), 1))
+                kind: _recovery(took, ASKED_MS.get(kind))
                 for kind, took in sorted(self._took.items())
             }
 
@@ -116,3 +128,8 @@ class Watch:
                     each.took_s = now_s - each.began_s
                     self._took[each.kind].append(each.took_s * 1000)
                     self._pending.remove(each)
+
+
+def _recovery(took: list[float], asked_ms: float | None) -> Recovery:
+    late = 0 if asked_ms is None else sum(each > asked_ms for each in took)
+    return Recovery(len(took), round(median(took), 1), round(max(took), 1), late)
