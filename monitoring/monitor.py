@@ -17,7 +17,7 @@ from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.set_log import find_set
 from fraudstream.clients.topic_log import TopicReader, read_to_end
 from fraudstream.core import metrics as m
-from fraudstream.core.errors import BadRecord, DependencyUnreachable, Refused
+from fraudstream.core.errors import BadRecord, DependencyUnreachable, Fenced, Refused
 from fraudstream.core.health import Health
 from fraudstream.core.model import model_name
 from fraudstream.core.reference import Reference
@@ -76,7 +76,8 @@ class Monitor:
 
         Raises:
             FraudstreamError: a topic does not exist.
-            Refused: a score is none, a topic was made anew, or another monitor reports now.
+            Refused: a score is none, or a topic was made anew.
+            Fenced: another monitor reports now.
         """
         with TopicReader(self._settings) as reader:
             while True:
@@ -192,7 +193,7 @@ class Monitor:
         """Write reports that are not there yet, all or none.
 
         Raises:
-            Refused: another monitor of this environment has begun since.
+            Fenced: another monitor of this environment has begun since.
             DependencyUnreachable: the broker does not take them; a new begin sees whether it did.
         """
         new = [each for each in reports if key_of(each) not in self._sent]
@@ -206,7 +207,7 @@ class Monitor:
             self._producer.commit_transaction(self._settings.connect_timeout_ms / 1000)
         except KafkaException as exc:
             if exc.args[0].code() in FENCED:
-                raise Refused(
+                raise Fenced(
                     f"another monitor of environment {self._settings.environment} reports now: run one"
                 ) from exc
             raise unreachable(self._settings, exc) from exc

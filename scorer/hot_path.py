@@ -14,7 +14,13 @@ from fraudstream.clients.feature_store import (
     ReplyGone,
     StateInDoubt,
 )
-from fraudstream.core.errors import BadRecord, DependencyUnreachable, FraudstreamError, Refused
+from fraudstream.core.errors import (
+    BadRecord,
+    DependencyUnreachable,
+    Fenced,
+    FraudstreamError,
+    Refused,
+)
 from scorer.ahead import Ahead, Answer, InHand, positions_after
 from scorer.batch import Batch, Message, decode
 from scorer.burial import Burial
@@ -115,7 +121,7 @@ class HotPath:
             self._finish_last()
             p.deaths.withdraw()
             self.status.state = "stopped"
-        except (Abandoned, BatchAborted, DependencyUnreachable, Refused):
+        except (Abandoned, BatchAborted, DependencyUnreachable, Fenced, Refused):
             p.deaths.withdraw()
             raise
         finally:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
+from fraudstream.core.errors import DependencyUnreachable, Fenced, FraudstreamError
 from fraudstream.core.topics import topic_name
 from scorer.results import Output
 from scorer.watchdog import Watchdog
@@ -22,11 +22,12 @@ class BatchAborted(FraudstreamError):
     """A batch was not seen to be committed: `restore`, then read on from what the group has committed."""
 
 
-def fenced(error: KafkaError) -> Refused:
+def fenced(error: KafkaError) -> Fenced:
     """Return the error of a worker whose slot another process has taken."""
-    return Refused(
-        f"this worker was fenced ({error.str()}): another process has its slot now. It has written "
-        "nothing since; start it again and it takes a free slot"
+    why = error.str().rpartition("Broker: ")[2]
+    return Fenced(
+        f"this worker was fenced ({why}): another process has its slot now. It has written nothing since; "
+        "start it again and it takes a free slot"
     )
 
 

@@ -133,7 +133,8 @@ def raise_for(error: KafkaError) -> None:
     """Raise what an error of the consumer means for the worker; what passes by itself is only logged.
 
     Raises:
-        Refused: an offset is gone, or another process has the slot.
+        Refused: an offset is gone.
+        Fenced: another process has the slot.
     """
     if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
         raise Refused(f"an offset to read is gone from the log ({error.str()}); {WAYS_OUT}")

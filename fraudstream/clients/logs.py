@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from fraudstream.core.errors import FraudstreamError
+
 CHATTY = ("faust", "mode", "aiokafka", "kafka", "urllib3")
 """Libraries whose own logs matter only from warnings on."""
 
@@ -27,6 +29,13 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
 
+def without_trace(record: logging.LogRecord) -> bool:
+    """Take the stack trace of a known error off a record: its sentence says what to do. Keeps all records."""
+    if record.exc_info and isinstance(record.exc_info[1], FraudstreamError):
+        record.exc_info, record.exc_text = None, None
+    return True
+
+
 def configure(level: int) -> None:
     """Send all logs from `level` on to standard error, in place of any handlers set before."""
     handler = logging.StreamHandler(sys.stderr)
@@ -34,6 +43,7 @@ def configure(level: int) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     else:
         handler.setFormatter(JsonLines())
+    handler.addFilter(without_trace)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -3,6 +3,7 @@
     FraudstreamError                exit 1  the product fell short
     ├── SettingsError               exit 2  a setting or argument is wrong: field, value, what is allowed
     ├── Refused                     exit 3  going on would lose or double something
+    ├── Fenced                      exit 4  another process has the place of this one
     ├── DependencyUnreachable       exit 1  a server does not answer: address and what to try
     │   └── WritesRefused                   it answers, but takes no writes for now: full, or a replica
     ├── TooLittle                   exit 1  there is not enough to learn from yet
@@ -29,6 +30,16 @@ class Refused(FraudstreamError):
     """The product refuses to go on, since going on would lose, repeat or overwrite something."""
 
     exit_code = 3
+
+
+class Fenced(FraudstreamError):
+    """Kafka lets this process go no further: another has its place, or had a moment ago.
+
+    Nothing was written since. A broker that was killed may take a worker for its own successor when it comes
+    back, so unlike `Refused` this needs no person: started again, the process takes a free place.
+    """
+
+    exit_code = 4
 
 
 class DependencyUnreachable(FraudstreamError):

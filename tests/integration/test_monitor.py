@@ -222,7 +222,7 @@ def test_a_monitor_with_another_state_folder_takes_over_and_nothing_is_there_twi
         with worker(elsewhere, tmp_path / "second.log", service=MONITOR) as second:
             ready(second)
             plain_days(topics, 4)
-            assert first.process.wait(30) == 3
+            assert first.process.wait(30) == 4
             assert "another monitor of environment" in first.said()
             wait_until(partial(days_over, topics, 3), timeout_s=30, what="three days are over")
             assert second.stop() == 0

@@ -46,7 +46,7 @@ def start(script: str, programs: Path, **variables: str) -> "subprocess.Popen[st
     )
 
 
-@pytest.mark.parametrize("status", [0, 1, 137])
+@pytest.mark.parametrize("status", [0, 1, 4, 137])
 def test_a_service_s_container_ends_as_its_service(status: int, stub: Stub, programs: Path) -> None:
     stub("fraudstream", f"exit {status}")
     with start("images/run.sh", programs, HOLD_REFUSED="1") as running:
