@@ -74,13 +74,16 @@ export SECRETS_DIR MLFLOW_PORT PROMETHEUS_PORT GRAFANA_PORT
 STANDIN := $(filter standin,$(IMAGES))
 # Grafana is in no package of Debian, so there is no stand-in of it.
 PROFILES ?= core,$(if $(STANDIN),prometheus,observability)
+COMMA := ,
+PARTS = $(subst $(COMMA), ,$(PROFILES))
+PORTS = MLFLOW_PORT $(if $(filter prometheus observability,$(PARTS)),PROMETHEUS_PORT) \
+	$(if $(STANDIN),,$(if $(filter observability,$(PARTS)),GRAFANA_PORT))
 ENV_FILES := $(if $(wildcard .env),--env-file .env) $(if $(STANDIN),--env-file deploy/standin/images.env)
 COMPOSE = docker compose --project-name $(PROJECT) $(ENV_FILES)
 
 up:
 	@$(PYTHON) deploy/preflight.py --project $(PROJECT) --secrets $(SECRETS_DIR) \
-		--port MLFLOW_PORT=$(MLFLOW_PORT) --port PROMETHEUS_PORT=$(PROMETHEUS_PORT) \
-		$(if $(STANDIN),,--port GRAFANA_PORT=$(GRAFANA_PORT))
+		$(foreach port,$(PORTS),--port $(port)=$($(port)))
 	@COMPOSE_PROFILES=$(PROFILES) $(COMPOSE) up --detach --wait --scale scorer=$(SCORERS) \
 		$(if $(STANDIN),--no-build) $(ARGS)
 	@$(PYTHON) deploy/keeper.py --project $(PROJECT) --lock $(SECRETS_DIR)/keeper-$(PROJECT).lock --detach

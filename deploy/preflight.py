@@ -21,6 +21,7 @@ COMPOSE = (2, 24)
 CPUS = 2
 MEMORY_GIB = 4
 SKEW_S = 5.0
+HIGHEST_PORT = 65_535
 SECRETS = {"postgres_password": "postgres-data", "grafana_password": "grafana-data"}
 """Each secret and the volume that is made with it."""
 
@@ -76,6 +77,20 @@ def check_ports(ports: Mapping[str, int], ours: Sequence[int]) -> None:
                     f"port {port} of 127.0.0.1 cannot be published ({exc.strerror}): stop what listens "
                     f"there, or `make up {variable}=PORT`"
                 ) from exc
+
+
+def read_ports(texts: Sequence[str]) -> dict[str, int]:
+    """Return VARIABLE=PORT texts as numbers by variable; raise Fault for what is none, or is there twice."""
+    ports: dict[str, int] = {}
+    for text in texts:
+        variable, _, port = text.partition("=")
+        if not port.isdecimal() or not 1 <= int(port) <= HIGHEST_PORT:
+            raise Fault(f"{variable}={port} is no port: give a number from 1 to {HIGHEST_PORT}")
+        for other, taken in ports.items():
+            if taken == int(port):
+                raise Fault(f"{variable} and {other} are both {port}: `make up {variable}=PORT`")
+        ports[variable] = int(port)
+    return ports
 
 
 def check_clock(engine_s: float, before_s: float, after_s: float) -> None:
@@ -190,9 +205,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--secrets", type=Path, default=Path(".secrets"))
     parser.add_argument("--port", action="append", default=[], metavar="VARIABLE=PORT")
     wanted = parser.parse_args(arguments)
-    pairs = (text.partition("=") for text in wanted.port)
     try:
-        check(wanted.project, wanted.secrets, {name: int(port) for name, _, port in pairs})
+        check(wanted.project, wanted.secrets, read_ports(wanted.port))
     except Fault as exc:
         sys.exit(f"error: {exc}")
 

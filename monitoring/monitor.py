@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from fraudstream.clients.clock import now_ms
 from fraudstream.clients.inference import read_contract
 from fraudstream.clients.kafka import transactional_producer, unreachable
 from fraudstream.clients.metrics import Condition, ServiceMetrics
@@ -17,7 +18,13 @@ from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.set_log import find_set
 from fraudstream.clients.topic_log import TopicReader, read_to_end
 from fraudstream.core import metrics as m
-from fraudstream.core.errors import BadRecord, DependencyUnreachable, Fenced, Refused
+from fraudstream.core.errors import (
+    BadRecord,
+    DependencyUnreachable,
+    Fenced,
+    FraudstreamError,
+    Refused,
+)
 from fraudstream.core.health import Health
 from fraudstream.core.model import model_name
 from fraudstream.core.reference import Reference
@@ -158,14 +165,23 @@ class Monitor:
         self._watching.follow(version, reference)
         self._metrics.gauge(m.MONITOR_REFERENCE).clear()
         self._metrics.gauge(m.MONITOR_REFERENCE).labels(version).set(reference is not None)
-        if reference is None:
-            logger.warning("version %s says nothing of its training: train a new one", version)
 
     def _reference(self, version: str) -> Reference | None:
+        """Return what a version says of its training; None, with a warning, where that cannot be had."""
         found = self._registry.version(model_name(self._settings.environment), version)
         if found is None:
+            logger.warning("version %s is not in the registry: it is not compared", version)
             return None
-        return read_contract(self._registry.fetch(found)).reference
+        try:
+            reference = read_contract(self._registry.fetch(found)).reference
+        except DependencyUnreachable:
+            raise
+        except FraudstreamError as exc:
+            logger.warning("version %s is not compared with its training: %s", version, exc)
+            return None
+        if reference is None:
+            logger.warning("version %s says nothing of its training: train a new one", version)
+        return reference
 
     def _begin(self) -> None:
         """Fence whoever reported before, then see what was reported: nothing of it can come any more.
@@ -188,6 +204,7 @@ class Monitor:
             raise unreachable(settings, exc) from exc
         self._sent = self._sent_before()
         self._producer = producer
+        self._show()
 
     def _tell(self, reports: Sequence[Report]) -> None:
         """Write reports that are not there yet, all or none.
@@ -233,7 +250,7 @@ class Monitor:
 
     def _show(self) -> None:
         watching, gauge = self._watching, self._metrics.gauge
-        gauge(m.MONITOR_NEWEST).set(watching.state.newest_ms)
+        gauge(m.MONITOR_NEWEST).set(min(watching.state.newest_ms, now_ms()) or float("nan"))
         day, decided = watching.quality()
         gauge(m.MONITOR_MATURE).set(decided)
         for metric, part, whole in (
@@ -242,7 +259,7 @@ class Monitor:
             (m.MONITOR_ALERT_RATE, day.alerts, decided),
         ):
             gauge(metric).set(part / whole if whole else float("nan"))
-        for name, distance in watching.distances.items():
+        for name, distance in watching.state.distances.items():
             gauge(m.MONITOR_PSI).labels(name).set(distance.psi)
             gauge(m.MONITOR_KS).labels(name).set(distance.ks)
         for name, alarm in watching.state.alarms.items():

@@ -19,7 +19,8 @@ LATE_MS = 3_600_000
 """A day is over when the stream is an hour beyond it."""
 KEEP_DAYS = 90
 BEGUN = 20
-"""So many scores make a day begin: a single one with a wrong clock ends no day before it."""
+BEGUN_SHARE = 0.1
+"""So many scores, and such a share of a full day's, make a day begin: wrong clocks end no day before it."""
 
 
 class Scored(msgspec.Struct, gc=False):
@@ -78,9 +79,9 @@ class State(msgspec.Struct):
     version: str | None = None
     """The version of which the alarms are."""
     begun: dict[int, int] = {}
-    """How many scores came of a day, its first hour left out, by day."""
-    first_day: int | None = None
-    """The first day on which a model decided."""
+    """How many scores came of a day, its first hour left out, by day; since the last one was over."""
+    distances: dict[str, Distance] = {}
+    """Those of the last day that was over."""
     over: int = -1
     """The last day that was reported to be over."""
     mature: int = -1
@@ -96,8 +97,6 @@ class Watching:
         self._delay_ms = label_delay_ms
         self._levels = levels
         self._references: dict[str, Reference | None] = {}
-        self.distances: dict[str, Distance] = {}
-        """Those of the last day that was over."""
         self.delays_days: list[float] = []
         """How long labels took that came since somebody last looked."""
 
@@ -111,13 +110,19 @@ class Watching:
         return {version for day in open_days for version in day.versions} - self._references.keys()
 
     def begun_ms(self) -> int:
-        """Return the latest time that it can be, since a day has begun only with BEGUN scores."""
+        """Return the latest time that it can be, as far as days have begun."""
+        day = self._begun_day()
+        return 0 if day is None else (day + 1) * DAY_MS + LATE_MS - 1
+
+    def _begun_day(self) -> int | None:
+        begun = self.state.begun
+        enough = max(BEGUN, BEGUN_SHARE * max(begun.values(), default=0))
         count = 0
-        for number in sorted(self.state.begun, reverse=True):
-            count += self.state.begun[number]
-            if count >= BEGUN:
-                return (number + 1) * DAY_MS + LATE_MS - 1
-        return 0
+        for number in sorted(begun, reverse=True):
+            count += begun[number]
+            if count >= enough:
+                return number
+        return None
 
     def scores(self, scored: Sequence[Scored]) -> None:
         """Take scores; those without a model, and repeated ones, only move the time."""
@@ -135,8 +140,6 @@ class Watching:
         if not new:
             return
         days = np.array([each.event_time_ms for each in new]) // DAY_MS
-        if state.first_day is None:
-            state.first_day = int(days.min())
         for number in np.unique(days).tolist():
             self._day_of_scores(number, [new[i] for i in np.flatnonzero(days == number)])
 
@@ -196,22 +199,31 @@ class Watching:
             self._day(each // DAY_MS).dead_letters += 1
 
     def due(self, until_ms: int) -> list[Report]:
-        """Return the reports of days that are over or mature now that all up to `until_ms` has come."""
+        """Return the reports of days that are over or mature now that all up to `until_ms` has come.
+
+        Days on which nothing was decided have none.
+        """
         state = self.state
-        if state.first_day is None:
+        if not any(day.decided for day in state.days.values()):
             return []
         reports: list[Report] = []
         over = (until_ms - LATE_MS) // DAY_MS - 1
-        for number in range(max(state.over + 1, state.first_day), over + 1):
+        for number in self._decided(state.over, over):
             reports += self._over(number)
-            state.over = number
         mature = (until_ms - LATE_MS - self._delay_ms) // DAY_MS - 1
-        for number in range(max(state.mature + 1, state.first_day), mature + 1):
-            reports.append(self._quality(number))
-            state.mature = number
-        self._forget(over - KEEP_DAYS)
-        state.begun = {n: count for n, count in state.begun.items() if n >= state.over}
+        reports += [self._quality(number) for number in self._decided(state.mature, mature)]
+        state.mature = max(state.mature, mature)
+        if over > state.over:
+            state.over = over
+            last = max(over, self._begun_day() or 0) + 1  # what is further ahead is counted anew
+            state.begun = {n: count for n, count in state.begun.items() if over <= n <= last}
+            self._forget(over - KEEP_DAYS)
         return reports
+
+    def _decided(self, after: int, last: int) -> list[int]:
+        """Return the days behind `after`, up to `last`, on which something was decided."""
+        days = self.state.days.items()
+        return sorted(number for number, day in days if after < number <= last and day.decided)
 
     def quality(self, days: int = 7) -> tuple[Day, int]:
         """Return the counts of the last `days` mature days together, and how many transactions that are."""
@@ -231,7 +243,7 @@ class Watching:
         day = self._day(number)
         found = self._distances(day)
         if found:
-            self.distances = found
+            self.state.distances = found
         report = DayReport(
             day=name_of(number),
             decided=day.decided,

@@ -48,7 +48,9 @@ class ServiceMetrics:
         if metric.kind == "counter":
             self._counters[metric] = Counter(name, text, labels, registry=registry)
         elif metric.kind == "gauge":
-            self._gauges[metric] = Gauge(name, text, labels, registry=registry)
+            gauge = self._gauges[metric] = Gauge(name, text, labels, registry=registry)
+            if not labels:
+                gauge.set(float("nan"))  # not known yet: no rule takes it for a zero
         else:
             made = Histogram(name, text, labels, registry=registry, buckets=metric.edges)
             self._histograms[metric] = made

@@ -61,6 +61,18 @@ def test_an_engine_that_is_too_small_is_named() -> None:
         preflight.check_size(4, 3 << 30)
 
 
+def test_ports_are_numbers_and_differ() -> None:
+    assert preflight.read_ports(["MLFLOW_PORT=5000", "GRAFANA_PORT=3000"]) == {
+        "MLFLOW_PORT": 5_000,
+        "GRAFANA_PORT": 3_000,
+    }
+    for wrong in ("abc", "", "0", "70000", "-1", "5000.0"):
+        with pytest.raises(Fault, match=f"MLFLOW_PORT={wrong} is no port: give a number"):
+            preflight.read_ports([f"MLFLOW_PORT={wrong}"])
+    with pytest.raises(Fault, match="GRAFANA_PORT and MLFLOW_PORT are both 5000"):
+        preflight.read_ports(["MLFLOW_PORT=5000", "GRAFANA_PORT=5000"])
+
+
 def test_a_taken_port_is_named_with_its_variable_unless_it_is_ours() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

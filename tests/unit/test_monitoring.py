@@ -243,6 +243,38 @@ def test_one_transaction_with_a_wrong_clock_ends_no_day() -> None:
     assert report.day == "2022-01-08"
 
 
+def test_wrong_clocks_end_no_day_however_many_come_over_the_days() -> None:
+    made, days = watching(), []
+    for day in range(40):
+        made.scores([*scored(day), *scored(300, 50, prefix=f"{day}-")])
+        days += [each.day for each in made.due(min(until(400), made.begun_ms()))]
+    assert days[:2] == ["2022-01-08", "2022-01-09"]
+    assert len(set(days)) == 39
+
+
+def test_days_that_were_counted_before_a_slow_partition_came_are_not_forgotten() -> None:
+    made, days = watching(), []
+    made.scores([each for day in range(12) for each in scored(day)])
+    for slow in (until(3), until(11)):
+        days += [e.day for e in of(DayReport, made.due(min(slow, made.begun_ms())))]
+    assert len(days) == 11
+
+
+def test_a_day_without_decisions_has_no_report_and_one_long_ago_brings_none_in_between() -> None:
+    made = watching()
+    made.scores([*scored(-8_000, 1), *scored(0), *scored(3)])
+    reports = made.due(min(until(400), made.begun_ms()))
+    assert [each.day for each in of(DayReport, reports)] == ["2000-02-13", "2022-01-08"]
+
+
+def test_what_a_restarted_monitor_shows_is_in_its_state() -> None:
+    made = watching()
+    for day in range(2):
+        made.scores(scored(day, amount=100.0))
+        made.due(until(day + 1))
+    assert made.state.distances["amount"].psi > 1
+
+
 def test_versions_of_open_days_are_asked_for_after_a_restart() -> None:
     made = watching()
     made.scores(scored(0))
