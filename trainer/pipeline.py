@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,6 +11,7 @@ import numpy as np
 
 from fraudstream.clients import audit_log
 from fraudstream.clients.clock import monotonic_s, now_ms
+from fraudstream.clients.inference import open_session, run
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.score_log import ScoreLog, read_feedback, read_scores
 from fraudstream.core.errors import TooLittle
@@ -33,13 +35,14 @@ from trainer.promote import Order, Promotion, promote
 
 if TYPE_CHECKING:
     from trainer.export import Exported
-    from trainer.fit import Fitted
 
 PARITY_ROWS = 20_000
 MIN_NEWEST = 1_000
 """Fewer transactions without a mature label are too few to set a threshold by."""
 
 Say = Callable[[str], None]
+Served = Callable[[FloatArray], FloatArray]
+"""Features float32 [N, F] to probabilities float32 [N], as a scorer computes them: by the exported file."""
 
 
 class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,25 +234,25 @@ def learn(
         compared = rows.features[-PARITY_ROWS:]
         parity = check_parity(converted, fitted, compared)
         usual, spread = usual_values(rows.features[~rows.labels])
-        scores = fitted.probabilities(compared).astype(np.float32)
+        served = partial(run, open_session(converted.SerializeToString()))
         contract = Contract(
             feature_set=options.feature_set.hash,
             features=options.feature_set.features,
-            threshold=_threshold(fitted, collected, validated, alerts_per_1000),
-            golden_inputs=golden_rows(compared, scores).tolist(),
+            threshold=_threshold(served, collected, validated, alerts_per_1000),
+            golden_inputs=golden_rows(compared, served(compared)).tolist(),
             golden_outputs=[],
             usual=usual.tolist(),
             spread=spread.tolist(),
             window=_window(validated, as_of_ms=collected.as_of_ms),
             metrics=validated.metrics,
             created_at_ms=now_ms(),
-            reference=_reference(fitted, collected, validated, options.feature_set.features),
+            reference=_reference(served, collected, validated, options.feature_set.features),
         )
         return Learned(seal(converted, contract), parity)
 
 
 def _threshold(
-    fitted: "Fitted", collected: Collected, validated: Validated, alerts_per_1000: float
+    served: Served, collected: Collected, validated: Validated, alerts_per_1000: float
 ) -> float:
     """Return the score that so many of 1,000 reach in the newest traffic, whose labels are not known yet.
 
@@ -257,21 +260,17 @@ def _threshold(
     """
     if len(collected.newest) < MIN_NEWEST:
         return validated.threshold
-    scores = fitted.probabilities(collected.newest).astype(np.float32)
-    return threshold_for_rate(scores, alerts_per_1000=alerts_per_1000)
+    return threshold_for_rate(served(collected.newest), alerts_per_1000=alerts_per_1000)
 
 
 def _reference(
-    fitted: "Fitted", collected: Collected, validated: Validated, names: tuple[str, ...]
+    served: Served, collected: Collected, validated: Validated, names: tuple[str, ...]
 ) -> Reference:
-    """Return what traffic is like that was not learned from: the newest, or the later rows of few."""
-    if len(collected.newest) < MIN_NEWEST:
-        features, scores = validated.later.features, validated.scores
-    else:
-        features = collected.newest
-        scores = fitted.probabilities(features).astype(np.float32)
+    """Return what traffic is like, and what this very model says of it: the newest, or later rows of few."""
+    few = len(collected.newest) < MIN_NEWEST
+    features = validated.later.features if few else collected.newest
     columns = zip(names, features.T, strict=True)
-    return Reference(bins_of(scores), {name: bins_of(values) for name, values in columns})
+    return Reference(bins_of(served(features)), {name: bins_of(values) for name, values in columns})
 
 
 def _gate(

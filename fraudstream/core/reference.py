@@ -12,11 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 10
+NEAR = 1e-6
+"""Values above the largest by less than such a share of it are in its bin."""
 Counts = NDArray[np.int64]
 
 
 class Bins(msgspec.Struct, frozen=True):
-    """A histogram: upper edges, inclusive, of all bins but the last, and how many values each bin has."""
+    """A histogram: upper edges of all bins but the last, and how many values each bin has.
+
+    Edges lie between values, not on them: a score may come out a float32 higher or lower than at training.
+    """
 
     edges: list[float]
     counts: list[int]
@@ -40,7 +45,10 @@ def bins_of(values: NDArray[np.floating], most: int = BINS) -> Bins:
     shared = np.flatnonzero(rows >= len(values) / most)
     alone = np.concatenate([found[shared], found[shared[shared > 0] - 1]])
     quantiles = np.quantile(values, shares, method="inverted_cdf")
-    edges = np.unique(np.concatenate([quantiles, alone]))
+    highest = np.unique(np.concatenate([quantiles, alone]))
+    beyond = found[-1] + 2 * NEAR * max(abs(float(found[-1])), 1.0)
+    above = np.append(found.astype(float), beyond)[np.searchsorted(found, highest) + 1]
+    edges = (highest + above) / 2
     return Bins(edges.astype(float).tolist(), counted(edges, values).tolist())
 
 

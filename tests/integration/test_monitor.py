@@ -15,7 +15,7 @@ from fraudstream.core.model import CHAMPION, model_name
 from fraudstream.core.scores import Score
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
-from monitoring.reports import DayReport, DriftReport, QualityReport, Report, key_of
+from monitoring.reports import DayReport, DriftReport, QualityReport, Report, key_of, name_of
 from monitoring.watching import State
 from tests.integration.served_scores import (
     SPAN_MS,
@@ -107,8 +107,10 @@ def test_days_quality_and_drift_are_reported_and_shown(topics: Settings, tmp_pat
     calm = [each for each in found if isinstance(each, DayReport)][:9]
     assert all(each.compared == each.decided == DAY_ROWS for each in calm)
     assert max(each.features["amount"].psi for each in calm) < 0.1
-    begun = [each for each in found if isinstance(each, DriftReport) and each.what == "amount"]
-    assert [each.drifts for each in begun] == [True]
+    assert all(each.score is not None and each.score.psi < 0.1 for each in calm)
+    begun = [each for each in found if isinstance(each, DriftReport)]
+    assert {each.day for each in begun} == {name_of((T0 + SPAN_MS) // DAY_MS + 10)}
+    assert {each.what for each in begun} >= {"amount"}
     quality = [each for each in found if isinstance(each, QualityReport)]
     assert len(quality) == 4
     assert all(each.frauds > 0 for each in quality)
