@@ -10,16 +10,15 @@ from typing import TypeVar
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from fraudstream.clients.clock import now_ms
+from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.inference import read_contract
-from fraudstream.clients.kafka import transactional_producer, unreachable
+from fraudstream.clients.kafka import topic_facts, transactional_producer, unreachable
 from fraudstream.clients.metrics import Condition, ServiceMetrics
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.set_log import find_set
 from fraudstream.clients.topic_log import TopicReader, read_to_end
 from fraudstream.core import metrics as m
 from fraudstream.core.errors import (
-    BadRecord,
     DependencyUnreachable,
     Fenced,
     FraudstreamError,
@@ -30,10 +29,10 @@ from fraudstream.core.model import model_name
 from fraudstream.core.reference import Reference
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
-from fraudstream.core.transaction import Feedback, decode_feedback
 from monitoring.drift import Levels
+from monitoring.intake import Progress, answers_of, require_width, scores_of
 from monitoring.reports import Report, key_of
-from monitoring.watching import Scored, State, Watching
+from monitoring.watching import State, Watching
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -41,6 +40,8 @@ Ranges = dict[int, tuple[int, int]]
 """By partition where to read from and to, the offset after the last."""
 
 LOOK_S = 1.0
+SAVE_S = 10.0
+"""The state is written so often, and whenever something was reported; what came since is read again."""
 AWAY_S = 2.0
 """A server that does not answer is asked again after so long."""
 TOPICS = ("feedback", "scores", "dead-letters")
@@ -66,9 +67,11 @@ class Monitor:
         )
         self._producer: Producer | None = None
         self._sent: set[str] = set()
-        self._followed: set[str] = set()
-        self._newest: dict[int, int] = {}
-        self._scored = msgspec.json.Decoder(Scored)
+        self._widths: dict[str, int | None] = {}
+        """How many features each version has that was asked for, None where that is not known."""
+        self._progress = Progress({})
+        self._saved_s = 0.0
+        self._unsaved = False
         self._metrics = ServiceMetrics(m.MONITOR)
         self._pause = threading.Event()
         self.registry = self._metrics.registry
@@ -105,7 +108,6 @@ class Monitor:
         if self._producer is None:
             self._begin()
         state, moved = self._watching.state, False
-        self._newest = {}
         for name in TOPICS:
             topic = topic_name(self._settings.environment, name)
             ends = reader.bounds(topic)
@@ -122,46 +124,63 @@ class Monitor:
         if moved:
             for version in sorted(self._watching.unknown()):
                 self._follow(version)
-            until_ms = min([*self._newest.values(), self._watching.begun_ms()])
-            self._tell(self._watching.due(until_ms))
-            self._save()
-            self._show()
+        self._report(moved=moved)
         return moved
+
+    def _report(self, *, moved: bool) -> None:
+        """Tell of days that are over or mature; save then, and now and then."""
+        reports = self._watching.due(self._progress.limit(self._watching.begun_ms()))
+        self._tell(reports)
+        self._unsaved = self._unsaved or moved
+        if reports or (self._unsaved and monotonic_s() - self._saved_s > SAVE_S):
+            self._save()
+        if reports or moved:
+            self._show()
+
+    def _require_same_topics(self) -> None:
+        """Take note of the topics' ids; refuse to go on in a topic that was made anew."""
+        names = {topic_name(self._settings.environment, name): name for name in TOPICS}
+        known = self._watching.state.topic_ids
+        for full, facts in topic_facts(self._settings, list(names)).items():
+            if known.setdefault(names[full], facts.topic_id) != facts.topic_id:
+                raise Refused(f"topic {full} was made anew since it was read: {self._way_out}")
+
+    @property
+    def _way_out(self) -> str:
+        return f"remove {self._file}, and the monitor begins with what is there"
 
     def _check_places(
         self, topic: str, ranges: Ranges, bounds: Mapping[int, tuple[int, int]]
     ) -> None:
-        """Refuse to go on in another log than the one that was read before."""
+        """Refuse to go on where what comes next is gone."""
         for partition, (begin, end) in ranges.items():
             if not bounds[partition][0] <= begin <= end:
                 raise Refused(
                     f"partition {partition} of {topic} was read to {begin}, but has {bounds[partition][0]} "
-                    f"to {end} now: made anew, or expired? Remove {self._file}, and the monitor begins "
-                    "with what is there"
+                    f"to {end} now: did records expire? If so, {self._way_out}"
                 )
 
     def _take(self, name: str, messages: Sequence[Message]) -> None:
         if name == "scores":
             self._take_scores(messages)
         elif name == "feedback":
-            self._watching.labels(_answers(messages))
+            self._watching.labels(answers_of(messages))
         else:
             self._watching.dead_letters([each.timestamp()[1] for each in messages])
 
     def _take_scores(self, messages: Sequence[Message]) -> None:
-        scored = [_decoded(self._scored, each) for each in messages]
-        for message, each in zip(messages, scored, strict=True):
-            partition = message.partition() or 0
-            self._newest[partition] = max(self._newest.get(partition, 0), each.event_time_ms)
+        scored = scores_of(messages)
+        self._progress.heard(messages, scored)
         versions = {each.model_version for each in scored if each.model_version is not None}
-        for version in sorted(versions - self._followed):
+        for version in sorted(versions - self._widths.keys()):
             self._follow(version)
+        require_width(messages, scored, self._widths)
         self._watching.scores(scored)
 
     def _follow(self, version: str) -> None:
         """Compare what this version scores with its training."""
         reference = self._reference(version)
-        self._followed.add(version)
+        self._widths[version] = None if reference is None else len(reference.features)
         self._watching.follow(version, reference)
         self._metrics.gauge(m.MONITOR_REFERENCE).clear()
         self._metrics.gauge(m.MONITOR_REFERENCE).labels(version).set(reference is not None)
@@ -194,7 +213,9 @@ class Monitor:
             label_delay_ms=find_set(settings, None).label_delay_ms,
             levels=self._levels,
         )
-        self._followed.clear()
+        self._widths.clear()
+        self._require_same_topics()
+        self._progress = Progress(self._watching.state.newest)
         producer = transactional_producer(
             settings, transactional_id=f"{settings.environment}.monitor"
         )
@@ -240,13 +261,25 @@ class Monitor:
         return {key.decode() if isinstance(key, bytes) else str(key) for key in keys}
 
     def _save(self) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        """Write the state.
+
+        Raises:
+            FraudstreamError: the disk does not take it.
+        """
         written = self._file.with_suffix(".new")
-        with written.open("wb") as file:
-            file.write(msgspec.msgpack.encode(self._watching.state))
-            file.flush()
-            os.fsync(file.fileno())
-        written.replace(self._file)
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with written.open("wb") as file:
+                file.write(msgspec.msgpack.encode(self._watching.state))
+                file.flush()
+                os.fsync(file.fileno())
+            written.replace(self._file)
+        except OSError as exc:
+            raise FraudstreamError(
+                f"the state cannot be written to {self._file} ({exc.strerror}): make room, or set "
+                "FRAUDSTREAM_STATE_DIR; what was reported is not reported again"
+            ) from exc
+        self._saved_s, self._unsaved = monotonic_s(), False
 
     def _show(self) -> None:
         watching, gauge = self._watching, self._metrics.gauge
@@ -284,24 +317,3 @@ def _load(file: Path) -> State:
             f"{file} is no state of this monitor ({exc}): remove it, and everything is read again; "
             "what it has reported already is not reported twice"
         ) from exc
-
-
-def _decoded(decoder: "msgspec.json.Decoder[T]", message: Message) -> T:
-    try:
-        return decoder.decode(message.value() or b"")
-    except msgspec.DecodeError as exc:
-        place = f"{message.topic()} {message.partition()}:{message.offset()}"
-        raise Refused(f"record {place} is none of this product's: {exc}") from exc
-
-
-def _answers(messages: Sequence[Message]) -> list[Feedback]:
-    """Return the labels that can be read; the scorer leaves out the others as well."""
-    answers = []
-    for message in messages:
-        value = message.value()
-        try:
-            answers.append(decode_feedback(value.encode() if isinstance(value, str) else value))
-        except BadRecord as exc:
-            place = f"{message.topic()} {message.partition()}:{message.offset()}"
-            logger.warning("left out, no label at %s (partition:offset): %s", place, exc)
-    return answers

@@ -1,6 +1,7 @@
 """`fraudstream monitor`: drift and quality as a service."""
 
 import logging
+import math
 from functools import partial
 
 import click
@@ -70,8 +71,10 @@ def monitor(
       fraudstream monitor --metrics-port 9103
       fraudstream monitor --enter 0.5 --leave 0.2 --days 3
     """
-    if leave >= enter:
-        raise SettingsError(f"--leave {leave} must be below --enter {enter}: drift would never end")
+    if not leave < enter < math.inf:
+        raise SettingsError(
+            f"--leave {leave} must be below --enter {enter}, and both be numbers: drift would never end"
+        )
     configure(logging.INFO)
     settings = with_addresses(settings)
     levels = Levels(enter, leave, days, min_scores)

@@ -17,7 +17,8 @@ from monitoring.reports import DayReport, Distance, DriftReport, QualityReport, 
 SCORE = "score"
 LATE_MS = 3_600_000
 """A day is over when the stream is an hour beyond it."""
-KEEP_DAYS = 90
+KEEP_DAYS = 14
+"""For how long after its label delay alerts and labels of a day are kept; later labels change nothing."""
 BEGUN = 20
 BEGUN_SHARE = 0.1
 """So many scores, and such a share of a full day's, make a day begin: wrong clocks end no day before it."""
@@ -71,7 +72,10 @@ class Verdict(msgspec.Struct, array_like=True):
 class State(msgspec.Struct):
     """All that is known; written to a file as it stands, beside the offsets up to which it was read."""
 
+    topic_ids: dict[str, str] = {}
     offsets: dict[str, dict[int, int]] = {}
+    newest: dict[int, int] = {}
+    """Event time of the last score of each partition."""
     days: dict[int, Day] = {}
     alerted: dict[str, int] = {}
     verdicts: dict[str, Verdict] = {}
@@ -217,7 +221,7 @@ class Watching:
             state.over = over
             last = max(over, self._begun_day() or 0) + 1  # what is further ahead is counted anew
             state.begun = {n: count for n, count in state.begun.items() if over <= n <= last}
-            self._forget(over - KEEP_DAYS)
+            self._forget(over - self._delay_ms // DAY_MS - KEEP_DAYS)
         return reports
 
     def _decided(self, after: int, last: int) -> list[int]:

@@ -115,7 +115,7 @@ class ModelRegistry:
                 f"version {version.version} of {version.name} has no tag sha256: it was not published "
                 "by fraudstream; publish one with `fraudstream train`"
             )
-        onnx_bytes = self._get(self._file_url(version))
+        onnx_bytes = self._get(self.file_url(version))
         try:
             check_digest(onnx_bytes, version.sha256)
         except Refused as exc:
@@ -146,7 +146,12 @@ class ModelRegistry:
                 by_version.setdefault(entry.version, []).append(entry.alias)
         return by_version
 
-    def _file_url(self, version: ModelVersion) -> str:
+    def file_url(self, version: ModelVersion) -> str:
+        """Return where the ONNX file of `version` lies, behind MLflow's artifact proxy.
+
+        Raises:
+            Refused: it lies elsewhere.
+        """
         answer = self._ask(
             "GET", "/model-versions/get-download-uri", name=version.name, version=version.version
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from socket import gaierror
 from socketserver import ThreadingMixIn
 from threading import Thread
 from typing import TYPE_CHECKING, Protocol
@@ -78,6 +79,10 @@ def served(
         server = make_server(
             host, port, _app(registry, health), server_class=_Server, handler_class=_Silent
         )
+    except gaierror as exc:
+        raise SettingsError(
+            f"web_host {host} is no address ({exc.strerror}): set FRAUDSTREAM_WEB_HOST to one of this machine"
+        ) from exc
     except OSError as exc:
         raise SettingsError(
             f"--metrics-port {port} cannot be listened at ({exc.strerror}): choose another, or 0"

@@ -5,10 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import pytest
+import urllib3
 from kafka import KafkaAdminClient, TopicPartition
 
 from fraudstream.clients.inference import load_model
 from fraudstream.clients.model_registry import ModelRegistry
+from fraudstream.clients.topic_admin import create_topics
 from fraudstream.clients.topic_log import read_to_end
 from fraudstream.core.feature_set import DAY_MS, NINE
 from fraudstream.core.model import CHAMPION, model_name
@@ -26,6 +29,7 @@ from tests.integration.served_scores import (
     serve,
     transactional,
 )
+from tests.integration.test_faults import say
 from tests.integration.test_services import ask, port_of, shows
 from tests.model_samples import rows
 from tests.processes import Worker, faster, run, wait_until, worker
@@ -174,9 +178,10 @@ def test_a_second_monitor_is_refused_and_so_are_levels_that_contradict_each_othe
         assert second.returncode == 1
         assert "another monitor" in second.stderr
         assert service.stop() == 0
-    wrong = run(topics, "monitor", "--enter", "0.1", "--leave", "0.2")
-    assert wrong.returncode == 2
-    assert "--leave 0.2 must be below --enter 0.1" in wrong.stderr
+    for enter, leave in (("0.1", "0.2"), ("nan", "0.1"), ("0.3", "nan"), ("inf", "0.1")):
+        wrong = run(topics, "monitor", "--enter", enter, "--leave", leave)
+        assert wrong.returncode == 2
+        assert f"--leave {leave} must be below --enter {enter}" in wrong.stderr
 
 
 def test_a_log_that_is_not_the_one_that_was_read_is_refused(topics: Settings) -> None:
@@ -244,11 +249,64 @@ def test_a_label_that_is_none_is_left_out_and_said(topics: Settings, tmp_path: P
     assert "feedback 0:0" in service.said()
 
 
-def test_a_score_that_is_none_is_named_with_its_place(topics: Settings, tmp_path: Path) -> None:
-    producer = transactional(topics)
-    producer.begin_transaction()
-    producer.produce(topic_name(topics.environment, "scores"), b"{}", partition=0)
-    producer.commit_transaction()
+NO_SCORES = {
+    "no fields": b"{}",
+    "no UTF-8": b'{"transaction_id":"\xff","event_time_ms":1,"features":[]}',
+    "nested too deep": b'{"x":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+    "a version without a score": (
+        b'{"transaction_id":"a","event_time_ms":1,"features":[],"model_version":"1"}'
+    ),
+}
+
+
+@pytest.mark.parametrize("value", NO_SCORES.values(), ids=NO_SCORES.keys())
+def test_a_score_that_is_none_is_named_with_its_place(topics: Settings, value: bytes) -> None:
+    say(topics, "scores", value)
     done = run(topics, "monitor")
     assert done.returncode == 3
     assert "scores 0:0 is none of this product's" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_score_of_another_width_than_its_version_s_is_named(topics: Settings) -> None:
+    Desk(topics)
+    score = made_score(1, event_time_ms=T0 + SPAN_MS, features=[1.0] * 8)
+    wrong = msgspec.structs.replace(score, model_version="1", score=0.1)
+    say(topics, "scores", msgspec.json.encode(wrong))
+    done = run(topics, "monitor")
+    assert done.returncode == 3
+    assert "8 features, but version 1 has 9" in done.stderr
+
+
+def test_a_version_whose_file_is_gone_is_not_compared(topics: Settings, tmp_path: Path) -> None:
+    desk = Desk(topics)
+    for number in range(3):
+        desk.day(number)
+    registry = ModelRegistry(topics.mlflow_url, connect_timeout_ms=5_000)
+    champion = registry.alias(model_name(topics.environment), CHAMPION)
+    assert champion is not None
+    assert urllib3.request("DELETE", registry.file_url(champion)).status == 200
+    with worker(topics, tmp_path / "monitor.log", service=MONITOR) as service:
+        wait_until(partial(days_over, topics, 2), timeout_s=30, what="two days are over")
+        assert service.stop() == 0
+    assert "version 1 is not compared with its training" in service.said()
+    assert all(not each.compared for each in reports(topics) if isinstance(each, DayReport))
+
+
+def test_a_topic_that_was_made_anew_is_refused_however_long_it_is(
+    topics: Settings, tmp_path: Path
+) -> None:
+    with worker(topics, tmp_path / "monitor.log", service=MONITOR) as service:
+        plain_days(topics, 3)
+        wait_until(partial(days_over, topics, 2), timeout_s=30, what="two days are over")
+        assert service.stop() == 0
+    scores = topic_name(topics.environment, "scores")
+    admin = KafkaAdminClient(bootstrap_servers=topics.kafka_bootstrap)
+    admin.delete_topics([scores])
+    wait_until(lambda: scores not in admin.list_topics(), timeout_s=20, what="gone")
+    admin.close()
+    create_topics(topics.kafka_bootstrap, topics.environment, 2, timeout_ms=20_000)
+    plain_days(topics, 6)
+    done = run(topics, "monitor")
+    assert done.returncode == 3
+    assert f"topic {scores} was made anew since it was read" in done.stderr
