@@ -66,6 +66,8 @@ STALE := $(if $(USABLE),,stale)
 PROJECT ?= fraudstream
 IMAGES ?= default
 SCORERS ?= 1
+# So long all services together may take to become ready; a ledger reads a long history first.
+WAIT_S ?= 300
 SECRETS_DIR ?= .secrets
 MLFLOW_PORT ?= 5000
 PROMETHEUS_PORT ?= 9090
@@ -84,12 +86,13 @@ COMPOSE = docker compose --project-name $(PROJECT) $(ENV_FILES)
 up:
 	@$(PYTHON) deploy/preflight.py --project $(PROJECT) --secrets $(SECRETS_DIR) \
 		$(foreach port,$(PORTS),--port $(port)=$($(port)))
-	@COMPOSE_PROFILES=$(PROFILES) $(COMPOSE) up --detach --wait --scale scorer=$(SCORERS) \
-		$(if $(STANDIN),--no-build) $(ARGS)
-	@$(PYTHON) deploy/keeper.py --project $(PROJECT) --lock $(SECRETS_DIR)/keeper-$(PROJECT).lock --detach
+	@COMPOSE_PROFILES=$(PROFILES) $(COMPOSE) up --detach --wait --wait-timeout $(WAIT_S) --scale scorer=$(SCORERS) \
+		$(if $(STANDIN),--no-build) $(ARGS) || failed=1; \
+	$(PYTHON) deploy/keeper.py --project $(PROJECT) --lock $(SECRETS_DIR)/keeper-$(PROJECT).lock --detach; \
+	exit $${failed:-0}
 
 up-demo:
-	@$(MAKE) --no-print-directory up PROFILES=$(PROFILES),demo
+	@TRAIN_EVERY_S=$${TRAIN_EVERY_S:-600} $(MAKE) --no-print-directory up PROFILES=$(PROFILES),demo
 
 down:
 	@COMPOSE_PROFILES='*' $(COMPOSE) down --remove-orphans $(ARGS)

@@ -19,6 +19,13 @@ SILENT_S = 30.0
 _decode = msgspec.json.Decoder(Scored).decode
 
 
+class _Alert(msgspec.Struct):
+    event_time_ms: int
+
+
+_alert = msgspec.json.Decoder(_Alert).decode
+
+
 def scores_of(messages: Sequence[Message]) -> list[Scored]:
     """Return the scores in records.
 
@@ -55,6 +62,21 @@ def require_width(
                 f"record {_place(message)} is none of this product's: {len(each.features)} features, but "
                 f"version {each.model_version} has {width}"
             )
+
+
+def alert_times_ms(messages: Sequence[Message]) -> list[int]:
+    """Return the event times of the transactions of alerts.
+
+    Raises:
+        Refused: a record is none; only the scorer writes there.
+    """
+    try:
+        return [_alert(each.value() or b"").event_time_ms for each in messages]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise Refused(
+            f"a record of {messages[0].topic()}, partition {messages[0].partition()}, from offset "
+            f"{messages[0].offset()} on, is none of this product's: {exc}"
+        ) from exc
 
 
 def answers_of(messages: Sequence[Message]) -> list[Feedback]:

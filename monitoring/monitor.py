@@ -30,7 +30,7 @@ from fraudstream.core.reference import Reference
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
 from monitoring.drift import Levels
-from monitoring.intake import Progress, answers_of, require_width, scores_of
+from monitoring.intake import Progress, alert_times_ms, answers_of, require_width, scores_of
 from monitoring.reports import Report, key_of
 from monitoring.watching import State, Watching
 
@@ -44,8 +44,8 @@ SAVE_S = 10.0
 """The state is written so often, and whenever something was reported; what came since is read again."""
 AWAY_S = 2.0
 """A server that does not answer is asked again after so long."""
-TOPICS = ("feedback", "scores", "dead-letters")
-"""In this order in each round, so that a label is known when its transaction's day is judged."""
+TOPICS = ("feedback", "dead-letters", "alerts", "scores")
+"""In this order in each round, so that labels and alerts are known when their day is judged."""
 FENCED = (
     KafkaError._FENCED,  # noqa: SLF001 - librdkafka's own codes begin so
     KafkaError.PRODUCER_FENCED,
@@ -165,6 +165,8 @@ class Monitor:
             self._take_scores(messages)
         elif name == "feedback":
             self._watching.labels(answers_of(messages))
+        elif name == "alerts":
+            self._watching.alert_records(alert_times_ms(messages))
         else:
             self._watching.dead_letters([each.timestamp()[1] for each in messages])
 
@@ -182,7 +184,6 @@ class Monitor:
         reference = self._reference(version)
         self._widths[version] = None if reference is None else len(reference.features)
         self._watching.follow(version, reference)
-        self._metrics.gauge(m.MONITOR_REFERENCE).clear()
         self._metrics.gauge(m.MONITOR_REFERENCE).labels(version).set(reference is not None)
 
     def _reference(self, version: str) -> Reference | None:
@@ -295,6 +296,8 @@ class Monitor:
         for name, distance in watching.state.distances.items():
             gauge(m.MONITOR_PSI).labels(name).set(distance.psi)
             gauge(m.MONITOR_KS).labels(name).set(distance.ks)
+            for number, count in enumerate(distance.counts):
+                gauge(m.MONITOR_BINS).labels(name, str(number)).set(count)
         for name, alarm in watching.state.alarms.items():
             gauge(m.MONITOR_DRIFT).labels(name).set(alarm.drifts)
         for each in watching.delays_days:

@@ -9,19 +9,27 @@ from fraudstream.core.feature_set import DAY_MS
 
 
 class Distance(msgspec.Struct, frozen=True):
-    """How far scores or a feature of a day are from what they were at training."""
+    """How far scores or a feature of a day are from what they were at training.
+
+    `counts`: how many fell into each bin of the training's histogram, which stands in the version's contract.
+    """
 
     psi: float
     ks: float
+    counts: list[int] = []
 
 
 class DayReport(msgspec.Struct, frozen=True, kw_only=True, tag="day", tag_field="kind"):
-    """A day of event time, once it is over; `compared` transactions were scored by `model_version`."""
+    """A day of event time, once it is over; `compared` transactions were scored by `model_version`.
+
+    `alert_records`: those in the topic alerts, repeated transactions included.
+    """
 
     v: Literal[1] = 1
     day: str
     decided: int
     alerts: int
+    alert_records: int
     dead_letters: int
     model_version: str | None
     compared: int
@@ -30,7 +38,10 @@ class DayReport(msgspec.Struct, frozen=True, kw_only=True, tag="day", tag_field=
 
 
 class QualityReport(msgspec.Struct, frozen=True, kw_only=True, tag="quality", tag_field="kind"):
-    """What the alerts of a day were worth, once its label delay is over: `found` of the known `frauds`."""
+    """What the alerts of a day were worth, once its label delay is over: `found` of the known `frauds`.
+
+    `label_delay_days`: mean time from a transaction to its first label, event time; None without labels.
+    """
 
     v: Literal[1] = 1
     day: str
@@ -40,6 +51,8 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True, tag="quality", ta
     found: int
     recall: float | None
     precision: float | None
+    labels: int
+    label_delay_days: float | None
 
 
 class DriftReport(msgspec.Struct, frozen=True, kw_only=True, tag="drift", tag_field="kind"):

@@ -49,7 +49,11 @@ class Day(msgspec.Struct):
 
     decided: int = 0
     alerts: int = 0
+    alert_records: int = 0
     dead_letters: int = 0
+    labels: int = 0
+    labels_after_ms: int = 0
+    """From each transaction to its first label, all together."""
     frauds: int = 0
     found: int = 0
     versions: dict[str, Compared] = {}
@@ -80,8 +84,6 @@ class State(msgspec.Struct):
     alerted: dict[str, int] = {}
     verdicts: dict[str, Verdict] = {}
     alarms: dict[str, Alarm] = {}
-    version: str | None = None
-    """The version of which the alarms are."""
     begun: dict[int, int] = {}
     """How many scores came of a day, its first hour left out, by day; since the last one was over."""
     distances: dict[str, Distance] = {}
@@ -184,7 +186,11 @@ class Watching:
             if known is not None and known.labelled_at_ms > each.labelled_at_ms:
                 continue
             number = each.event_time_ms // DAY_MS
-            if known is not None:
+            if known is None:
+                day = self._day(number)
+                day.labels += 1
+                day.labels_after_ms += each.labelled_at_ms - each.event_time_ms
+            else:
                 self._judge(each.transaction_id, known, -1)
             verdict = Verdict(each.label, each.labelled_at_ms, number)
             verdicts[each.transaction_id] = verdict
@@ -196,6 +202,11 @@ class Watching:
             day = self._day(verdict.day)
             day.frauds += step
             day.found += step * (transaction_id in self.state.alerted)
+
+    def alert_records(self, event_times_ms: Sequence[int]) -> None:
+        """Take records of the topic alerts, by the event times of their transactions."""
+        for each in event_times_ms:
+            self._day(each // DAY_MS).alert_records += 1
 
     def dead_letters(self, event_times_ms: Sequence[int]) -> None:
         """Take dead letters by the time at which they were written."""
@@ -252,6 +263,7 @@ class Watching:
             day=name_of(number),
             decided=day.decided,
             alerts=day.alerts,
+            alert_records=day.alert_records,
             dead_letters=day.dead_letters,
             model_version=day.version,
             compared=day.versions[day.version or ""].scores if found else 0,
@@ -261,24 +273,19 @@ class Watching:
         return [report, *(self._changes(report, found) if found else [])]
 
     def _changes(self, report: DayReport, found: dict[str, Distance]) -> list[DriftReport]:
-        """Return what began or ended to drift; with another version all that drifted has ended."""
-        state, version = self.state, report.model_version or ""
-        if state.version not in (None, version):
-            changed = [name for name, alarm in state.alarms.items() if alarm.drifts]
-            state.alarms = {name: Alarm() for name in found}
-        else:
-            looked = [(name, state.alarms.setdefault(name, Alarm())) for name in found]
-            changed = [n for n, alarm in looked if alarm.look(found[n].psi, self._levels)]
-        state.version = version
+        """Return what began or ended to drift, by the day's version, whichever the day before had."""
+        alarms = self.state.alarms
+        looked = [(name, alarms.setdefault(name, Alarm())) for name in found]
         return [
             DriftReport(
                 day=report.day,
                 what=name,
-                drifts=name in state.alarms and state.alarms[name].drifts,
-                psi=found[name].psi if name in found else 0.0,
-                model_version=version,
+                drifts=alarm.drifts,
+                psi=found[name].psi,
+                model_version=report.model_version or "",
             )
-            for name in changed
+            for name, alarm in looked
+            if alarm.look(found[name].psi, self._levels)
         ]
 
     def _distances(self, day: Day) -> dict[str, Distance]:
@@ -289,7 +296,9 @@ class Watching:
         bins = reference.features | {SCORE: reference.scores}
         return {
             name: Distance(
-                round(psi(bins[name].counts, counts), 6), round(ks(bins[name].counts, counts), 6)
+                round(psi(bins[name].counts, counts), 6),
+                round(ks(bins[name].counts, counts), 6),
+                counts,
             )
             for name, counts in day.versions[day.version or ""].counts.items()
         }
@@ -304,6 +313,8 @@ class Watching:
             found=day.found,
             recall=day.found / day.frauds if day.frauds else None,
             precision=day.found / day.alerts if day.alerts else None,
+            labels=day.labels,
+            label_delay_days=day.labels_after_ms / day.labels / DAY_MS if day.labels else None,
         )
 
     def _day(self, number: int) -> Day:

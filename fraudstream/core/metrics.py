@@ -251,10 +251,16 @@ MONITOR_PSI = _gauge(
     labels=("what",),
 )
 MONITOR_KS = _gauge("monitor_ks", "Kolmogorov-Smirnov distance, as `monitor_psi`", labels=("what",))
+MONITOR_BINS = _gauge(
+    "monitor_bin",
+    "how many values of the last day that is over fell into a bin of the training's histogram",
+    "records",
+    labels=("what", "bin"),
+)
 MONITOR_DRIFT = _gauge("monitor_drift", "1 while the score, or a feature, drifts", labels=("what",))
 MONITOR_REFERENCE = _gauge(
     "monitor_reference",
-    "1 for the version that is compared with, 0 if it says nothing of its training",
+    "1 for a version that scored and is compared with its training, 0 if it says nothing of it",
     labels=("version",),
 )
 MONITOR_REPORTS = _count(
@@ -263,7 +269,7 @@ MONITOR_REPORTS = _count(
 MONITOR = (
     *(MONITOR_STATE, MONITOR_READ, MONITOR_NEWEST, MONITOR_RECALL, MONITOR_PRECISION),
     *(MONITOR_ALERT_RATE, MONITOR_MATURE, MONITOR_DELAY, MONITOR_PSI, MONITOR_KS, MONITOR_DRIFT),
-    *(MONITOR_REFERENCE, MONITOR_REPORTS),
+    *(MONITOR_BINS, MONITOR_REFERENCE, MONITOR_REPORTS),
 )
 """What `fraudstream monitor` serves."""
 

@@ -1,6 +1,7 @@
 """`fraudstream stack up|status|down|logs`."""
 
 import sys
+from collections.abc import Mapping
 
 import click
 from rich.console import Console
@@ -9,7 +10,7 @@ from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.settings import Settings
 from fraudstream.stack import embedded
-from fraudstream.stack.state import SERVERS, ServerName, StackState
+from fraudstream.stack.state import SERVERS, Server, ServerName
 
 
 @click.group()
@@ -64,11 +65,13 @@ def status(settings: Settings, json_file: str | None) -> None:
     """
     state = embedded.status(settings)
     names = embedded.embedded_servers(settings)
-    servers = state.servers if state else {}
+    servers = embedded.asked(state) if state else {}
     if json_file:
         write_json({"running": state is not None, "servers": servers}, json_file)
+    elif state is None:
+        click.echo(f"no embedded stack runs in {settings.state_dir}: `fraudstream stack up`")
     else:
-        _show(state, settings)
+        _show(servers)
     if not all(name in servers and servers[name].ready for name in names):
         sys.exit(1)
 
@@ -104,10 +107,7 @@ def logs(settings: Settings, server: str | None, lines: int) -> None:
         click.echo(f"{name}:{embedded.logs(settings, name, lines) or ' empty'}")
 
 
-def _show(state: StackState | None, settings: Settings) -> None:
-    if state is None:
-        click.echo(f"no embedded stack runs in {settings.state_dir}: `fraudstream stack up`")
-        return
-    for name, server in state.servers.items():
+def _show(servers: Mapping[ServerName, Server]) -> None:
+    for name, server in servers.items():
         again = f", restarted {server.restarts} times" if server.restarts else ""
         click.echo(f"{name:7} {server.state:8} {server.address} (pid {server.pid}{again})")

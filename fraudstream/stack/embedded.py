@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -14,9 +15,10 @@ from fraudstream.core.errors import FraudstreamError, Refused, SettingsError
 from fraudstream.core.settings import Settings
 from fraudstream.stack.locks import exclusive, is_held, pause
 from fraudstream.stack.ports import choose_ports
-from fraudstream.stack.servers import PLANS
+from fraudstream.stack.servers import ANSWERS, PLANS
 from fraudstream.stack.state import (
     SERVERS,
+    Server,
     ServerName,
     StackPaths,
     StackState,
@@ -115,6 +117,18 @@ def down(settings: Settings, *, wipe: bool = False) -> bool:
 def status(settings: Settings) -> StackState | None:
     """Return the running stack, None if there is none."""
     return running_state(StackPaths.of(settings))
+
+
+def asked(state: StackState) -> dict[ServerName, Server]:
+    """Return the servers as they answer now, all asked at once: one that was ready may be frozen."""
+    with ThreadPoolExecutor() as beside:
+        answers = beside.map(lambda each: ANSWERS[each[0]](each[1].port), state.servers.items())
+        return {
+            name: server
+            if answer or not server.ready
+            else msgspec.structs.replace(server, ready=False, silent=True)
+            for (name, server), answer in zip(state.servers.items(), answers, strict=True)
+        }
 
 
 def logs(settings: Settings, name: str, lines: int = 50) -> str:

@@ -26,17 +26,23 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """One server of the stack as it is now; `restarts` counts how often it died and was started anew."""
+    """One server of the stack as it is now; `restarts` counts how often it died and was started anew.
+
+    `silent`: it was ready once and does not answer at the moment; only whoever asked it knows.
+    """
 
     address: str
     port: int
     pid: int = 0
     ready: bool = False
     restarts: int = 0
+    silent: bool = False
 
     @property
     def state(self) -> State:
         """Return how the server is, in the word that services use, too."""
+        if self.silent:
+            return "waiting"
         return "ready" if self.ready else "starting"
 
 

@@ -13,6 +13,7 @@ from fraudstream.clients.inference import load_model
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.topic_admin import create_topics
 from fraudstream.clients.topic_log import read_to_end
+from fraudstream.core import metrics as m
 from fraudstream.core.feature_set import DAY_MS, NINE
 from fraudstream.core.model import CHAMPION, model_name
 from fraudstream.core.scores import Score
@@ -120,6 +121,7 @@ def test_days_quality_and_drift_are_reported_and_shown(topics: Settings, tmp_pat
     assert all(each.frauds > 0 for each in quality)
     assert max(each.recall or 0 for each in quality) > 0.3
     assert 'fraudstream_monitor_reference{version="1"} 1.0' in page
+    assert [each.name for each in m.MONITOR if f"\n{each.name}" not in page] == []
     assert "fraudstream_monitor_recall 0." in page or "fraudstream_monitor_recall 1.0" in page
 
 

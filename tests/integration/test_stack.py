@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from click.testing import CliRunner
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.topic_admin import create_topics, describe_topics
@@ -28,6 +29,7 @@ from fraudstream.core.settings import Settings, make_settings
 from fraudstream.stack import embedded
 from fraudstream.stack import state as state_module
 from fraudstream.stack.addresses import with_addresses
+from fraudstream.stack.commands import status
 from fraudstream.stack.kafka_server import find_java
 from fraudstream.stack.locks import is_held, pause
 from fraudstream.stack.state import Process, StackPaths, StackState, identify, is_alive
@@ -112,6 +114,23 @@ def is_all_gone(settings: Settings, state: StackState) -> bool:
 def ping(url: str) -> bool:
     with redis.Redis.from_url(url) as client:
         return bool(client.ping())
+
+
+def test_a_frozen_server_is_not_ready_for_who_asks(valkey: Settings) -> None:
+    runner = CliRunner()
+    embedded.up(valkey)
+    pid = running(valkey).servers["redis"].pid
+    before = runner.invoke(status, obj=valkey)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        frozen = runner.invoke(status, ["--json", "-"], obj=valkey)
+        assert frozen.exit_code == 1
+        assert json.loads(frozen.stdout)["servers"]["redis"]["silent"] is True
+        assert "redis   waiting" in runner.invoke(status, obj=valkey).stdout
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert before.exit_code == 0, before.stdout
+    assert "redis   ready" in before.stdout
 
 
 def test_a_second_up_finds_the_first(valkey: Settings) -> None:

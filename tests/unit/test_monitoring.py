@@ -225,7 +225,7 @@ def test_versions_that_come_in_turns_are_counted_apart_and_the_newest_is_compare
     assert made.state.days[FIRST].versions["1"].scores == 1_000
 
 
-def test_what_drifts_has_ended_when_another_version_serves() -> None:
+def test_what_drifts_ends_by_the_days_of_the_version_that_serves_then() -> None:
     made, reports = watching(), []
     made.follow("2", REFERENCE)
     for day in range(6):
@@ -234,7 +234,32 @@ def test_what_drifts_has_ended_when_another_version_serves() -> None:
         made.scores([msgspec.structs.replace(each, model_version=version) for each in rows])
         reports += made.due(until(day + 1))
     changes = [(e.day[-2:], e.drifts, e.model_version) for e in of(DriftReport, reports)]
-    assert changes == [("09", True, "1"), ("11", False, "2")]
+    assert changes == [("09", True, "1"), ("12", False, "2")]
+
+
+def test_a_new_version_each_day_does_not_hide_drift() -> None:
+    made, reports = watching(), []
+    for day in range(6):
+        made.follow(str(day), REFERENCE)
+        rows = scored(day, amount=100.0)
+        made.scores([msgspec.structs.replace(each, model_version=str(day)) for each in rows])
+        reports += made.due(until(day + 1))
+    assert [(e.what, e.drifts) for e in of(DriftReport, reports)] == [("amount", True)]
+
+
+def test_alert_records_label_delay_and_histograms_are_reported() -> None:
+    made = watching()
+    made.scores(scored(0))
+    made.alert_records([FIRST * DAY_MS + i for i in range(12)])
+    made.labels([label(0, 995, after_days=2), label(0, 996, after_days=4)])
+    made.labels([label(0, 995, "genuine", after_days=6)])
+    (day,) = of(DayReport, made.due(until(1)))
+    assert (day.alerts, day.alert_records) == (10, 12)
+    assert day.score is not None
+    assert day.score.counts == [900, 90, 10]
+    made.scores(scored(9))
+    quality = of(QualityReport, made.due(until(9)))[0]
+    assert (quality.labels, quality.label_delay_days, quality.frauds) == (2, 3.0, 1)
 
 
 def test_too_few_scores_are_not_compared() -> None:
