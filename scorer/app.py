@@ -20,6 +20,7 @@ from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.clients.group_places import GroupPlaces
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.set_log import SetLog
+from fraudstream.clients.signals import END_S
 from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.health import Health
@@ -41,10 +42,6 @@ from scorer.parts import Parts
 from scorer.same_topics import SameTopics
 
 logger = logging.getLogger(__name__)
-
-
-END_S = 4.5
-"""How long a worker may take to end once it is asked to."""
 
 
 class HotPathService(Service):
