@@ -6,18 +6,21 @@ from collections.abc import Callable
 import msgspec
 
 from fraudstream.clients.clock import monotonic_s, now_ms
+from fraudstream.clients.kafka import Broker
 from fraudstream.clients.metrics import Condition, ServiceMetrics
+from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.set_log import find_set
 from fraudstream.clients.topic_log import TopicReader
 from fraudstream.core import metrics as m
 from fraudstream.core.errors import DependencyUnreachable, Refused, TooLittle
 from fraudstream.core.health import Health
+from fraudstream.core.model import CHAMPION, model_name
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from trainer.pipeline import TrainingOptions, TrainingReport, train
 
 SERVERS_AGAIN_S = 5.0
-"""A server that does not answer is asked again after so long."""
+"""The servers are looked at so often between two rounds, and one that does not answer is asked again."""
 
 Ends = dict[str, dict[int, tuple[int, int]]]
 
@@ -40,6 +43,14 @@ class TrainerService:
         self._say = say
         self._metrics = ServiceMetrics(m.TRAINER)
         self._seen: Ends = {}
+        self._due_s = 0.0
+        """When the next round is, by the clock that does not jump."""
+        self._broker = Broker(settings)
+        self._models = ModelRegistry(
+            settings.mlflow_url,
+            connect_timeout_ms=settings.request_timeout_ms,
+            request_timeout_ms=settings.request_timeout_ms,
+        )
         self._pause = threading.Event()
         self.registry = self._metrics.registry
         self._condition = Condition(self._metrics, m.TRAINER_STATE)
@@ -56,14 +67,26 @@ class TrainerService:
         """
         while True:
             try:
-                self._round()
+                self._look()
+                if monotonic_s() >= self._due_s:
+                    self._round()
+                    self._due_s = monotonic_s() + self._rhythm.every_s
             except DependencyUnreachable as exc:
                 self._say(f"{exc}; asked again in {SERVERS_AGAIN_S:.0f} s")
                 self._condition.become(Health("waiting", str(exc)))
                 self._pause.wait(SERVERS_AGAIN_S)
                 continue
             self._condition.become(Health("ready"))
-            self._pause.wait(self._rhythm.every_s)
+            self._pause.wait(min(max(self._due_s - monotonic_s(), 0.0), SERVERS_AGAIN_S))
+
+    def _look(self) -> None:
+        """See that both servers answer; no round needs both unless it trains.
+
+        Raises:
+            DependencyUnreachable: one does not answer within `request_timeout_ms`.
+        """
+        self._broker.require_answer()
+        self._models.alias(model_name(self._settings.environment), CHAMPION)
 
     def _round(self) -> None:
         """Train, unless nothing has come since the last time."""

@@ -38,8 +38,8 @@ def trainer(
     """Train every so often and promote what passes the gate, until stopped.
 
     Each round is a `fraudstream train --promote` on what was served by then; without new scores or
-    labels it is left out. Servers that are away are waited for. SIGTERM and Ctrl-C end it at once: a
-    version that is not promoted yet stays what it is.
+    labels it is left out. Servers that are away are waited for. SIGTERM and Ctrl-C end it within five
+    seconds: a version that is not promoted yet stays what it is.
 
     \b
     Examples:

@@ -127,6 +127,28 @@ def topic_facts(settings: Settings, names: list[str]) -> dict[str, TopicFacts]:
         raise unreachable(settings, exc) from exc
 
 
+class Broker:
+    """One connection that only asks whether Kafka answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._admin = AdminClient(common(settings) | {"log_level": 0})
+
+    def require_answer(self) -> None:
+        """Return once a broker has answered; a signal ends the wait at once.
+
+        Raises:
+            DependencyUnreachable: none answers within `request_timeout_ms`.
+        """
+        asked = self._admin.describe_cluster(
+            request_timeout=self._settings.request_timeout_ms / 1000
+        )
+        try:
+            asked.result()
+        except KafkaException as exc:
+            raise unreachable(self._settings, exc) from exc
+
+
 def require_coordinator(settings: Settings, group: str) -> None:
     """Ask for the coordinator of a group, without which a worker would wait for partitions in silence.
 
