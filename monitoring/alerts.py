@@ -12,7 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
-from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
+from fraudstream.core.errors import FraudstreamError, KafkaUnreachable, Refused
 from fraudstream.core.scores import Alert
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
@@ -76,7 +76,7 @@ def _connect(settings: Settings) -> KafkaConsumer:
             bootstrap_timeout_ms=settings.connect_timeout_ms,
         )
     except (KafkaError, OSError) as exc:
-        raise DependencyUnreachable(
+        raise KafkaUnreachable(
             f"Kafka at {settings.kafka_bootstrap} does not answer ({type(exc).__name__}): start it "
             "with `fraudstream stack up`, or set FRAUDSTREAM_KAFKA_BOOTSTRAP"
         ) from exc

@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicParti
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import TopicFacts
-from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
+from fraudstream.core.errors import FraudstreamError, KafkaUnreachable, Refused
 from fraudstream.core.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ class Assignment:
         try:
             found = _committed(self._consumer, every)
         except KafkaException as exc:
-            raise DependencyUnreachable(
+            raise KafkaUnreachable(
                 f"Kafka does not tell what is committed: {exc.args[0].str()}"
             ) from exc
         return {tp.partition: -1 if tp.offset == OFFSET_INVALID else tp.offset for tp in found}
@@ -205,7 +205,7 @@ class Assignment:
                 return self._ask(consumer, partitions)
             except KafkaException as exc:
                 if monotonic_s() > deadline:
-                    raise DependencyUnreachable(
+                    raise KafkaUnreachable(
                         f"Kafka does not tell where to go on ({exc.args[0].str()}): see what the "
                         "broker says with `fraudstream stack logs`, then start the worker again"
                     ) from exc

@@ -6,7 +6,7 @@ import logging
 import click
 
 from fraudstream.clients.logs import configure
-from fraudstream.core.errors import DependencyUnreachable, SettingsError
+from fraudstream.core.errors import DependencyUnreachable, KafkaUnreachable, SettingsError
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.stack.addresses import with_addresses
 
@@ -86,7 +86,7 @@ def run(
         worker.execute_from_commandline()
     except SystemExit as exc:
         if isinstance(exc.__context__, KafkaError):  # of Faust's own client
-            raise DependencyUnreachable(
+            raise KafkaUnreachable(
                 f"Kafka at {settings.kafka_bootstrap} went away while this worker started "
                 f"({exc.__context__}): start it again"
             ) from exc

@@ -120,7 +120,7 @@ class HotPath:
                 self.step()
             self._finish_last()
             p.deaths.withdraw()
-            self.status.state = "stopped"
+            self.status.become("stopped")
         except (Abandoned, BatchAborted, DependencyUnreachable, Fenced, Refused):
             p.deaths.withdraw()
             raise
@@ -374,7 +374,7 @@ class HotPath:
             raise exc
         self.status.aborted += 1
         if isinstance(exc, (BatchAborted, DependencyUnreachable)):  # until something succeeds again
-            self.status.state, self.status.waiting_for = "waiting", "unreachable"
+            self.status.wait_for(exc.what)
         self._unsettled = True
         logger.warning("%s; the batch is read again", exc)
         self._stopping.wait(0.05)

@@ -7,7 +7,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from fraudstream.clients.feature_store import StateInDoubt
 from fraudstream.clients.kafka import TopicFacts
-from fraudstream.core.errors import BadRecord, DependencyUnreachable, Refused
+from fraudstream.core.errors import BadRecord, DependencyUnreachable, KafkaUnreachable, Refused
 from fraudstream.core.transaction import Feedback, decode_feedback
 from scorer.assignment import WAYS_OUT
 from scorer.live_sets import LiveSets
@@ -70,7 +70,7 @@ class LabelReader:
             offset = self._within_log(offset)
         while self._position <= offset:
             if not self._apply_next(timeout_s=timeout_s):
-                raise DependencyUnreachable(
+                raise KafkaUnreachable(
                     f"topic {self._topic.name} gives nothing after offset {self._position - 1}, "
                     f"but the stream needs {offset}: does the broker answer?"
                 )

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from fraudstream.core.errors import DependencyUnreachable, Fenced, FraudstreamError
+from fraudstream.core.errors import Fenced, FraudstreamError, KafkaUnreachable
+from fraudstream.core.health import Waited
 from fraudstream.core.topics import topic_name
 from scorer.results import Output
 from scorer.watchdog import Watchdog
@@ -20,6 +21,8 @@ ABORT_S = 4.0
 
 class BatchAborted(FraudstreamError):
     """A batch was not seen to be committed: `restore`, then read on from what the group has committed."""
+
+    what: Waited = "kafka"
 
 
 def fenced(error: KafkaError) -> Fenced:
@@ -52,7 +55,7 @@ class TransactionalOutput:
             self._ready = True
             self._watchdog.start()
         except KafkaException as exc:
-            raise DependencyUnreachable(
+            raise KafkaUnreachable(
                 f"Kafka does not let this worker begin ({exc.args[0].str()}): see what the broker says "
                 "with `fraudstream stack logs`, then start the worker again"
             ) from exc

@@ -121,7 +121,7 @@ class Recovery:
                     back_off_s = 0.02
                 else:
                     copied = self._store.state.meta.state == "snapshot"
-                    self._status.state = "snapshot" if copied else "rebuilding"
+                    self._status.become("snapshot" if copied else "rebuilding")
                     self._waiting.keep(back_off_s)
                     back_off_s = min(back_off_s * 2, MOST_BACK_OFF_S)
         finally:
@@ -175,7 +175,7 @@ class Recovery:
     def _roll_forward(self, lease: Lease) -> None:
         """Rebuild as the holder of the lease; the state stays `rebuilding` if that is cut short."""
         state = self._store.state
-        self._status.state = "rebuilding"
+        self._status.become("rebuilding")
         logger.info("this worker rebuilds the features of %s (turn %s)", self._name, lease.token)
         try:
             self._rebuild.run(self._assignment.committed_everywhere, self._beat(lease))

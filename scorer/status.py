@@ -7,7 +7,7 @@ import numpy as np
 
 from fraudstream.clients.feature_library import Applied
 from fraudstream.core.errors import Refused
-from fraudstream.core.health import Health, State
+from fraudstream.core.health import WAITS, Health, State, Waited
 from scorer.batch import Batch
 from scorer.histogram import Histogram
 from scorer.results import Emitted
@@ -37,8 +37,8 @@ class Status(msgspec.Struct):
     """Scored later than the lateness: a window may have lost entries."""
     beyond_retention: int = 0
     """Scored, but too late to be kept with their customer or terminal."""
-    waiting_for: str = ""
-    """What is the matter with the server that is waited for, "" while none is."""
+    waiting_for: Waited | None = None
+    """The server that is waited for, or what is the matter with it; None while none is."""
     poison: int = 0
     """Dead letters for want of a score: the record can be read, but made a hop fail or the worker die."""
     rebuilds: int = 0
@@ -110,8 +110,20 @@ class Status(msgspec.Struct):
                 "a wrong topic or schema, not like bad data; see `fraudstream dead-letters list`"
             )
 
+    def become(self, state: State) -> None:
+        """Be at this, and wait for no server any more."""
+        self.state, self.waiting_for = state, None
+
+    def wait_for(self, what: Waited | None) -> None:
+        """Wait for a server until `go_on`."""
+        self.state, self.waiting_for = "waiting", what
+
+    def go_on(self, *, owns: bool) -> None:
+        """Be ready, the servers answer; without partitions there is nothing to be ready for."""
+        self.become("ready" if owns else "starting")
+
     def health(self) -> Health:
         """Return what /readyz says."""
-        if self.waiting_for:
-            return Health(self.state, self.waiting_for)
+        if self.waiting_for is not None:
+            return Health(self.state, WAITS[self.waiting_for])
         return Health(self.state, done=self.rebuild_done, of=self.rebuild_total)

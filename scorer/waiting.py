@@ -62,13 +62,11 @@ class Waiting:
                     raise
                 if self._status.state != "waiting":
                     logger.warning("%s; partitions are paused", exc)
-                self._status.state, self._status.waiting_for = "waiting", exc.what
+                self._status.wait_for(exc.what)
                 self._pause(back_off_s)
                 back_off_s = min(back_off_s * 2, 1.0)
             else:
-                self._status.waiting_for = ""
-                if self._assignment.positions:
-                    self._status.state = "ready"
+                self._status.go_on(owns=bool(self._assignment.positions))
                 return result
 
     def keep(self, seconds: float) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple, get_args
 
 from fraudstream.core import metrics as m
 from fraudstream.core.errors import DEAD_LETTER_KINDS
-from fraudstream.core.health import STATES
+from fraudstream.core.health import STATES, WAITS
 from fraudstream.core.scores import Stages
 
 OF_PROMETHEUS = {"job", "instance"}
@@ -27,7 +27,7 @@ VALUES: Mapping[tuple[str, str], tuple[str, ...]] = {
     (m.MONITOR_STATE.name, "state"): STATES,
     (m.STAGE_SECONDS.name, "stage"): Stages.__struct_fields__,
     (m.DEAD_LETTERS.name, "kind"): DEAD_LETTER_KINDS,
-    (m.WAITING.name, "for"): ("unreachable", "writes_refused"),
+    (m.WAITING.name, "for"): tuple(WAITS),
     (m.TRAININGS.name, "outcome"): ("promoted", "refused", "too_little", "failed", "nothing_new"),
 }
 """The words that a label may have, where they are few."""

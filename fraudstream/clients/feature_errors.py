@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from redis import exceptions
 
-from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused, WritesRefused
+from fraudstream.core.errors import FraudstreamError, RedisUnreachable, Refused, WritesRefused
 
 
 class StateInDoubt(FraudstreamError):
@@ -64,7 +64,7 @@ def translate(exc: exceptions.RedisError, address: str, topic_id: str) -> NoRetu
             f"Redis at {address} refused the login: check user and password in redis_url"
         ) from exc
     if isinstance(exc, (exceptions.ConnectionError, exceptions.TimeoutError)):
-        raise DependencyUnreachable(
+        raise RedisUnreachable(
             f"Redis at {address} does not answer ({_reason(exc)}): is it running? Try "
             "`fraudstream stack status`, or check redis_url"
         ) from exc

@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from msgspec import Struct
 
 from fraudstream.clients.kafka import TopicFacts, common
-from fraudstream.core.errors import DependencyUnreachable
+from fraudstream.core.errors import KafkaUnreachable
 from fraudstream.core.settings import Settings
 
 
@@ -80,7 +80,7 @@ class GroupPlaces:
             ends = {place.partition: each.result().offset for place, each in self._ends.items()}
             found = group.result().topic_partitions
         except KafkaException as exc:
-            raise DependencyUnreachable(
+            raise KafkaUnreachable(
                 f"Kafka does not tell how far the group is: {exc.args[0].str()}"
             ) from exc
         return {

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
 from fraudstream.clients.group_members import instance_id
-from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.errors import KafkaUnreachable, Refused
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES
 
@@ -165,16 +165,16 @@ def require_coordinator(settings: Settings, group: str) -> None:
         for answer in asked.values():
             answer.result()
     except KafkaException as exc:
-        raise DependencyUnreachable(
+        raise KafkaUnreachable(
             f"Kafka has no coordinator for group {group} ({exc.args[0].str()}): see what the broker says "
             "with `fraudstream stack logs` (topic __consumer_offsets), then start the worker again"
         ) from exc
 
 
-def unreachable(settings: Settings, exc: KafkaException) -> DependencyUnreachable:
+def unreachable(settings: Settings, exc: KafkaException) -> KafkaUnreachable:
     """Return the error for a broker that does not answer, naming its address and what to try."""
     reason = exc.args[0].str() if exc.args and isinstance(exc.args[0], KafkaError) else str(exc)
-    return DependencyUnreachable(
+    return KafkaUnreachable(
         f"Kafka at {settings.kafka_bootstrap} does not answer ({reason}): start it with "
         "`fraudstream stack up`, or set FRAUDSTREAM_KAFKA_BOOTSTRAP to a broker that runs"
     )

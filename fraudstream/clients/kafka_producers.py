@@ -17,7 +17,7 @@ from kafka.errors import KafkaError as KafkaPythonError
 from kafka.producer.future import FutureRecordMetadata, RecordMetadata
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.core.errors import DependencyUnreachable, FraudstreamError
+from fraudstream.core.errors import FraudstreamError, KafkaUnreachable
 from fraudstream.core.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class _Silence:
                 outstanding,
             )
         if silent_s > (min(self._most_s, STOPPING_S) if self._stop.is_set() else self._most_s):
-            raise DependencyUnreachable(
+            raise KafkaUnreachable(
                 f"Kafka at {self._address} took nothing for {silent_s:.0f} s with {outstanding} records"
                 " outstanding: see that it runs (`fraudstream stack status`) and start again, it goes"
                 " on where it stopped"
@@ -266,7 +266,7 @@ class _KafkaPython:
                 allow_auto_create_topics=False,
             )
         except KafkaPythonError as exc:
-            raise DependencyUnreachable(
+            raise KafkaUnreachable(
                 f"Kafka at {settings.kafka_bootstrap} does not answer ({exc}): start it with"
                 " `fraudstream stack up`, or set FRAUDSTREAM_KAFKA_BOOTSTRAP to a broker that runs"
             ) from exc

@@ -16,7 +16,7 @@ from fraudstream.core.environment_sets import (
     change_of,
     read_change,
 )
-from fraudstream.core.errors import DependencyUnreachable
+from fraudstream.core.errors import KafkaUnreachable
 from fraudstream.core.feature_kinds import FeatureSet
 from fraudstream.core.model import model_name
 from fraudstream.core.scores import AuditEvent
@@ -98,7 +98,7 @@ class SetLog:
         while self._offset < offset:
             self.refresh()
             if self._offset < offset and monotonic_s() > deadline_s:
-                raise DependencyUnreachable(
+                raise KafkaUnreachable(
                     f"the audit log of {self._settings.environment} does not show offset {offset}: a "
                     "scorer's transaction stays open; look with `fraudstream stack logs`"
                 )

@@ -13,7 +13,7 @@ from kafka.admin import ConfigResource
 from kafka.errors import KafkaError
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.core.errors import DependencyUnreachable, FraudstreamError
+from fraudstream.core.errors import FraudstreamError, KafkaUnreachable
 from fraudstream.core.topics import Topic, topic_name
 from fraudstream.core.topics import topics as wanted_topics
 
@@ -156,8 +156,8 @@ def _require_listener(bootstrap: str, timeout_ms: int) -> None:
         threading.Event().wait(POLL_S)
 
 
-def _unreachable(bootstrap: str, reason: str) -> DependencyUnreachable:
-    return DependencyUnreachable(
+def _unreachable(bootstrap: str, reason: str) -> KafkaUnreachable:
+    return KafkaUnreachable(
         f"Kafka at {bootstrap} does not answer ({reason}): start the embedded stack with "
         "`fraudstream stack up`, or check FRAUDSTREAM_KAFKA_BOOTSTRAP"
     )

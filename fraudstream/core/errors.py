@@ -5,13 +5,17 @@
     ├── Refused                     exit 3  going on would lose or double something
     ├── Fenced                      exit 4  another process has the place of this one
     ├── DependencyUnreachable       exit 1  a server does not answer: address and what to try
-    │   └── WritesRefused                   it answers, but takes no writes for now: full, or a replica
+    │   ├── KafkaUnreachable
+    │   └── RedisUnreachable                the server of the features
+    │       └── WritesRefused               it answers, but takes no writes for now: full, or a replica
     ├── TooLittle                   exit 1  there is not enough to learn from yet
     └── BadRecord                   never leaves the scorer: the record becomes a dead letter
 
 Three reactions, three types: a bad record goes to the dead-letter topic, a failing dependency is
 retried with back-pressure, anything else ends the process before it commits.
 """
+
+from fraudstream.core.health import Waited
 
 
 class FraudstreamError(Exception):
@@ -45,13 +49,26 @@ class Fenced(FraudstreamError):
 class DependencyUnreachable(FraudstreamError):
     """A server does not answer. Names its address and what to try."""
 
-    what = "unreachable"
+    what: Waited | None = None
+    """What a scorer says that it waits for; None for a server that it does without."""
 
 
-class WritesRefused(DependencyUnreachable):
-    """A server answers, but takes no writes for now: its memory or disk is full, or its role has changed."""
+class KafkaUnreachable(DependencyUnreachable):
+    """No broker answers, or none tells what was asked."""
 
-    what = "writes_refused"
+    what: Waited | None = "kafka"
+
+
+class RedisUnreachable(DependencyUnreachable):
+    """The server of the features does not answer."""
+
+    what: Waited | None = "redis"
+
+
+class WritesRefused(RedisUnreachable):
+    """It answers, but takes no writes for now: its memory or disk is full, or its role has changed."""
+
+    what: Waited | None = "writes_refused"
 
 
 class TooLittle(FraudstreamError):

@@ -15,6 +15,14 @@ MEANINGS: dict[State, str] = {
 }
 STATES = get_args(State)
 
+Waited = Literal["kafka", "redis", "writes_refused"]
+WAITS: dict[Waited, str] = {
+    "kafka": "Kafka does not answer",
+    "redis": "Redis does not answer",
+    "writes_refused": "Redis takes no writes",
+}
+"""What a scorer may wait for, as its metric names it, and as `why` at /readyz says it."""
+
 
 class Health(msgspec.Struct, omit_defaults=True):
     """What a service says of itself; only `ready` answers /readyz with 200."""

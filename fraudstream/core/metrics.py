@@ -5,6 +5,8 @@ from typing import Literal
 
 import msgspec
 
+from fraudstream.core.health import WAITS
+
 Kind = Literal["counter", "gauge", "histogram"]
 
 
@@ -77,7 +79,8 @@ RESTARTS = _count(
 STATE = _state("scorer")
 WAITING = _gauge(
     "scorer_waiting",
-    "1 while a server is waited for, by what is the matter: `unreachable` or `writes_refused`",
+    "1 while a server is waited for: "
+    + ", ".join(f"`{what}` ({why})" for what, why in WAITS.items()),
     labels=("for",),
 )
 MODEL = _gauge(

@@ -165,7 +165,7 @@ def test_a_worker_whose_broker_hangs_is_not_ready_and_ends_within_five_seconds_w
         pid = kafka_pid(own_stack)
         os.kill(pid, signal.SIGSTOP)
         try:
-            waiting = (503, '{"state":"waiting","why":"unreachable"}')
+            waiting = (503, '{"state":"waiting","why":"Kafka does not answer"}')
             wait_until(lambda: view(port, "/readyz") == waiting, timeout_s=20, what="says so")
             running.process.send_signal(signal.SIGTERM)
             assert running.process.wait(5) == 0

@@ -217,7 +217,7 @@ def fill_the_server(run: Run) -> None:
     """Take the server's memory away until a worker has noticed; give it back."""
     run.server.client.config_set("maxmemory", 1)
     wait_until(lambda: "refuses to write for now" in run.said(), timeout_s=30, what="noticed")
-    full = {"state": "waiting", "why": "writes_refused"}
+    full = {"state": "waiting", "why": "Redis takes no writes"}
     assert any(view(run, "/healthz") == (503, full) for _ in range(500))
     waiting = 'fraudstream_scorer_waiting{for="writes_refused"} 1'
     assert any(waiting in metrics(run) for _ in range(500))

@@ -196,10 +196,10 @@ def asked(port: int, path: str) -> tuple[int, bytes]:
 
 
 def test_health_is_told_and_only_ready_is_ready() -> None:
-    now = Health("waiting", "unreachable")
+    now = Health("waiting", "Kafka does not answer")
     with served(CollectorRegistry(), lambda: now, 0) as port:
         assert asked(port, "/livez")[0] == 200
-        waiting = b'{"state":"waiting","why":"unreachable"}'
+        waiting = b'{"state":"waiting","why":"Kafka does not answer"}'
         assert asked(port, "/readyz") == asked(port, "/healthz") == (503, waiting)
         now = Health("ready")
         assert asked(port, "/readyz") == (200, b'{"state":"ready"}')

@@ -2,7 +2,15 @@
 
 import pytest
 
-from fraudstream.core.errors import Refused
+from fraudstream.core.errors import (
+    DependencyUnreachable,
+    KafkaUnreachable,
+    RedisUnreachable,
+    Refused,
+    WritesRefused,
+)
+from fraudstream.core.health import Health
+from scorer.output import BatchAborted
 from scorer.status import Status
 
 
@@ -45,3 +53,35 @@ def test_more_than_half_dead_letters_among_the_first_records_stop_the_worker(
 )
 def test_bad_data_later_or_less_of_it_does_not(batches: list[tuple[int, int]]) -> None:
     assert run(batches).probed == (sum(map(sum, batches)) >= 1_000)
+
+
+@pytest.mark.parametrize(
+    ("error", "label", "why"),
+    [
+        (KafkaUnreachable, "kafka", "Kafka does not answer"),
+        (BatchAborted, "kafka", "Kafka does not answer"),
+        (RedisUnreachable, "redis", "Redis does not answer"),
+        (WritesRefused, "writes_refused", "Redis takes no writes"),
+    ],
+)
+def test_a_worker_that_waits_says_for_which_server(
+    error: "type[DependencyUnreachable | BatchAborted]", label: str, why: str
+) -> None:
+    status = Status(state="ready")
+    status.wait_for(error("away").what)
+    assert (status.waiting_for, status.health()) == (label, Health("waiting", why))
+    status.go_on(owns=True)
+    assert (status.waiting_for, status.health()) == (None, Health("ready"))
+
+
+def test_a_worker_that_has_lost_its_partitions_is_not_ready() -> None:
+    status = Status(state="ready")
+    status.go_on(owns=False)
+    assert status.health() == Health("starting")
+
+
+def test_a_worker_that_rebuilds_shows_how_far_it_is_and_not_the_server_that_it_waited_for() -> None:
+    status = Status(rebuild_done=1, rebuild_total=2)
+    status.wait_for("redis")
+    status.become("rebuilding")
+    assert (status.waiting_for, status.health()) == (None, Health("rebuilding", done=1, of=2))
