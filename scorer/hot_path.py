@@ -65,6 +65,7 @@ class HotPath:
             status=self.status,
             stopping=self._stopping,
             resumed=parts.evenness.forget,
+            kafka_silent=lambda: parts.same_topics.silent,
         )
         self._proof = Proof(parts.live, self._recovery)
         self._burial = Burial(**{name: getattr(parts, name) for name in Burial.__struct_fields__})
@@ -309,6 +310,7 @@ class HotPath:
         p.output.commit(emitted.outputs, offsets, p.assignment.group_metadata)
         p.assignment.done(hand.last_offsets)
         p.deaths.done(notes)
+        p.same_topics.heard(monotonic_s())
         self._failing_since = None
 
     def _count(self, batch: Batch, emitted: Emitted, probabilities: np.ndarray | None) -> None:

@@ -1,4 +1,4 @@
-"""Whether the topics are still those that the worker began with: asked for beside the batches."""
+"""Whether Kafka answers, and the topics are still those that the worker began with: asked beside batches."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -13,6 +13,8 @@ from fraudstream.core.settings import Settings
 from scorer.assignment import WAYS_OUT
 
 ASK_EVERY_S = 0.2
+SILENT_S = 3.0
+"""A broker that has not answered for so long is away."""
 MOST_MISSING = 5
 """After so many answers in a row that a topic is not there, it is gone; a broker may say so as it starts."""
 
@@ -26,7 +28,15 @@ class SameTopics:
         self._topics = {topic.name: topic for topic in topics}
         self._asked: dict[str, Future[Any]] = {}
         self._asked_s = 0.0
+        self._heard_s = 0.0
         self._missing = 0
+        self.silent = False
+        """Whether Kafka has not answered for `SILENT_S`, as of the last look."""
+
+    @property
+    def answered(self) -> bool:
+        """Return whether nothing that was asked is still on its way."""
+        return all(answer.done() for answer in self._asked.values())
 
     def look(self, now_s: float) -> None:
         """Take the answer, if one has come, and ask again when it is time to; `now_s` is any clock.
@@ -34,27 +44,40 @@ class SameTopics:
         Raises:
             Refused: a topic is another, or gone.
         """
-        if now_s - self._asked_s < ASK_EVERY_S or not all(f.done() for f in self._asked.values()):
+        if now_s - self._asked_s < ASK_EVERY_S:
             return
-        asked, self._asked_s = self._asked, now_s
-        for name, answer in asked.items():
-            self._check(self._topics[name], answer)
+        if self.answered:
+            self._take_and_ask(now_s)
+        self.silent = now_s - self._heard_s > SILENT_S
+
+    def heard(self, now_s: float) -> None:
+        """Take note that Kafka has just answered, to this or to anything else."""
+        self._heard_s, self.silent = now_s, False
+
+    def _take_and_ask(self, now_s: float) -> None:
+        answers = [self._check(self._topics[name], each) for name, each in self._asked.items()]
+        if any(answers) or not answers:
+            self.heard(now_s)
+        self._asked_s = now_s
         names = TopicCollection([*self._topics])
         self._asked = self._admin.describe_topics(names, request_timeout=self._timeout_s)
 
-    def _check(self, topic: TopicFacts, answer: "Future[Any]") -> None:
+    def _check(self, topic: TopicFacts, answer: "Future[Any]") -> bool:
+        """Return whether the answer is a broker's."""
         try:
             found = answer.result()
         except KafkaException as exc:
-            if exc.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            code = exc.args[0].code()
+            if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 self._count_missing(topic)
-            return  # a broker that is away is told of elsewhere
+            return bool(code >= KafkaError.UNKNOWN)  # below it are those of the client itself
         self._missing = 0
         if str(found.topic_id) != topic.topic_id:
             raise Refused(
                 f"topic {topic.name} was recreated while this worker ran, its features are of the former "
                 f"one; {WAYS_OUT}"
             )
+        return True
 
     def _count_missing(self, topic: TopicFacts) -> None:
         self._missing += 1

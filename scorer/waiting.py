@@ -13,6 +13,7 @@ from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Ref
 from scorer.assignment import WAYS_OUT, Assignment
 from scorer.batch import Message
 from scorer.output import fenced
+from scorer.same_topics import SILENT_S
 from scorer.status import Status
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,10 @@ class Abandoned(FraudstreamError):
 
 
 class Waiting:
-    """How one worker waits; `stopping` ends every wait. `resumed` is called when all partitions go on."""
+    """How one worker waits; `stopping` ends every wait. `resumed` is called when all partitions go on.
+
+    `kafka_silent` tells whether Kafka has not answered for a while.
+    """
 
     def __init__(
         self,
@@ -37,12 +41,14 @@ class Waiting:
         status: Status,
         stopping: threading.Event,
         resumed: Callable[[], None],
+        kafka_silent: Callable[[], bool],
     ) -> None:
         self._consumer = consumer
         self._assignment = assignment
         self._status = status
         self._stopping = stopping
         self._resumed = resumed
+        self._kafka_silent = kafka_silent
         self._heard_s = 0.0
 
     def patiently(self, call: Callable[[], T]) -> T:
@@ -66,7 +72,7 @@ class Waiting:
                 self._pause(back_off_s)
                 back_off_s = min(back_off_s * 2, 1.0)
             else:
-                self._status.go_on(owns=bool(self._assignment.positions))
+                self._answered()
                 return result
 
     def keep(self, seconds: float) -> None:
@@ -89,6 +95,15 @@ class Waiting:
         """End the pause that `keep` began."""
         self._consumer.resume(self._consumer.assignment())
         self._resumed()
+
+    def _answered(self) -> None:
+        """Be ready, unless it is Kafka that does not answer: without records nothing else would tell."""
+        if not self._kafka_silent():
+            self._status.go_on(owns=bool(self._assignment.positions))
+            return
+        if self._status.waiting_for != "kafka":
+            logger.warning("Kafka has not answered for %.0f s; it is waited for", SILENT_S)
+        self._status.wait_for("kafka")
 
     def _pause(self, seconds: float) -> None:
         generation = self._assignment.generation

@@ -1,0 +1,114 @@
+"""A server that does not answer: each service says at /readyz which, and ends soon when it is asked to."""
+
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fraudstream.core.settings import Settings
+from fraudstream.stack.state import StackPaths
+from tests.integration.test_faults import caught_up, good, own_stack, send
+from tests.integration.test_services import port_of
+from tests.integration.test_workers import free_port, view
+from tests.processes import wait_until, worker
+from verify.ledger import Log
+
+__all__ = ["own_stack"]
+
+KAFKA = "Kafka does not answer"
+TITLES = {"kafka": "Kafka", "mlflow": "MLflow"}
+TRAINER = ("trainer", "--every", "600", "--metrics-port", "0")
+OFTEN = {
+    "trainer": ("trainer", "--every", "1", "--metrics-port", "0"),
+    "monitor": ("monitor", "--metrics-port", "0"),
+}
+
+
+@contextmanager
+def frozen(settings: Settings, server: str) -> Iterator[None]:
+    """Let a server of the test's own stack stand still for the length of the block."""
+    state = json.loads(StackPaths.of(settings).state.read_text())
+    pid = int(state["servers"][server]["pid"])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def ready(port: int) -> bool:
+    return view(port, "/readyz") == (200, '{"state":"ready"}')
+
+
+def waits_for(port: int, what: str) -> bool:
+    status, body = view(port, "/readyz")
+    return status == 503 and re.search(rf'"state":"waiting","why":"{what}', body) is not None
+
+
+def test_an_idle_worker_is_not_ready_while_kafka_is_away_and_is_with_its_next_answer(
+    own_stack: Settings, tmp_path: Path
+) -> None:
+    port = free_port()
+    with worker(own_stack, tmp_path / "scorer.log", "--metrics-port", str(port)) as running:
+        wait_until(partial(ready, port), timeout_s=30, what="ready")
+        with frozen(own_stack, "kafka"):
+            wait_until(partial(waits_for, port, KAFKA), timeout_s=10, what="says so")
+            assert 'fraudstream_scorer_waiting{for="kafka"} 1' in view(port, "/metrics")[1]
+        wait_until(partial(ready, port), timeout_s=20, what="ready again")
+        assert "fraudstream_scorer_waiting" not in view(port, "/metrics")[1]
+        send(own_stack, good(range(100)))
+        with Log(own_stack) as log:
+            wait_until(partial(caught_up, own_stack, log), timeout_s=30, what="scored")
+        with frozen(own_stack, "kafka"):
+            wait_until(partial(waits_for, port, KAFKA), timeout_s=10, what="says so again")
+            assert running.stop(5) == 0
+    assert "Kafka has not answered for" in running.said()
+
+
+def test_a_worker_whose_feature_server_is_away_names_that_one(
+    own_stack: Settings, tmp_path: Path
+) -> None:
+    port = free_port()
+    with worker(own_stack, tmp_path / "scorer.log", "--metrics-port", str(port)):
+        wait_until(partial(ready, port), timeout_s=30, what="ready")
+        with frozen(own_stack, "redis"):
+            why = "Redis does not answer"
+            wait_until(partial(waits_for, port, why), timeout_s=15, what="says so")
+            assert 'fraudstream_scorer_waiting{for="redis"} 1' in view(port, "/metrics")[1]
+        wait_until(partial(ready, port), timeout_s=20, what="ready again")
+
+
+@pytest.mark.parametrize("server", ["kafka", "mlflow"])
+def test_a_trainer_between_two_rounds_is_not_ready_while_a_server_is_away(
+    server: str, own_stack: Settings, tmp_path: Path
+) -> None:
+    log = tmp_path / "trainer.log"
+    with worker(own_stack, log, service=TRAINER) as trainer:
+        port = port_of(trainer)
+        wait_until(partial(ready, port), timeout_s=30, what="its first round is over")
+        with frozen(own_stack, server):
+            wait_until(
+                partial(waits_for, port, f"{TITLES[server]} at"), timeout_s=30, what="says so"
+            )
+        wait_until(partial(ready, port), timeout_s=30, what="ready again")
+        assert trainer.stop() == 0
+    assert trainer.said().count("not trained") == 1, "what was away brings no round forward"
+
+
+@pytest.mark.parametrize("name", OFTEN)
+def test_a_service_whose_broker_hangs_ends_within_six_seconds_when_asked_to(
+    name: str, own_stack: Settings, tmp_path: Path
+) -> None:
+    with worker(own_stack, tmp_path / "service.log", service=OFTEN[name]) as service:
+        port = port_of(service)
+        wait_until(partial(ready, port), timeout_s=30, what="ready")
+        with frozen(own_stack, "kafka"):
+            threading.Event().wait(2)  # longer than its rhythm: it asks, and gets no answer
+            assert service.stop(6) == 0
