@@ -28,7 +28,7 @@ class StageTimes:
         self._stages["waiting"].add(np.array([score.stages.waiting for score in scores]))
         first = scores[0].stages
         for name in ("features", "model", "until_produce"):
-            self._stages[name].add(np.array([getattr(first, name)]), len(scores))
+            self._stages[name].add_one(getattr(first, name), len(scores))
 
     def histograms(self) -> Iterator[tuple[str, Buckets, float]]:
         """Yield stage, cumulative counts by upper edge in seconds, and sum in seconds."""

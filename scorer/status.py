@@ -72,7 +72,7 @@ class Status(msgspec.Struct):
         self.records += records
         self.scored += scored
         self.alerts += alerts
-        self.batch_records.add(np.array([records]))
+        self.batch_records.add_one(records)
 
     def count_batch(
         self, batch: Batch, emitted: Emitted, scores: np.ndarray | None, *, commit_ms: float
@@ -81,19 +81,19 @@ class Status(msgspec.Struct):
         self.stages.add(emitted.scores)
         if scores is not None:
             self.scores.add(scores)
-        self.commit_ms.add(np.array([commit_ms]))
+        self.commit_ms.add_one(commit_ms)
         self.count(
             scored=batch.scorable,
-            alerts=sum(output.topic == "alerts" for output in emitted.outputs),
+            alerts=[output.topic for output in emitted.outputs].count("alerts"),
             dead=[letter.kind for letter in batch.dead],
         )
 
     def count_features(self, served: Applied) -> None:
         """Add what the features of a batch say of lateness; redelivered ones were counted before."""
         new = ~served.redelivered
-        self.redelivered += int(served.redelivered.sum())
-        self.truncated += int((served.truncated & new).sum())
-        self.beyond_retention += int((served.beyond_retention & new).sum())
+        self.redelivered += int(np.count_nonzero(served.redelivered))
+        self.truncated += int(np.count_nonzero(served.truncated & new))
+        self.beyond_retention += int(np.count_nonzero(served.beyond_retention & new))
 
     def check_probe(self) -> None:
         """Look at the share of dead letters until the batch with which the first records are complete.

@@ -58,7 +58,7 @@ def busy() -> Status:
     status.model_version = "4"
     status.count(scored=7, alerts=2, dead=["poison"])
     status.scores.add(np.array([0.01, 0.5, 0.51], np.float32))
-    status.commit_ms.add(np.array([6.0]))
+    status.commit_ms.add_one(6.0)
     return status
 
 

@@ -1,7 +1,9 @@
 """A deployment error is told from bad data by the first records, however the batches fall."""
 
+import numpy as np
 import pytest
 
+from fraudstream.clients.feature_library import Applied
 from fraudstream.core.errors import (
     DependencyUnreachable,
     KafkaUnreachable,
@@ -85,3 +87,16 @@ def test_a_worker_that_rebuilds_shows_how_far_it_is_and_not_the_server_that_it_w
     status.wait_for("redis")
     status.become("rebuilding")
     assert (status.waiting_for, status.health()) == (None, Health("rebuilding", done=1, of=2))
+
+
+def test_what_was_applied_before_is_counted_as_redelivered_alone() -> None:
+    yes, no = True, False
+    late, later, again = np.array([[yes, yes, no], [no, yes, yes], [no, yes, no]])
+    status = Status()
+
+    status.count_features(
+        Applied(np.zeros((3, 9), np.float32), np.arange(3), np.arange(3), later, late, again)
+    )
+
+    assert (status.redelivered, status.truncated, status.beyond_retention) == (1, 1, 1)
+    assert type(status.redelivered) is int
