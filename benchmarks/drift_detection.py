@@ -94,7 +94,7 @@ def reports(stream: Stream, watching: Watching) -> Iterator[tuple[int, DayReport
     """Yield what the service tells of each day after the training, with the day since the onset."""
     scores, reference = scored(stream)
     watching.follow("1", reference)
-    ids = stream.log.transaction_ids
+    ids = stream.log.ids()
     for day in range(TRAINING, DAYS):
         rows = np.flatnonzero((stream.day >= day) & (stream.day < day + 1))
         watching.scores(

@@ -52,7 +52,7 @@ def served_features(settings: Settings, table: pa.Table) -> FloatArray:
     A score of another transaction than those of `table` fails.
     """
     log = read_scores(settings, NINE)
-    ids = pa.array(log.transaction_ids, pa.string())
+    ids = log.transaction_ids.combine_chunks()
     found = pc.index_in(ids, value_set=table["transaction_id"].combine_chunks())
     assert found.null_count == 0, f"{found.null_count} scores are of transactions not sent"
     features = np.full((table.num_rows, len(NINE.features)), np.nan, np.float32)

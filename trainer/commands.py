@@ -40,7 +40,9 @@ class EventTime(click.ParamType):
 
 @click.command()
 @click.option(
-    "--days", type=click.IntRange(1), help="Newest days of mature history [default: all]."
+    "--days",
+    type=click.IntRange(1),
+    help="Newest days of mature history; they bound the memory [default: all, without a bound].",
 )
 @click.option(
     "--as-of",

@@ -28,7 +28,15 @@ from fraudstream.core.model import (
 from fraudstream.core.reference import Reference, bins_of
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
-from trainer.build import Dataset, build, labels_in_force, newest, split
+from trainer.build import (
+    Dataset,
+    build,
+    labels_in_force,
+    newest,
+    of_transactions,
+    split,
+    window,
+)
 from trainer.evaluate import evaluate
 from trainer.gate import Gate, pass_gate
 from trainer.promote import Order, Promotion, promote
@@ -162,27 +170,25 @@ def train(settings: Settings, options: TrainingOptions, say: Say) -> TrainingRep
 
 
 def collect(settings: Settings, options: TrainingOptions) -> Collected:
-    """Read scores, then labels, and keep the rows whose label is mature.
+    """Read scores, then labels, and keep the rows whose label is mature; memory holds the window alone.
 
     Raises:
         TooLittle: there are no scores of this feature set.
         DependencyUnreachable: Kafka does not answer.
     """
-    log = read_scores(settings, options.feature_set)
-    if not log.transaction_ids:
+    delay_ms, days = options.feature_set.label_delay_ms, options.days
+    needed = partial(window, as_of_ms=options.as_of_ms, label_delay_ms=delay_ms, days=days)
+    log = read_scores(settings, options.feature_set, needed)
+    if not log.read:
         raise TooLittle(
             f"no scores of feature set {options.feature_set.hash} in environment {settings.environment} "
             f"({log.other_feature_set} of other sets): run `fraudstream scorer` and `fraudstream replay`"
         )
     as_of_ms = int(log.event_time_ms.max()) if options.as_of_ms is None else options.as_of_ms
-    mature = build(
-        log,
-        labels_in_force(read_feedback(settings), as_of_ms),
-        as_of_ms=as_of_ms,
-        label_delay_ms=options.feature_set.label_delay_ms,
-        days=options.days,
-    )
-    young = newest(log, as_of_ms=as_of_ms, label_delay_ms=options.feature_set.label_delay_ms)
+    answers = of_transactions(read_feedback(settings), log.transaction_ids)
+    labels = labels_in_force(answers, as_of_ms)
+    mature = build(log, labels, as_of_ms=as_of_ms, label_delay_ms=delay_ms, days=days)
+    young = newest(log, as_of_ms=as_of_ms, label_delay_ms=delay_ms)
     return Collected(log, mature, young, as_of_ms)
 
 
@@ -332,7 +338,7 @@ def _window(validated: Validated, *, as_of_ms: int) -> DataWindow:
 
 def _left_out(collected: Collected) -> str:
     log, mature = collected.log, len(collected.mature.labels)
-    served = len(log.transaction_ids)
+    served = log.read
     return (
         f"    {served:,} scored transactions, {mature:,} with a mature label; left out: "
         f"{served - mature:,} too young or too old, {log.duplicates:,} duplicates, "
@@ -362,7 +368,7 @@ def _report(
         window=contract.window,
         metrics=contract.metrics,
         gate=gate,
-        scores_read=len(collected.log.transaction_ids),
+        scores_read=collected.log.read,
         duplicates=collected.log.duplicates,
         other_feature_set=collected.log.other_feature_set,
         seconds=seconds,

@@ -22,7 +22,9 @@ from trainer.service import Rhythm, TrainerService
     help="Seconds between the end of a training and the next.",
 )
 @click.option(
-    "--days", type=click.IntRange(1), help="Newest days of mature history [default: all]."
+    "--days",
+    type=click.IntRange(1),
+    help="Newest days of mature history; they bound the memory [default: all, without a bound].",
 )
 @click.option("--feature-set", metavar="NAME", help="As of `fraudstream train`.")
 @metrics_port_option

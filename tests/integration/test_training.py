@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from fraudstream.clients import audit_log
@@ -28,7 +29,7 @@ from tests.integration.served_scores import (
     transactional,
 )
 from tests.model_samples import rows
-from trainer.build import MIN_FRAUDS
+from trainer.build import MIN_FRAUDS, build, labels_in_force, newest
 from trainer.pipeline import TrainingOptions, TrainingReport, collect
 
 COUNT = 12_000
@@ -129,7 +130,7 @@ def test_scores_of_aborted_transactions_are_not_learned_from(topics: Settings) -
 
     log = read_scores(topics, NINE)
 
-    assert sorted(map(int, log.transaction_ids)) == list(range(500))
+    assert sorted(map(int, log.ids())) == list(range(500))
 
 
 def test_features_are_read_as_they_were_served(topics: Settings) -> None:
@@ -138,7 +139,7 @@ def test_features_are_read_as_they_were_served(topics: Settings) -> None:
     log = read_scores(topics, NINE)
 
     served, _ = rows(500, seed=3)
-    for number, features in zip(log.transaction_ids, log.features, strict=True):
+    for number, features in zip(log.ids(), log.features, strict=True):
         assert features.tobytes() == served[int(number)].tobytes()
 
 
@@ -201,7 +202,7 @@ def test_duplicates_and_other_feature_sets_are_left_out_and_counted(topics: Sett
 
     log = read_scores(topics, NINE)
 
-    assert log.transaction_ids == ["1"]
+    assert log.ids() == ["1"]
     assert (log.duplicates, log.other_feature_set) == (1, 1)
 
 
@@ -217,13 +218,13 @@ def test_a_transaction_still_open_ends_the_reading_instead_of_blocking_it(topics
     log = read_scores(topics, NINE)
 
     producer.abort_transaction()
-    assert log.transaction_ids == ["1"]
+    assert log.ids() == ["1"]
 
 
 def test_labels_known_later_than_as_of_teach_nothing(topics: Settings) -> None:
     """As of day 10 only the frauds of the first 3 days are known; as of the end those of 7 days."""
     serve(topics, 4_000)
-    frauds = len(read_feedback(topics))
+    frauds = len(list(read_feedback(topics)))
     early_ms, end_ms = T0 + 10 * DAY_MS, T0 + SPAN_MS + 7 * DAY_MS
 
     early = collect(topics, msgspec.structs.replace(OPTIONS, as_of_ms=early_ms)).mature
@@ -233,6 +234,26 @@ def test_labels_known_later_than_as_of_teach_nothing(topics: Settings) -> None:
     assert len(early.labels) == pytest.approx(4_000 * 3 / 14, abs=1)
     assert 0 < early.labels.sum() < whole.labels.sum()
     assert (len(whole.labels), whole.labels.sum()) == (4_000, frauds)
+
+
+def test_of_a_log_longer_than_the_window_training_sees_the_same_rows_in_less_memory(
+    topics: Settings,
+) -> None:
+    serve(topics, 4_000)
+    whole = read_scores(topics, NINE)
+    as_of_ms = int(whole.event_time_ms.max())
+    frauds = labels_in_force(read_feedback(topics), as_of_ms)
+    delay_ms = NINE.label_delay_ms
+    wanted = build(whole, frauds, as_of_ms=as_of_ms, label_delay_ms=delay_ms, days=2)
+
+    found = collect(topics, msgspec.structs.replace(OPTIONS, days=2))
+
+    assert (found.log.read, found.as_of_ms) == (4_000, as_of_ms)
+    assert len(found.log.event_time_ms) == pytest.approx(4_000 * (2 + 7) / 14, abs=1)
+    assert wanted.labels.sum() > 0
+    for name in ("features", "labels", "event_time_ms", "customers"):
+        assert np.array_equal(getattr(found.mature, name), getattr(wanted, name)), name
+    assert np.array_equal(found.newest, newest(whole, as_of_ms=as_of_ms, label_delay_ms=delay_ms))
 
 
 def test_without_frauds_training_ends_with_their_number_and_what_to_do(topics: Settings) -> None:

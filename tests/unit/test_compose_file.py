@@ -132,6 +132,12 @@ def test_prometheus_asks_every_service_of_this_project() -> None:
         assert int(port) == job["dns_sd_configs"][0]["port"]
 
 
+def test_the_trainer_s_memory_is_bounded_by_a_window() -> None:
+    command = SERVICES["trainer"]["command"]
+    days = command[command.index("--days") + 1]
+    assert re.fullmatch(r"\$\{TRAIN_DAYS:-\d+\}", days)
+
+
 def test_a_health_check_asks_the_port_that_is_served() -> None:
     for name, service in SERVICES.items():
         if "--metrics-port" in service.get("command", []):

@@ -1,13 +1,14 @@
 """Which rows may be learned from, with which label: nothing that was not known at the time."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from fraudstream.clients.score_log import ScoreLog
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.transaction import Entities, Feedback, Label
-from trainer.build import Dataset, build, labels_in_force, newest, split
+from trainer.build import Dataset, build, labels_in_force, newest, of_transactions, split
 
 T0 = 1_532_476_800_000
 AS_OF = T0 + 10 * DAY_MS
@@ -21,8 +22,8 @@ def log(times: list[int]) -> ScoreLog:
     """Return a log with one row a time; ids are a, b, c...; the only feature is the row's number."""
     count = len(times)
     return ScoreLog(
-        transaction_ids=[chr(ord("a") + index) for index in range(count)],
-        customers=["c"] * count,
+        transaction_ids=pa.chunked_array([[chr(ord("a") + i) for i in range(count)]], pa.string()),
+        customers=pa.chunked_array([["c"] * count], pa.string()),
         event_time_ms=np.array(times, np.int64),
         features=np.arange(count, dtype=np.float32).reshape(-1, 1),
         duplicates=0,
@@ -97,6 +98,15 @@ def test_unsure_counts_as_no_label() -> None:
     in_force = labels_in_force([answer("unsure", at_ms=T0)], AS_OF)
 
     assert built([T0], in_force).labels.tolist() == [False]
+
+
+def test_labels_of_transactions_outside_the_window_take_no_memory() -> None:
+    answers = [answer("fraud", at_ms=T0, transaction_id=each) for each in ("x", "b", "y", "a", "b")]
+
+    known = list(of_transactions(answers, log([T0, T0]).transaction_ids))
+
+    assert [each.transaction_id for each in known] == ["b", "a", "b"]
+    assert list(of_transactions(answers, pa.chunked_array([], pa.string()))) == []
 
 
 def labelled(frauds: list[bool]) -> Dataset:

@@ -127,7 +127,7 @@ def _retraining(settings: Settings, truth: Truth, made: Decisions) -> Retrained 
     first = registry.version(model_name(settings.environment), made.versions[0])
     model = _load(registry, first)
     log = read_scores(settings, NINE)
-    row = {name: index for index, name in enumerate(log.transaction_ids)}
+    row = {name: index for index, name in enumerate(log.ids())}
     features = log.features[[row[truth.ids[i]] for i in frauds]]
     alone = model.score(features) >= model.threshold
     return gain_of(made.alerted[frauds], alone, truth.incident[frauds])
