@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from fraudstream import __version__
-from fraudstream.core.errors import Ended, FraudstreamError, SettingsError
+from fraudstream.clients.packages import not_installed
+from fraudstream.core.errors import Ended, FraudstreamError, NotInstalled, SettingsError
 from fraudstream.core.settings import load_settings
 
 QUIET = {"ORT_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -49,8 +50,31 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        try:
+            command: click.Command = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as exc:
+            return _unable(cmd_name, exc)
         return command
+
+
+def _unable(name: str, exc: ModuleNotFoundError) -> click.Command:
+    """Return a command that can only say what it lacks, so that the help of all commands has it, too."""
+    lacks = not_installed(exc)
+    if lacks is None:
+        raise exc
+
+    def say(**_: object) -> None:
+        raise NotInstalled(str(lacks)) from exc
+
+    anything = click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)
+    return click.Command(
+        name,
+        callback=say,
+        params=[anything],
+        help="Cannot run here: a package that it needs is not installed.",
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True},
+    )
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,8 +114,17 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt) as exc:
         sys.exit(_stopped(exc))
     except FraudstreamError as exc:
-        click.echo(f"error: {exc}", err=True)
-        sys.exit(exc.exit_code)
+        sys.exit(_failed(exc))
+    except ModuleNotFoundError as exc:
+        lacks = not_installed(exc)
+        if lacks is None:
+            raise
+        sys.exit(_failed(lacks))
+
+
+def _failed(exc: FraudstreamError) -> int:
+    click.echo(f"error: {exc}", err=True)
+    return exc.exit_code
 
 
 def _stopped(exc: BaseException) -> int:

@@ -9,6 +9,7 @@ import msgspec
 from fraudstream.clients.clock import now_ms
 from fraudstream.clients.feature_set_files import load_feature_set
 from fraudstream.clients.model_registry import ModelRegistry
+from fraudstream.clients.packages import TRAINING, check_installed
 from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.clients.set_log import find_set
 from fraudstream.core.errors import FraudstreamError, Refused
@@ -78,6 +79,7 @@ def train(
       fraudstream train --feature-set windows
       fraudstream train --days 7 --as-of 2018-08-01T00:00 --json report.json
     """
+    check_installed(*TRAINING)
     settings = with_addresses(settings)
     chosen = msgspec.convert(
         {**options, "actor": getpass.getuser(), "feature_set": find_set(settings, set_name)},

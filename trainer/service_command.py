@@ -5,6 +5,7 @@ from functools import partial
 
 import click
 
+from fraudstream.clients.packages import TRAINING, check_installed
 from fraudstream.clients.service_web import metrics_port_option, serving
 from fraudstream.clients.signals import until_signal
 from fraudstream.core.settings import Settings
@@ -49,6 +50,7 @@ def trainer(
       fraudstream trainer --every 3600 --days 30
       fraudstream trainer --every 30 --metrics-port 9102
     """
+    check_installed(*TRAINING)
     settings = with_addresses(settings)
     rhythm = Rhythm(every_s=every_s, days=days, feature_set=feature_set, actor=getpass.getuser())
     service = TrainerService(settings, rhythm, click.echo)

@@ -14,8 +14,8 @@ done
 if [ $status -ne 3 ] || [ "${HOLD_REFUSED:-0}" != 1 ]; then
     exit $status
 fi
+trap 'exit 3' TERM INT # before it is said: who reads it may stop the container at once
 echo "held: exit code 3 needs a person (the sentence above says what to do); then docker compose restart" >&2
-trap 'exit 3' TERM INT
 while :; do
     sleep 3600 &
     wait $!

@@ -9,6 +9,7 @@
     │   └── RedisUnreachable                the server of the features
     │       └── WritesRefused               it answers, but takes no writes for now: full, or a replica
     ├── TooLittle                   exit 1  there is not enough to learn from yet
+    ├── NotInstalled                exit 1  a package that the command needs is not there
     └── BadRecord                   never leaves the scorer: the record becomes a dead letter
 
 Three reactions, three types: a bad record goes to the dead-letter topic, a failing dependency is
@@ -73,6 +74,10 @@ class WritesRefused(RedisUnreachable):
 
 class TooLittle(FraudstreamError):
     """There is not enough to learn from yet: too few scored transactions, mature labels or frauds."""
+
+
+class NotInstalled(FraudstreamError):
+    """A package that the command needs is not installed here. Names it, and where the command can run."""
 
 
 class BadRecord(FraudstreamError):

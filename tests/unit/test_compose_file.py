@@ -1,19 +1,24 @@
 """docker-compose.yml and the files beside it, held against what docs/containers.md promises."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from fraudstream.cli import COMMANDS
 from fraudstream.core.settings import ENVIRONMENT_PREFIX, Settings
 from fraudstream.stack.kafka_server import LOG4J2, _kafka_properties
+from tests.documents import SPAN, fences, leaf, rows, section
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (REPOSITORY / "deploy/Dockerfile").read_text()
+RUNBOOKS = REPOSITORY / "docs/runbooks.md"
 PUBLISHED = {"mlflow", "prometheus", "grafana"}
 OF_THE_NETWORK = {
     "controller.quorum.voters",
@@ -136,6 +141,77 @@ def test_the_trainer_s_memory_is_bounded_by_a_window() -> None:
     command = SERVICES["trainer"]["command"]
     days = command[command.index("--days") + 1]
     assert re.fullmatch(r"\$\{TRAIN_DAYS:-\d+\}", days)
+
+
+def in_containers() -> dict[str, list[str]]:
+    """Return the table of the runbooks: commands in containers, by those on one machine."""
+    return {
+        here: SPAN.findall(there)
+        for here, (there,) in rows(section(RUNBOOKS, "In containers")).items()
+    }
+
+
+def check_compose(line: str) -> None:
+    """Fail unless a `docker compose` command names a service that is there, and runs what that has."""
+    program, compose, verb, *words = shlex.split(line)
+    assert (program, compose) == ("docker", "compose"), line
+    if verb in {"ps", "up"} and words in ([], ["--detach"]):
+        return
+    name = words.pop(0) if verb == "exec" else words.pop()
+    assert verb in {"exec", "logs", "restart", "up"}, line
+    service = SERVICES[name]
+    if verb == "exec":
+        check_program(service, *words)
+
+
+def check_program(service: dict[str, Any], program: str, *words: str) -> None:
+    if program == "python3":
+        script, port, *path = words
+        copied = re.findall(r"^COPY (.*) /usr/local/lib/fraudstream/$", DOCKERFILE, re.MULTILINE)
+        scripts = {Path(each).name for each in copied[0].split()}
+        assert script in {f"/usr/local/lib/fraudstream/{each}" for each in scripts}
+        assert port == service["command"][service["command"].index("--metrics-port") + 1]
+        assert path in ([], ["/metrics"], ["/livez"], ["/model"])
+        return
+    assert program == "fraudstream"
+    if words != ("...",):
+        assert not isinstance(leaf(list(words)), click.Group), words
+    if words[0] in {"train", "trainer"}:
+        assert service is SERVICES["trainer"], "the other images lack scikit-learn"
+
+
+def test_what_the_runbooks_say_of_containers_is_there() -> None:
+    lines = [line for found in in_containers().values() for line in found]
+    assert len(lines) > 5
+    for line in lines:
+        if line.startswith("docker"):
+            check_compose(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "docker compose exec worker fraudstream ledger",
+        "docker compose exec scorer fraudstream train",
+        "docker compose exec scorer curl http://127.0.0.1:8000/readyz",
+        "docker compose exec scorer python3 /usr/local/lib/fraudstream/healthy.py 8000",
+        "docker compose exec scorer python3 /usr/local/lib/fraudstream/ready.py 6066",
+        "docker compose logs kafkas",
+    ],
+)
+def test_a_command_that_no_container_has_would_be_found(line: str) -> None:
+    with pytest.raises((AssertionError, KeyError)):
+        check_compose(line)
+
+
+def test_each_command_of_the_runbooks_has_one_in_containers() -> None:
+    told = in_containers()
+    used = {line for body in fences(RUNBOOKS, "console") for line in body.splitlines()}
+    for line in used:
+        assert any(line.startswith(here.partition("...")[0].strip()) for here in told), line
+    ports = {each for line in used for each in re.findall(r"127\.0\.0\.1:(\d+)/", line)}
+    assert ports <= {each for here in told for each in re.findall(r"127\.0\.0\.1:(\d+)/", here)}
+    assert "docker compose exec scorer` before" not in RUNBOOKS.read_text()
 
 
 def test_a_health_check_asks_the_port_that_is_served() -> None:

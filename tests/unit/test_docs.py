@@ -60,6 +60,7 @@ FILES = [path.name for path in REPOSITORY.iterdir()] + [
 CODE_FILE = re.compile(r"[\w./-]+\.(?:py|lua|md|toml|sha256|sh|lock)")
 USERS_OWN = {"fraudstream.toml", "./fraudstream.toml"}
 """Files in the documents that are the reader's, not the repository's."""
+IN_IMAGES = "/usr/local/lib/fraudstream/"
 HEADERS = {"after_feedback", "dead_letter_of", "source", "row", "pass", "restarted_ms"}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -166,7 +167,8 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
     for code in (*spans(page), *fences(page, "")):
         for word in re.split(r"[\s()*,`]+", code):
             if CODE_FILE.fullmatch(word) and word not in USERS_OWN:
-                assert any(f"/{file}".endswith(f"/{word}") for file in FILES), word
+                name = word.removeprefix(IN_IMAGES)
+                assert any(f"/{file}".endswith(f"/{name}") for file in FILES), word
     for span in spans(page):
         if re.fullmatch(rf"({'|'.join(FOLDERS)})/[\w/.-]*", span):
             assert (REPOSITORY / span).exists(), span

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
 from fraudstream.clients.service_web import served
 from fraudstream.core.health import Health
@@ -94,8 +94,20 @@ def test_the_health_check_of_nobody_fails_with_the_reason() -> None:
     assert "does not answer" in done.stderr
 
 
-def ready(port: int) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-I", "-S", str(DEPLOY / "images/ready.py"), str(port)]
+def test_the_health_check_reads_other_pages_to_whoever_asks() -> None:
+    metrics = CollectorRegistry()
+    Counter("fraudstream_asked", "of this test", registry=metrics)
+    with served(metrics, lambda: Health("waiting", "unreachable"), 0) as port:
+        done = ready(port, "/metrics")
+        assert done.returncode == 0
+        assert "fraudstream_asked_total 0.0" in done.stdout.splitlines()
+        assert ready(port, "/livez").returncode == 0
+        assert ready(port, "/nowhere").returncode == 1
+    assert f"/metrics at port {port} does not answer" in ready(port, "/metrics").stderr
+
+
+def ready(port: int, *path: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-I", "-S", str(DEPLOY / "images/ready.py"), str(port), *path]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
