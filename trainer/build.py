@@ -15,7 +15,7 @@ from fraudstream.clients.score_log import ScoreLog
 from fraudstream.core.errors import TooLittle
 from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.model import FloatArray
-from fraudstream.core.transaction import Feedback
+from fraudstream.core.transaction import LATEST_MS, Feedback
 
 MIN_FRAUDS = 20
 """Fewer known frauds than this in the fitted part teach nothing that lasts."""
@@ -51,10 +51,10 @@ def window(
     """Return after which event time, and until which, scores teach or set the threshold.
 
     The newest `days` that are mature as of `as_of_ms` (0: all of history, without `days`), and what came
-    since. Without `as_of_ms` the newest event time read stands for it, so the window moves as that grows.
+    since. Without `as_of_ms` the newest event time stands for it, so the window moves as that grows.
     """
-    until_ms = newest_ms if as_of_ms is None else as_of_ms
-    return 0 if days is None else until_ms - label_delay_ms - days * DAY_MS, until_ms
+    at_ms, until_ms = (newest_ms, LATEST_MS) if as_of_ms is None else (as_of_ms, as_of_ms)
+    return 0 if days is None else at_ms - label_delay_ms - days * DAY_MS, until_ms
 
 
 def of_transactions(

@@ -184,7 +184,7 @@ def collect(settings: Settings, options: TrainingOptions) -> Collected:
             f"no scores of feature set {options.feature_set.hash} in environment {settings.environment} "
             f"({log.other_feature_set} of other sets): run `fraudstream scorer` and `fraudstream replay`"
         )
-    as_of_ms = int(log.event_time_ms.max()) if options.as_of_ms is None else options.as_of_ms
+    as_of_ms = log.newest_ms if options.as_of_ms is None else options.as_of_ms
     answers = of_transactions(read_feedback(settings), log.transaction_ids)
     labels = labels_in_force(answers, as_of_ms)
     mature = build(log, labels, as_of_ms=as_of_ms, label_delay_ms=delay_ms, days=days)

@@ -11,11 +11,14 @@ import pyarrow as pa
 
 from fraudstream.clients.topic_log import as_array, read_to_end
 from fraudstream.core.errors import BadRecord, FraudstreamError
-from fraudstream.core.feature_set import FeatureSet
+from fraudstream.core.feature_set import DAY_MS, FeatureSet
 from fraudstream.core.model import FloatArray
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
-from fraudstream.core.transaction import Feedback, decode_feedback
+from fraudstream.core.transaction import LATEST_MS, Feedback, decode_feedback
+
+FEW = 20
+"""Fewer scores than this, more than a day ahead of all others, have wrong clocks: they move no window."""
 
 
 class _Others(msgspec.Struct, gc=False):
@@ -47,9 +50,9 @@ _decoder = msgspec.json.Decoder(list[_Logged])
 
 
 Window = Callable[[int], tuple[int, int]]
-"""From the newest event time read so far: after which event time, and until which, scores are needed.
+"""From what the newest event time is at least: after which event time, and until which, scores are needed.
 
-It may only move on while the newest does: what it leaves behind is dropped.
+It may only move on while that does: what it leaves behind is dropped.
 """
 
 
@@ -59,6 +62,7 @@ class ScoreLog:
 
     `transaction_ids` and `customers` are strings [N] in Arrow's memory; `event_time_ms` int64 [N];
     `features` float32 [N, F]. `outside` rows are not among the N, since the reader did not need them.
+    `newest_ms` is the newest event time, up to `FEW` wrong clocks left out.
     """
 
     transaction_ids: "pa.ChunkedArray[Any]"
@@ -68,6 +72,7 @@ class ScoreLog:
     duplicates: int
     other_feature_set: int
     outside: int = 0
+    newest_ms: int = 0
 
     def ids(self) -> list[str]:
         """Return the transaction ids as Python has them, which takes three times the memory."""
@@ -120,14 +125,15 @@ def _block(
 class ScoreColumns:
     """Scores of one feature set as they are read; those outside the window are dropped meanwhile.
 
-    What stays never spans more event time than the window, so the order of the log does not matter.
+    What stays spans the window and, where the newest are far apart, the few ahead of it, so the order of the
+    log does not matter.
     """
 
     def __init__(self, feature_set: FeatureSet, window: Window) -> None:
         self._hash, self._width = feature_set.hash, len(feature_set.features)
         self._window = window
         self._blocks: list[_Block] = []
-        self._newest_ms = 0
+        self._newest: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._dropped = self._duplicates = self._others = 0
 
     @property
@@ -156,7 +162,7 @@ class ScoreColumns:
         if not ours:
             return
         self._blocks.append(_block_of(ours))
-        self._newest_ms = max(self._newest_ms, self._blocks[-1].newest_ms)
+        self._newest = np.sort(np.concatenate([self._newest, self._blocks[-1].times]))[-FEW:]
         self._drop()
 
     def log(self) -> ScoreLog:
@@ -171,11 +177,21 @@ class ScoreColumns:
             duplicates=self._duplicates,
             other_feature_set=self._others,
             outside=self._dropped,
+            newest_ms=self._newest_ms(),
         )
 
+    def _newest_ms(self) -> int:
+        """Return the newest event time of all, unless too few are near it."""
+        if not len(self._newest):
+            return 0
+        first, last = int(self._newest[0]), int(self._newest[-1])
+        alone = len(self._newest) == FEW and last - first > DAY_MS
+        return first if alone else last
+
     def _drop(self) -> None:
+        """Drop what is outside the window, though the newest may turn out to be the first of the few."""
         before = self.rows
-        window = self._window(self._newest_ms)
+        window = self._window(int(self._newest[0]) if len(self._newest) == FEW else 0)
         needed = [block.within(*window) for block in self._blocks]
         self._blocks = [block for block in needed if len(block)]
         self._dropped += before - self.rows
@@ -190,9 +206,9 @@ def _block_of(rows: list[tuple[_Logged, list[float]]]) -> _Block:
     )
 
 
-def everything(newest_ms: int) -> tuple[int, int]:
-    """Return a window without a beginning: all scores are needed."""
-    return 0, newest_ms
+def everything(_newest_ms: int) -> tuple[int, int]:
+    """Return a window of all times: all scores are needed."""
+    return 0, LATEST_MS
 
 
 def read_scores(

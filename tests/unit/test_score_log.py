@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fraudstream.clients.score_log import ScoreColumns, ScoreLog
+from fraudstream.clients.score_log import FEW, ScoreColumns, ScoreLog
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.feature_set import DAY_MS, NINE
 from trainer.build import Dataset, build, newest, window
 
 T0 = 1_532_476_800_000
+
 DELAY_MS = NINE.label_delay_ms
 HOUR_MS = 3_600_000
 WINDOW_DAYS = 2
@@ -62,8 +63,9 @@ def check_same(times: Sequence[int], as_of_ms: int | None, batch: int) -> None:
     """Fail unless training sees the same rows whether or not those before the window were dropped."""
     whole = read(times, days=None, batch=batch)
     pruned = read(times, days=WINDOW_DAYS, as_of_ms=as_of_ms, batch=batch)
-    at_ms = max(times) if as_of_ms is None else as_of_ms
-    assert pruned.read == whole.read == len(times)
+    at_ms = whole.newest_ms if as_of_ms is None else as_of_ms
+    assert (pruned.read, pruned.newest_ms) == (whole.read, whole.newest_ms)
+    assert whole.read == len(times)
     (wanted, wanted_young), (found, young) = learned_from(whole, at_ms), learned_from(pruned, at_ms)
     assert young == wanted_young
     for name in ("features", "labels", "event_time_ms", "customers"):
@@ -87,18 +89,20 @@ def test_training_sees_the_same_rows_whatever_their_order(
     check_same(times, as_of_ms, batch)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 50])
 @pytest.mark.parametrize("as_of_ms", [None, T0])
 def test_the_edges_of_the_window_are_those_of_the_rows_that_are_learned_from(
-    as_of_ms: int | None,
+    as_of_ms: int | None, batch: int
 ) -> None:
     border = T0 - DELAY_MS - WINDOW_DAYS * DAY_MS
-    times = [border, border + 1, border - 1, T0, T0 - DELAY_MS, T0 - DELAY_MS + 1]
+    edges = [border, border + 1, border - 1, T0 - DELAY_MS, T0 - DELAY_MS + 1]
+    times = [*edges, *[T0] * FEW]
 
-    log = read(times, days=WINDOW_DAYS, as_of_ms=as_of_ms, batch=1)
+    log = read(times, days=WINDOW_DAYS, as_of_ms=as_of_ms, batch=batch)
 
-    assert log.ids() == ["1", "3", "4", "5"]
-    assert learned_from(log, T0)[0].features[:, 0].tolist() == [1, 4]
-    check_same(times, as_of_ms, 1)
+    assert log.ids() == ["1", "3", "4", *map(str, range(5, 5 + FEW))]
+    assert learned_from(log, T0)[0].features[:, 0].tolist() == [1, 3]
+    check_same(times, as_of_ms, batch)
 
 
 @pytest.mark.parametrize("step_ms", [HOUR_MS, -HOUR_MS], ids=["oldest first", "newest first"])
@@ -111,7 +115,7 @@ def test_memory_holds_the_window_alone_however_long_the_log(step_ms: int) -> Non
         hours = range(first, first + 48)
         found.add([score(n, T0 + n * step_ms + disorder.randint(0, HOUR_MS)) for n in hours])
         most = max(most, found.rows)
-    assert most <= window_hours + 2
+    assert most <= window_hours + 2 + FEW
     assert found.log().read == 20 * window_hours
 
 
@@ -126,9 +130,39 @@ def test_a_replay_of_an_old_year_costs_no_memory_and_moves_no_window() -> None:
 
 
 def test_what_came_after_the_time_that_labels_count_at_takes_no_memory() -> None:
-    log = read([T0, T0 + 1, T0 - 1], days=None, as_of_ms=T0, batch=3)
+    log = read([T0, T0 + 1, T0 - 1], days=None, as_of_ms=T0)
 
     assert (log.ids(), log.read) == (["0", "2"], 3)
+
+
+@pytest.mark.parametrize("place", [0, 50, 100])
+def test_a_few_wrong_clocks_move_no_window(place: int) -> None:
+    right = [T0 + n * HOUR_MS // 2 for n in range(100)]
+    wrong = [T0 + 300 * DAY_MS + n for n in range(FEW - 1)]
+    times = [*right[:place], *wrong, *right[place:]]
+
+    log = read(times, days=WINDOW_DAYS)
+
+    assert right[-FEW] <= log.newest_ms <= right[-1]
+    assert len(log.ids()) == len(times)
+    check_same(times, None, 7)
+
+
+def test_the_newest_is_the_newest_while_traffic_is_steady_and_after_a_pause_once_enough_came() -> (
+    None
+):
+    steady = [T0 + n * HOUR_MS for n in range(100)]
+    later = [T0 + 300 * DAY_MS + n for n in range(FEW)]
+
+    assert read(steady, days=WINDOW_DAYS).newest_ms == steady[-1]
+    log = read([*steady, *later], days=WINDOW_DAYS)
+    assert log.newest_ms == later[-1]
+    assert len(log.ids()) == FEW
+
+
+def test_of_hardly_any_scores_the_newest_counts() -> None:
+    assert read([T0, T0 + 900 * DAY_MS], days=None).newest_ms == T0 + 900 * DAY_MS
+    assert read([], days=None).newest_ms == 0
 
 
 def test_without_days_everything_is_kept() -> None:
