@@ -11,7 +11,6 @@ hysteresis: a single day's PSI of 0.1, and a single day's KS of 0.1, each of the
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,15 @@ from numpy.typing import NDArray
 
 from benchmarks.drift_offline import Stream, stream_of
 from benchmarks.drift_story import numbers
-from fraudstream.clients.inference import open_session, run
 from fraudstream.core.feature_set import DAY_MS, NINE
 from fraudstream.core.model import FloatArray
-from fraudstream.core.reference import Reference, bins_of
+from fraudstream.core.reference import Reference, reference_of
 from monitoring.drift import Levels
 from monitoring.reports import DayReport, DriftReport
 from monitoring.watching import Scored, State, Watching
 from producer.generator import generate, make_parameters
 from trainer.build import build, labels_in_force, newest
-from trainer.export import convert
+from trainer.export import convert, scoring
 from trainer.fit import fit
 
 Floats = NDArray[np.float64]
@@ -122,16 +120,11 @@ def scored(stream: Stream) -> tuple[FloatArray, Reference]:
     delay_ms = NINE.label_delay_ms
     known = labels_in_force(stream.reports, as_of_ms)
     mature = build(stream.log, known, as_of_ms=as_of_ms, label_delay_ms=delay_ms, days=None)
-    model = convert(fit(mature.features, mature.labels, seed=0))
-    served = partial(run, open_session(model.SerializeToString()))
+    served = scoring(convert(fit(mature.features, mature.labels, seed=0)))
     before = stream.log.event_time_ms <= as_of_ms
     young = newest(stream.log, as_of_ms=as_of_ms, label_delay_ms=delay_ms)
     assert len(young) <= before.sum()
-    columns = zip(NINE.features, young.T, strict=True)
-    reference = Reference(
-        bins_of(served(young)), {name: bins_of(values) for name, values in columns}
-    )
-    return served(stream.log.features), reference
+    return served(stream.log.features), reference_of(served(young), young, NINE.features)
 
 
 def false_alarms(detector: str, found: dict[str, list[int]]) -> float:

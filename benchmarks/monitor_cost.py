@@ -11,7 +11,7 @@ import numpy as np
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.feature_set import DAY_MS, NINE
-from fraudstream.core.reference import Reference, bins_of
+from fraudstream.core.reference import reference_of
 from monitoring.drift import Levels
 from monitoring.watching import Scored, State, Watching
 
@@ -33,10 +33,7 @@ def main_report() -> Report:
     """Measure."""
     features = np.random.default_rng(1).random((SCORES, len(NINE.features))).astype(np.float32)
     values = [encoded(i, row) for i, row in enumerate(features.tolist())]
-    reference = Reference(
-        bins_of(np.linspace(0, 1, 10_000)),
-        {name: bins_of(column) for name, column in zip(NINE.features, features.T, strict=True)},
-    )
+    reference = reference_of(np.linspace(0, 1, 10_000), features, NINE.features)
     decoder = msgspec.json.Decoder(Scored)
     decoding, whole = [], []
     for _ in range(REPEATS):

@@ -1,7 +1,8 @@
 """What the monitor makes of records: scores, labels; and how far the partitions of scores have come."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 import msgspec
 from confluent_kafka import Message
@@ -16,13 +17,14 @@ logger = logging.getLogger(__name__)
 SILENT_S = 30.0
 """A partition without a score for so long holds nobody: longer than a takeover from a dead worker."""
 
-_decode = msgspec.json.Decoder(Scored).decode
+T = TypeVar("T")
 
 
 class _Alert(msgspec.Struct):
     event_time_ms: int
 
 
+_score = msgspec.json.Decoder(Scored).decode
 _alert = msgspec.json.Decoder(_Alert).decode
 
 
@@ -36,14 +38,9 @@ def scores_of(messages: Sequence[Message]) -> list[Scored]:
 
 
 def _score_of(message: Message) -> Scored:
-    try:
-        found = _decode(message.value() or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Refused(f"record {_place(message)} is none of this product's: {exc}") from exc
+    found = _decoded(_score, message)
     if found.model_version is not None and found.score is None:
-        raise Refused(
-            f"record {_place(message)} is none of this product's: a version, but no score"
-        )
+        raise _not_ours(message, "a version, but no score")
     return found
 
 
@@ -58,10 +55,8 @@ def require_width(
     for message, each in zip(messages, scores, strict=True):
         width = widths.get(each.model_version or "")
         if width is not None and len(each.features) != width:
-            raise Refused(
-                f"record {_place(message)} is none of this product's: {len(each.features)} features, but "
-                f"version {each.model_version} has {width}"
-            )
+            why = f"{len(each.features)} features, but version {each.model_version} has {width}"
+            raise _not_ours(message, why)
 
 
 def alert_times_ms(messages: Sequence[Message]) -> list[int]:
@@ -70,13 +65,7 @@ def alert_times_ms(messages: Sequence[Message]) -> list[int]:
     Raises:
         Refused: a record is none; only the scorer writes there.
     """
-    try:
-        return [_alert(each.value() or b"").event_time_ms for each in messages]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Refused(
-            f"a record of {messages[0].topic()}, partition {messages[0].partition()}, from offset "
-            f"{messages[0].offset()} on, is none of this product's: {exc}"
-        ) from exc
+    return [_decoded(_alert, each).event_time_ms for each in messages]
 
 
 def answers_of(messages: Sequence[Message]) -> list[Feedback]:
@@ -89,6 +78,17 @@ def answers_of(messages: Sequence[Message]) -> list[Feedback]:
         except BadRecord as exc:
             logger.warning("left out, no label at %s (partition:offset): %s", _place(message), exc)
     return answers
+
+
+def _decoded(decode: Callable[[bytes], T], message: Message) -> T:
+    try:
+        return decode(message.value() or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise _not_ours(message, exc) from exc
+
+
+def _not_ours(message: Message, why: object) -> Refused:
+    return Refused(f"record {_place(message)} is none of this product's: {why}")
 
 
 def _place(message: Message) -> str:
@@ -107,10 +107,10 @@ class Progress:
 
     def heard(self, messages: Sequence[Message], scores: Collection[Scored]) -> None:
         """Take note of what has come, in the order of each partition."""
-        for message, each in zip(messages, scores, strict=True):
-            self._newest[message.partition() or 0] = each.event_time_ms
-        now_s = monotonic_s()
-        self._heard_s |= {message.partition() or 0: now_s for message in messages}
+        pairs = zip(messages, scores, strict=True)
+        last = {message.partition() or 0: each.event_time_ms for message, each in pairs}
+        self._newest |= last
+        self._heard_s |= dict.fromkeys(last, monotonic_s())
 
     def limit(self, time_ms: int) -> int:
         """Return `time_ms`, or the time of the partition that is furthest behind it."""

@@ -2,7 +2,9 @@
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -27,6 +29,9 @@ PARITY_TOLERANCE = 5e-6
 """Trees are summed in float32 by onnxruntime, in float64 by scikit-learn: up to 1e-6 apart on the
 Handbook data. One wrong branch moves a score by 1e-3 and more."""
 _OPSETS = {"": 18, "ai.onnx.ml": 3}
+
+Served = Callable[[FloatArray], FloatArray]
+"""Features float32 [N, F] to probabilities float32 [N]."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +73,18 @@ def convert(fitted: Fitted) -> onnx.ModelProto:
     return converted
 
 
+def scoring(converted: onnx.ModelProto) -> Served:
+    """Return how a scorer computes probabilities: by the exported trees, in the session that serves."""
+    return partial(run, open_session(converted.SerializeToString()))
+
+
 def check_parity(converted: onnx.ModelProto, fitted: Fitted, features: FloatArray) -> float:
     """Return the largest difference between ONNX on raw and scikit-learn on gridded `features` [N, F].
 
     Raises:
         Refused: it is above PARITY_TOLERANCE.
     """
-    scores = run(open_session(converted.SerializeToString()), features)
+    scores = scoring(converted)(features)
     difference = float(np.abs(scores - fitted.probabilities(features)).max())
     if not difference <= PARITY_TOLERANCE:
         raise Refused(
@@ -93,8 +103,7 @@ def golden_rows(features: FloatArray, scores: FloatArray) -> FloatArray:
 
 def seal(converted: onnx.ModelProto, contract: Contract) -> Exported:
     """Return the file with `contract` inside, its golden outputs computed by the very session that serves."""
-    session = open_session(converted.SerializeToString())
-    outputs = run(session, np.array(contract.golden_inputs, np.float32))
+    outputs = scoring(converted)(np.array(contract.golden_inputs, np.float32))
     contract = msgspec.structs.replace(contract, golden_outputs=outputs.tolist())
     sealed = onnx.ModelProto()
     sealed.CopyFrom(converted)

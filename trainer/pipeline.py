@@ -11,7 +11,6 @@ import numpy as np
 
 from fraudstream.clients import audit_log
 from fraudstream.clients.clock import monotonic_s, now_ms
-from fraudstream.clients.inference import open_session, run
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.score_log import ScoreLog, read_feedback, read_scores
 from fraudstream.core.errors import TooLittle
@@ -25,7 +24,7 @@ from fraudstream.core.model import (
     model_name,
     usual_values,
 )
-from fraudstream.core.reference import Reference, bins_of
+from fraudstream.core.reference import Reference, reference_of
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
 from trainer.build import (
@@ -42,15 +41,13 @@ from trainer.gate import Gate, pass_gate
 from trainer.promote import Order, Promotion, promote
 
 if TYPE_CHECKING:
-    from trainer.export import Exported
+    from trainer.export import Exported, Served
 
 PARITY_ROWS = 20_000
 MIN_NEWEST = 1_000
 """Fewer transactions without a mature label are too few to set a threshold by."""
 
 Say = Callable[[str], None]
-Served = Callable[[FloatArray], FloatArray]
-"""Features float32 [N, F] to probabilities float32 [N], as a scorer computes them: by the exported file."""
 
 
 class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,7 +226,7 @@ def learn(
     Raises:
         Refused: ONNX and scikit-learn do not agree.
     """
-    from trainer.export import check_parity, convert, golden_rows, seal  # noqa: PLC0415
+    from trainer.export import check_parity, convert, golden_rows, scoring, seal  # noqa: PLC0415
     from trainer.fit import fit  # noqa: PLC0415
 
     rows = collected.mature
@@ -240,7 +237,7 @@ def learn(
         compared = rows.features[-PARITY_ROWS:]
         parity = check_parity(converted, fitted, compared)
         usual, spread = usual_values(rows.features[~rows.labels])
-        served = partial(run, open_session(converted.SerializeToString()))
+        served = scoring(converted)
         contract = Contract(
             feature_set=options.feature_set.hash,
             features=options.feature_set.features,
@@ -258,7 +255,7 @@ def learn(
 
 
 def _threshold(
-    served: Served, collected: Collected, validated: Validated, alerts_per_1000: float
+    served: "Served", collected: Collected, validated: Validated, alerts_per_1000: float
 ) -> float:
     """Return the score that so many of 1,000 reach in the newest traffic, whose labels are not known yet.
 
@@ -270,13 +267,12 @@ def _threshold(
 
 
 def _reference(
-    served: Served, collected: Collected, validated: Validated, names: tuple[str, ...]
+    served: "Served", collected: Collected, validated: Validated, names: tuple[str, ...]
 ) -> Reference:
     """Return what traffic is like, and what this very model says of it: the newest, or later rows of few."""
     few = len(collected.newest) < MIN_NEWEST
     features = validated.later.features if few else collected.newest
-    columns = zip(names, features.T, strict=True)
-    return Reference(bins_of(served(features)), {name: bins_of(values) for name, values in columns})
+    return reference_of(served(features), features, names)
 
 
 def _gate(

@@ -52,6 +52,14 @@ def bins_of(values: NDArray[np.floating], most: int = BINS) -> Bins:
     return Bins(edges.astype(float).tolist(), counted(edges, values).tolist())
 
 
+def reference_of(
+    scores: NDArray[np.floating], features: NDArray[np.floating], names: Sequence[str]
+) -> Reference:
+    """Return the reference of traffic: `scores` float [N], `features` float [N, F] with their F `names`."""
+    columns = zip(names, features.T, strict=True)
+    return Reference(bins_of(scores), {name: bins_of(values) for name, values in columns})
+
+
 def counted(edges: Sequence[float] | NDArray[np.floating], values: NDArray[np.floating]) -> Counts:
     """Return how many of `values` (float [N]) fall into each of the len(edges) + 1 bins, int64."""
     return np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1)
