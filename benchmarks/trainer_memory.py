@@ -85,7 +85,7 @@ def train(count: int, per_day: int) -> Peak:
     }
     times = {"as_of_ms": as_of_ms, "label_delay_ms": NINE.label_delay_ms}
     mature = build(log, labels, **times, days=DAYS)
-    collected = Collected(log, mature, newest(log, **times), as_of_ms)
+    collected = Collected({}, log, mature, newest(log, **times), as_of_ms)
     options, steps = TrainingOptions(feature_set=NINE, actor="benchmark", days=DAYS), Steps(_quiet)
     validated = validate(collected, options, steps=steps, alerts_per_1000=ALERTS_PER_1000)
     learn(collected, validated, options, steps=steps, alerts_per_1000=ALERTS_PER_1000)

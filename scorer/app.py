@@ -109,6 +109,7 @@ class ScorerWorker(faust.Worker):
     def _setup_logging(self) -> None:
         """Leave the logs as they are."""
         self.spinner = None
+        logging.getLogger("faust.transport.drivers.aiokafka").addFilter(_tells_something)
 
     def _on_sigint(self) -> None:
         self._service.end()
@@ -117,6 +118,12 @@ class ScorerWorker(faust.Worker):
     def _on_sigterm(self) -> None:
         self._service.end()
         super()._on_sigterm()
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Return False for what Faust says when it is ended before the thread of its own consumer ran."""
+    failure = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(failure, RuntimeError) and "Event loop is closed" in str(failure))
 
 
 def build_hot_path(settings: Settings, slot: int) -> HotPath:

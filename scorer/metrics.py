@@ -66,10 +66,10 @@ def _counters(s: Status) -> dict[m.Metric, Samples]:
         m.BEYOND_RETENTION: s.beyond_retention,
         m.SWAPS: s.swaps,
         m.REBUILDS: s.rebuilds,
-        m.RESTARTS: s.restarts,
     }
     found: dict[m.Metric, Samples] = {metric: {(): value} for metric, value in plain.items()}
-    return found | {m.SECONDS: _by(s.seconds), m.DEAD_LETTERS: _by(s.dead_by_kind)}
+    dead = dict.fromkeys(m.DEAD_LETTERS.begins_with, 0) | s.dead_by_kind
+    return found | {m.SECONDS: _by(s.seconds), m.DEAD_LETTERS: _by(dead)}
 
 
 def _gauges(s: Status) -> dict[m.Metric, Samples]:
@@ -77,6 +77,7 @@ def _gauges(s: Status) -> dict[m.Metric, Samples]:
         m.STATE: {(s.state,): 1},
         m.WAITING: {(s.waiting_for,): 1} if s.waiting_for else {},
         m.MODEL: {(s.model_version,): 1} if s.model_version else {},
+        m.RESTARTS: {(str(s.slot),): s.restarts},
         m.REBUILD_RECORDS: {(): s.rebuild_done},
         m.REBUILD_WANTED: {(): s.rebuild_total},
     }

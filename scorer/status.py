@@ -54,6 +54,7 @@ class Status(msgspec.Struct):
     scores: Histogram = msgspec.field(default_factory=lambda: Histogram(EDGES_SCORE))
     probed: bool = False
     """Whether the share of dead letters among the first records was judged, once for all."""
+    slot: int = 0
     restarts: int = 0
     """Starts of this slot before this one."""
 

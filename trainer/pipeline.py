@@ -38,6 +38,7 @@ from trainer.build import (
 )
 from trainer.evaluate import evaluate
 from trainer.gate import Gate, pass_gate
+from trainer.past import LEARNED_FROM, Held, LearnedFrom, offsets_now
 from trainer.promote import Order, Promotion, promote
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ Say = Callable[[str], None]
 
 
 class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to train. `as_of_ms` None is the newest event time scored; `days` None is all mature history."""
+    """How to train. `as_of_ms` None is the newest event time scored; `days` None is all mature history.
+
+    `by_service`: nobody waits for this version, so it does not replace one that somebody went back to.
+    """
 
     feature_set: FeatureSet
     actor: str
@@ -60,10 +64,13 @@ class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
     validation_share: float = 0.2
     seed: int = 0
     promote: bool = False
+    by_service: bool = False
 
 
 class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a training did; `seconds` by step, `parity` how far ONNX is from scikit-learn at most.
+
+    `held` says why a version that passed the gate was not promoted; None otherwise.
 
     `metrics` and `gate` are of the fit on the earlier rows; the published trees learned from all of them.
     """
@@ -74,6 +81,7 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     feature_set: str
     promoted: bool
     previous: str | None
+    held: str | None
     threshold: float
     parity: float
     window: DataWindow
@@ -105,9 +113,11 @@ class Steps:
 class Collected:
     """What the topics held: the served scores, the mature rows of them, and the time that labels count at.
 
-    `newest` float32 [M, F]: features of the rows that are younger than the label delay.
+    `newest` float32 [M, F]: features of the rows that are younger than the label delay. `offsets` are those
+    that the topics had at the beginning; a little more may have been read.
     """
 
+    offsets: dict[str, dict[int, int]]
     log: ScoreLog
     mature: Dataset
     newest: FloatArray
@@ -158,7 +168,9 @@ def train(settings: Settings, options: TrainingOptions, say: Say) -> TrainingRep
         collected, validated, options, steps=steps, alerts_per_1000=settings.alerts_per_1000
     )
     with steps.step("publish", "publishing to MLflow"):
-        version = _publish(settings, options, learned.exported, gate)
+        version = _publish(
+            settings, options, learned.exported, gate=gate, offsets=collected.offsets
+        )
     outcome = Promotion(version, None, moved=False)
     if options.promote and gate.passed:
         with steps.step("promote", f"making version {version} champion"):
@@ -174,6 +186,7 @@ def collect(settings: Settings, options: TrainingOptions) -> Collected:
         DependencyUnreachable: Kafka does not answer.
     """
     delay_ms, days = options.feature_set.label_delay_ms, options.days
+    offsets = offsets_now(settings)
     needed = partial(window, as_of_ms=options.as_of_ms, label_delay_ms=delay_ms, days=days)
     log = read_scores(settings, options.feature_set, needed)
     if not log.read:
@@ -186,7 +199,7 @@ def collect(settings: Settings, options: TrainingOptions) -> Collected:
     labels = labels_in_force(answers, as_of_ms)
     mature = build(log, labels, as_of_ms=as_of_ms, label_delay_ms=delay_ms, days=days)
     young = newest(log, as_of_ms=as_of_ms, label_delay_ms=delay_ms)
-    return Collected(log, mature, young, as_of_ms)
+    return Collected(offsets, log, mature, young, as_of_ms)
 
 
 def validate(
@@ -288,7 +301,14 @@ def _gate(
     )
 
 
-def _publish(settings: Settings, options: TrainingOptions, exported: "Exported", gate: Gate) -> str:
+def _publish(
+    settings: Settings,
+    options: TrainingOptions,
+    exported: "Exported",
+    *,
+    gate: Gate,
+    offsets: dict[str, dict[int, int]],
+) -> str:
     """Publish the file, write both events to the audit topic, return the version."""
     from trainer.publish import publish  # noqa: PLC0415 - imports MLflow
 
@@ -301,7 +321,11 @@ def _publish(settings: Settings, options: TrainingOptions, exported: "Exported",
         at_ms=now_ms(),
         actor=options.actor,
         why="train",
-        evidence={"sha256": exported.sha256, "metrics": exported.contract.metrics},
+        evidence={
+            "sha256": exported.sha256,
+            "metrics": exported.contract.metrics,
+            LEARNED_FROM: msgspec.to_builtins(learned_from(options, offsets), str_keys=True),
+        },
     )
     judged = msgspec.structs.replace(
         published, event="gate", why=gate.why, evidence=msgspec.to_builtins(gate)
@@ -314,8 +338,27 @@ def _publish(settings: Settings, options: TrainingOptions, exported: "Exported",
 def _promote(
     settings: Settings, options: TrainingOptions, registry: ModelRegistry, version: str
 ) -> Promotion:
-    order = Order(version=version, actor=options.actor, why="train --promote", now_ms=now_ms())
-    return promote(settings, registry, order, feature_set=options.feature_set)
+    order = Order(
+        version=version,
+        actor=options.actor,
+        why="trainer" if options.by_service else "train --promote",
+        now_ms=now_ms(),
+        by_service=options.by_service,
+    )
+    try:
+        return promote(settings, registry, order, feature_set=options.feature_set)
+    except Held as exc:
+        return Promotion(version, None, moved=False, held=str(exc))
+
+
+def learned_from(options: TrainingOptions, offsets: dict[str, dict[int, int]]) -> LearnedFrom:
+    """Return what a training with these options learns from while the topics end there."""
+    return LearnedFrom(
+        offsets=offsets,
+        feature_set=options.feature_set.hash,
+        days=options.days,
+        promote=options.promote,
+    )
 
 
 def _window(validated: Validated, *, as_of_ms: int) -> DataWindow:
@@ -359,6 +402,7 @@ def _report(
         feature_set=contract.feature_set,
         promoted=outcome.moved,
         previous=outcome.previous,
+        held=outcome.held,
         threshold=contract.threshold,
         parity=learned.parity,
         window=contract.window,

@@ -21,25 +21,34 @@ from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.model import CHAMPION, PREVIOUS, ModelVersion, model_name
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
+from trainer.past import Events, Held, check_not_taken_back
 
 INTENT_EXPIRES_MS = 60_000
 
 
 class Promotion(msgspec.Struct, frozen=True):
-    """What came of it: `previous` is the former champion's version; None if there was none."""
+    """What came of it: `previous` is the former champion's version; None if there was none.
+
+    `held` says why a service may not promote for now.
+    """
 
     version: str
     previous: str | None
     moved: bool
+    held: str | None = None
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """Who wants which version as champion, why, and when (UTC milliseconds)."""
+    """Who wants which version as champion, why, and when (UTC milliseconds).
+
+    `by_service`: nobody asked for this version, so it does not replace one that somebody went back to.
+    """
 
     version: str
     actor: str
     why: str
     now_ms: int
+    by_service: bool = False
 
 
 def check_promotable(
@@ -70,6 +79,7 @@ def promote(
     Raises:
         FraudstreamError: the version does not exist, or the alias does not read back as written.
         Refused: the version fails a check, or another promotion is under way or came first.
+        Held: a service orders it, and a person went back to an earlier version.
         DependencyUnreachable: Kafka or MLflow does not answer.
     """
     name = model_name(settings.environment)
@@ -77,12 +87,16 @@ def promote(
     if not sets.live:
         sets = sets.after(change_of("live", feature_set))
     check_promotable(registry, name, order.version, sets)
-    seen = _log_without_open_intent(settings, name, order)
+    events = audit_log.read_events(settings, name)
+    _refuse_beside_open_intent(events, name, order)
     champion = registry.alias(name, CHAMPION)
     expected = champion.version if champion else None
+    if order.by_service:
+        _hold_if_taken_back(settings, events, order, champion=expected)
     if expected == order.version:
         return Promotion(order.version, None, moved=False)
     intent = audit_log.append(settings, _event(name, order, phase="intent", expected=expected))
+    seen = events[-1][0] + 1 if events else 0
     _refuse_if_second(settings, name, order, between=(seen, intent))
     if expected is not None:
         registry.set_alias(name, PREVIOUS, expected)
@@ -94,9 +108,8 @@ def promote(
     return Promotion(order.version, expected, moved=True)
 
 
-def _log_without_open_intent(settings: Settings, name: str, order: Order) -> int:
-    """Return the offset after the last event seen, unless a young intent there has no end yet."""
-    events = audit_log.read_events(settings, name)
+def _refuse_beside_open_intent(events: Events, name: str, order: Order) -> None:
+    """Refuse while a young intent has no end yet."""
     closed = {event.evidence.get("intent_offset") for _, event in events}
     for offset, event in events:
         young = order.now_ms - event.at_ms < INTENT_EXPIRES_MS
@@ -105,7 +118,18 @@ def _log_without_open_intent(settings: Settings, name: str, order: Order) -> int
                 f"{event.actor} is promoting version {event.model_version} of {name} at this moment: "
                 "look with `fraudstream models list`, and repeat the command in a minute"
             )
-    return events[-1][0] + 1 if events else 0
+
+
+def _hold_if_taken_back(
+    settings: Settings, events: Events, order: Order, *, champion: str | None
+) -> None:
+    try:
+        check_not_taken_back(events, champion)
+    except Held as exc:
+        event = _event(model_name(settings.environment), order, phase="done", expected=champion)
+        held = msgspec.structs.replace(event, event="refused", why=str(exc))
+        audit_log.append(settings, held)
+        raise
 
 
 def _refuse_if_second(

@@ -5,24 +5,22 @@ from collections.abc import Callable
 
 import msgspec
 
+from fraudstream.clients import audit_log
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.kafka import Broker
 from fraudstream.clients.metrics import Condition, ServiceMetrics
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.set_log import find_set
-from fraudstream.clients.topic_log import TopicReader
 from fraudstream.core import metrics as m
-from fraudstream.core.errors import DependencyUnreachable, Refused, TooLittle
+from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, TooLittle
 from fraudstream.core.health import Health
 from fraudstream.core.model import CHAMPION, model_name
 from fraudstream.core.settings import Settings
-from fraudstream.core.topics import topic_name
-from trainer.pipeline import TrainingOptions, TrainingReport, train
+from trainer.past import LearnedFrom, learned_last, offsets_now
+from trainer.pipeline import TrainingOptions, TrainingReport, learned_from, train
 
 SERVERS_AGAIN_S = 5.0
 """The servers are looked at so often between two rounds, and one that does not answer is asked again."""
-
-Ends = dict[str, dict[int, tuple[int, int]]]
 
 
 class Rhythm(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +40,7 @@ class TrainerService:
         self._rhythm = rhythm
         self._say = say
         self._metrics = ServiceMetrics(m.TRAINER)
-        self._seen: Ends = {}
+        self._seen: LearnedFrom | None = None
         self._due_s = 0.0
         """When the next round is, by the clock that does not jump."""
         self._broker = Broker(settings)
@@ -63,7 +61,7 @@ class TrainerService:
         """Train, wait, train again, until an exception ends it: `Ended` at a signal.
 
         Raises:
-            FraudstreamError: a topic does not exist, or MLflow's registry was changed by somebody else.
+            FraudstreamError: a topic does not exist, or the feature set is not live.
         """
         while True:
             try:
@@ -89,35 +87,46 @@ class TrainerService:
         self._models.alias(model_name(self._settings.environment), CHAMPION)
 
     def _round(self) -> None:
-        """Train, unless nothing has come since the last time."""
-        ends = self._ends()
-        if ends == self._seen:
+        """Train, unless nothing has come since the last time, be that of another process."""
+        options = self._options()
+        seen = learned_from(options, offsets_now(self._settings))
+        if seen == (self._seen or self._learned_last()):
+            self._seen = seen
             self._metrics.counter(m.TRAININGS).labels("nothing_new").inc()
             return
         started_s = monotonic_s()
         self._condition.become(Health("ready", "training"))
-        outcome = self._train()
-        self._seen = ends
+        outcome = self._train(options)
+        self._seen = seen
         self._metrics.counter(m.TRAININGS).labels(outcome).inc()
         self._metrics.gauge(m.TRAINING_SECONDS).set(monotonic_s() - started_s)
         self._metrics.gauge(m.TRAINING_ENDED).set(now_ms() / 1000)
 
-    def _train(self) -> str:
-        """Return the outcome, one of those that the metric names."""
-        settings, rhythm = self._settings, self._rhythm
-        options = TrainingOptions(
-            feature_set=find_set(settings, rhythm.feature_set),
+    def _options(self) -> TrainingOptions:
+        rhythm = self._rhythm
+        return TrainingOptions(
+            feature_set=find_set(self._settings, rhythm.feature_set),
             actor=rhythm.actor,
             days=rhythm.days,
             promote=True,
+            by_service=True,
         )
+
+    def _learned_last(self) -> LearnedFrom | None:
+        name = model_name(self._settings.environment)
+        return learned_last(audit_log.read_events(self._settings, name))
+
+    def _train(self, options: TrainingOptions) -> str:
+        """Return the outcome, one of those that the metric names."""
         try:
-            report = train(settings, options, self._say)
+            report = train(self._settings, options, self._say)
+        except DependencyUnreachable:
+            raise
         except TooLittle as exc:
             self._say(f"not trained: {exc}")
             return "too_little"
-        except Refused as exc:
-            self._say(f"not promoted: {exc}")
+        except FraudstreamError as exc:
+            self._say(f"failed: {exc}")
             return "failed"
         return self._told(report)
 
@@ -125,13 +134,9 @@ class TrainerService:
         for name, value in report.metrics.items():
             self._metrics.gauge(m.TRAINER_METRIC).labels(name).set(value)
         if not report.promoted:
-            self._say(f"version {report.model_version} is not promoted: it {report.gate.why}")
-            return "refused"
+            why = report.held or f"it {report.gate.why}"
+            self._say(f"version {report.model_version} is not promoted: {why}")
+            return "held" if report.held else "refused"
         self._metrics.only(m.TRAINER_MODEL, report.model_version)
         self._say(f"version {report.model_version} is champion")
         return "promoted"
-
-    def _ends(self) -> Ends:
-        names = [topic_name(self._settings.environment, each) for each in ("scores", "feedback")]
-        with TopicReader(self._settings) as log:
-            return {name: log.bounds(name) for name in names}

@@ -46,7 +46,9 @@ class ServiceMetrics:
     def _make(self, metric: Metric) -> None:
         name, text, labels, registry = metric.name, metric.text, metric.labels, self.registry
         if metric.kind == "counter":
-            self._counters[metric] = Counter(name, text, labels, registry=registry)
+            counter = self._counters[metric] = Counter(name, text, labels, registry=registry)
+            for value in metric.begins_with:
+                counter.labels(value)
         elif metric.kind == "gauge":
             gauge = self._gauges[metric] = Gauge(name, text, labels, registry=registry)
             if not labels:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from fraudstream.core.errors import DEAD_LETTER_KINDS
 from fraudstream.core.health import WAITS
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -18,6 +19,8 @@ class Metric(msgspec.Struct, frozen=True):
     unit: str
     meaning: str
     labels: tuple[str, ...] = ()
+    begins_with: tuple[str, ...] = ()
+    """Values of a counter's label that are there from the start, at 0: else no rule sees the first one."""
     edges: tuple[float, ...] = ()
     """Upper edges of a histogram; none where the service counts by itself, as the scorer does."""
 
@@ -27,8 +30,14 @@ class Metric(msgspec.Struct, frozen=True):
         return f"{self.meaning} ({self.unit})" if self.unit else self.meaning
 
 
-def _count(name: str, meaning: str, unit: str = "records", labels: tuple[str, ...] = ()) -> Metric:
-    return Metric(f"fraudstream_{name}_total", "counter", unit, meaning, labels)
+def _count(
+    name: str,
+    meaning: str,
+    unit: str = "records",
+    labels: tuple[str, ...] = (),
+    begins_with: tuple[str, ...] = (),
+) -> Metric:
+    return Metric(f"fraudstream_{name}_total", "counter", unit, meaning, labels, begins_with)
 
 
 def _gauge(name: str, meaning: str, unit: str = "", labels: tuple[str, ...] = ()) -> Metric:
@@ -42,7 +51,7 @@ def _histogram(
     labels: tuple[str, ...] = (),
     edges: tuple[float, ...] = (),
 ) -> Metric:
-    return Metric(f"fraudstream_{name}", "histogram", unit, meaning, labels, edges)
+    return Metric(f"fraudstream_{name}", "histogram", unit, meaning, labels, edges=edges)
 
 
 def _state(service: str) -> Metric:
@@ -53,7 +62,12 @@ def _state(service: str) -> Metric:
 RECORDS = _count("scorer_records", "taken from `transactions` and committed, dead letters included")
 SCORED = _count("scorer_scored", "scores committed")
 ALERTS = _count("scorer_alerts", "alerts committed; their rate is this by `scored`")
-DEAD_LETTERS = _count("scorer_dead_letters", "dead letters committed, by kind", labels=("kind",))
+DEAD_LETTERS = _count(
+    "scorer_dead_letters",
+    "dead letters committed, by kind",
+    labels=("kind",),
+    begins_with=DEAD_LETTER_KINDS,
+)
 POISON = _count(
     "scorer_poison",
     "dead letters that could be read, but made a hop fail or the worker die; among the above",
@@ -73,8 +87,11 @@ SWAPS = _count("scorer_swaps", "versions taken over while running", "swaps")
 REBUILDS = _count(
     "scorer_rebuilds", "rebuilds of the features that this worker has ended", "rebuilds"
 )
-RESTARTS = _count(
-    "scorer_restarts", "starts of this slot before this one, since its state folder is", "starts"
+RESTARTS = _gauge(
+    "scorer_restarts",
+    "starts of this slot before this one, since its state folder is",
+    "starts",
+    ("slot",),
 )
 STATE = _state("scorer")
 WAITING = _gauge(
@@ -165,12 +182,21 @@ PRODUCER = (
 """What a replay serves with `--metrics-port`."""
 
 TRAINER_STATE = _state("trainer")
+OUTCOMES = {
+    "promoted": "",
+    "refused": "by the gate",
+    "held": "since somebody went back to an earlier version",
+    "too_little": "to learn from",
+    "failed": "",
+    "nothing_new": "since the last",
+}
 TRAININGS = _count(
     "trainer_trainings",
-    "ended rounds, by outcome: `promoted`, `refused` by the gate, `too_little` to learn from, `failed`, "
-    "`nothing_new` since the last",
+    "ended rounds, by outcome: "
+    + ", ".join(f"`{each}` {why}".strip() for each, why in OUTCOMES.items()),
     "trainings",
     ("outcome",),
+    begins_with=tuple(OUTCOMES),
 )
 TRAINING_SECONDS = _gauge("trainer_last_seconds", "the last training took", "seconds")
 TRAINING_ENDED = _gauge(

@@ -7,9 +7,12 @@ import urllib.request
 from functools import partial
 from pathlib import Path
 
+from fraudstream.clients.model_registry import ModelRegistry
+from fraudstream.clients.score_log import read_feedback
+from fraudstream.core.model import CHAMPION, model_name
 from fraudstream.core.settings import Settings
-from tests.integration.served_scores import serve
-from tests.integration.test_training import forget
+from tests.integration.served_scores import send, serve, transactional
+from tests.integration.test_training import forget, fraudstream
 from tests.processes import Worker, faster, wait_until, worker
 
 TRAINER = ("trainer", "--every", "1", "--metrics-port", "0")
@@ -41,6 +44,22 @@ def trained(port: int, outcome: str, times: int) -> bool:
     return shows(port, f'fraudstream_trainer_trainings_total{{outcome="{outcome}"}} {times:.1f}')
 
 
+def champion(settings: Settings) -> str:
+    found = ModelRegistry(settings.mlflow_url, connect_timeout_ms=5_000).alias(
+        model_name(settings.environment), CHAMPION
+    )
+    assert found is not None
+    return found.version
+
+
+def say_again(settings: Settings) -> None:
+    """Send a label that is there already, so that there is something new to learn from."""
+    producer = transactional(settings)
+    producer.begin_transaction()
+    send(producer, settings, [], [next(iter(read_feedback(settings)))])
+    producer.commit_transaction()
+
+
 def test_the_trainer_waits_for_enough_then_promotes_what_passes_and_keeps_the_champion_else(
     topics: Settings, tmp_path: Path
 ) -> None:
@@ -69,6 +88,43 @@ def test_a_trainer_trains_again_only_when_something_came(topics: Settings, tmp_p
         assert trained(port, "promoted", 1)
         assert service.stop() == 0
     assert service.said().count("==> collecting scores and labels") == 1
+
+
+def test_a_trainer_that_starts_again_knows_what_was_learned_from(
+    topics: Settings, tmp_path: Path
+) -> None:
+    serve(topics, 12_000)
+    for name, outcome in (("first", "promoted"), ("second", "nothing_new")):
+        with worker(topics, tmp_path / f"{name}.log", service=TRAINER) as service:
+            wait_until(partial(trained, port_of(service), outcome, 1), timeout_s=60, what=outcome)
+            assert service.stop() == 0
+    assert champion(topics) == "1"
+    differently = (*TRAINER, "--days", "3")
+    with worker(topics, tmp_path / "third.log", service=differently) as service:
+        wait_until(partial(trained, port_of(service), "promoted", 1), timeout_s=60, what="anew")
+        assert service.stop() == 0
+    assert champion(topics) == "2"
+
+
+def test_a_trainer_promotes_nothing_after_somebody_went_back_until_somebody_promotes(
+    topics: Settings, tmp_path: Path
+) -> None:
+    serve(topics, 12_000)
+    for _ in range(2):
+        assert fraudstream(topics, "train", "--promote").returncode == 0
+    why = ("--why", "too many alerts")
+    assert fraudstream(topics, "models", "promote", "previous", *why).returncode == 0
+    with worker(topics, tmp_path / "trainer.log", service=TRAINER) as service:
+        port = port_of(service)
+        wait_until(partial(trained, port, "held", 1), timeout_s=60, what="held")
+        assert champion(topics) == "1"
+        assert "version 3 is not promoted: version 1 stays champion: " in service.said()
+        assert "went back to it from version 2 (too many alerts)" in service.said()
+        assert fraudstream(topics, "models", "promote", "3").returncode == 0
+        say_again(topics)
+        wait_until(partial(trained, port, "promoted", 1), timeout_s=60, what="promoted")
+        assert service.stop() == 0
+    assert champion(topics) == "4"
 
 
 def test_a_trainer_waits_for_a_broker_that_does_not_answer(

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from fraudstream.clients.metrics import ServiceMetrics
 from fraudstream.clients.service_web import served
 from fraudstream.core import metrics as m
-from fraudstream.core.errors import SettingsError
+from fraudstream.core.errors import DEAD_LETTER_KINDS, SettingsError
 from fraudstream.core.health import MEANINGS, STATES, Health
 from producer.replay import Progress
 from producer.replay_metrics import ReplayMetrics
@@ -55,6 +55,7 @@ def of_worker(status: Status, apart: dict[int, Apart], **stores: object) -> dict
 def busy() -> Status:
     """A worker that has scored 7 records and waits for Redis."""
     status = Status(state="waiting", waiting_for="writes_refused", seconds={"poll": 1.5})
+    status.slot, status.restarts = 2, 4
     status.model_version = "4"
     status.count(scored=7, alerts=2, dead=["poison"])
     status.scores.add(np.array([0.01, 0.5, 0.51], np.float32))
@@ -85,7 +86,6 @@ def test_values_are_those_of_the_worker(busy: Status) -> None:
 
     assert only(m.SCORED) == ({}, 7)
     assert only(m.RECORDS) == ({}, 8)
-    assert only(m.DEAD_LETTERS) == ({"kind": "poison"}, 1)
     assert only(m.BEHIND) == ({"partition": "3"}, 60_000)
     assert only(m.LAG) == ({"partition": "3"}, 41)
     assert only(m.SECONDS) == ({"hop": "poll"}, 1.5)
@@ -95,6 +95,20 @@ def test_values_are_those_of_the_worker(busy: Status) -> None:
     assert only(m.FEATURE_CALLS) == ({"feature_set": "abc"}, 12)
     assert only(m.FEATURE_MEMORY) == ({}, 4_096)
     assert only(m.FEATURE_STATE) == ({"feature_set": "abc", "phase": "ready"}, 1)
+    assert only(m.RESTARTS) == ({"slot": "2"}, 4)
+
+
+def test_a_kind_is_counted_from_0_so_that_its_first_one_is_an_increase(busy: Status) -> None:
+    of_scorer = of_worker(busy, {})[m.DEAD_LETTERS.name.removesuffix("_total")].samples
+    assert {each.labels["kind"]: each.value for each in of_scorer} == {
+        kind: int(kind == "poison") for kind in DEAD_LETTER_KINDS
+    }
+    trainer = ServiceMetrics(m.TRAINER)
+    trainer.counter(m.TRAININGS).labels("failed").inc()
+    page = families(generate_latest(trainer.registry).decode())
+    rounds = page[m.TRAININGS.name.removesuffix("_total")].samples
+    counted = {each.labels["outcome"]: each.value for each in rounds if "_total" in each.name}
+    assert counted == {outcome: int(outcome == "failed") for outcome in m.OUTCOMES}
 
 
 def buckets(family: Family) -> dict[str, float]:
