@@ -6,7 +6,7 @@ import pytest
 
 from verify.bench.commands import NotWhole, require_whole
 from verify.bench.footprint import Memory
-from verify.bench.latency import WARM_S, Latency, LatencyBench, latency_of, taken
+from verify.bench.latency import WARM_S, Latency, LatencyBench, Sending, latency_of, taken
 from verify.bench.listen import Heard, Minute, by_minute
 from verify.bench.soak import growth, judge
 
@@ -42,7 +42,8 @@ def test_latency_counts_from_the_intended_time_and_leaves_out_the_warming_up() -
 
 def test_a_bench_in_which_something_is_missing_fails() -> None:
     latency = Latency(1.0, 2.0, 3.0, 4.0, 0)
-    bench = LatencyBench(1e3, 7.0, 1.0, 2.0, 3.0, 4.0, 0, 0, {}, latency, [latency], 150, "x")
+    sending = Sending(rate=1e3, seconds=7.0, partitions=2, linger_ms=1.0)
+    bench = LatencyBench(sending, 1.0, 2.0, 3.0, 4.0, 0, 0, {}, latency, [latency], 150, "x")
     require_whole(bench)
     for wrong in ({"lost": 1}, {"duplicates": 2}):
         with pytest.raises(NotWhole, match="worth nothing"):

@@ -143,7 +143,7 @@ def test_a_report_names_each_shortcoming(field: str, value: object, said: str) -
 
 def test_recoveries_in_time_or_too_few_to_judge_are_no_shortcoming() -> None:
     found = {
-        "takeover": Recovery(5, 9_900.0, 60_000.0, 2),
+        "takeover": Recovery(5, 9_900.0, 60_000.0, ["60000 ms: kill 3"]),
         "kafka_back": Recovery(4, 9_000.0, 9_000.0),
     }
     assert msgspec.structs.replace(SOUND, recovery_ms=found).shortcomings == []

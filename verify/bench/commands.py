@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import click
+import msgspec
 from rich.console import Console
 
 from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.errors import FraudstreamError
 from verify.bench.features import FeatureBench, measure
-from verify.bench.latency import LatencyBench
+from verify.bench.latency import LatencyBench, Sending
 from verify.bench.latency import measure as measure_latency
 from verify.bench.peers import Peer
 from verify.bench.pipeline import PipelineBench, Progress
@@ -123,8 +124,22 @@ def _tell_pipeline(report: PipelineBench) -> None:
     show_default=True,
     help="Length of each of the three runs.",
 )
+@click.option(
+    "--partitions",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    help="Of the topics. Each costs an append and a marker a batch: few are fast, many spread over workers.",
+)
+@click.option(
+    "--linger-ms",
+    type=click.FloatRange(0, 1_000),
+    default=1,
+    show_default=True,
+    help="How long the sender gathers a batch; Kafka's own clients do 0 to 5.",
+)
 @json_option
-def latency(json_file: str | None, rate: float, seconds: float) -> None:
+def latency(json_file: str | None, **sending: float) -> None:
     """Measure how long a transaction takes from its intended sending to a reader of committed scores.
 
     One worker, the load of `bench pipeline`. Open loop: who is late is not waited for, and the wait counts.
@@ -135,8 +150,10 @@ def latency(json_file: str | None, rate: float, seconds: float) -> None:
     Examples:
       fraudstream bench latency
       fraudstream bench latency --rate 10000 --json -
+      fraudstream bench latency --rate 1000 --partitions 8 --linger-ms 5
     """
-    report = _reported(lambda say: measure_latency(rate, seconds, say), _tell_latency, json_file)
+    how = msgspec.convert(sending, Sending)
+    report = _reported(lambda say: measure_latency(how, say), _tell_latency, json_file)
     require_whole(report)
 
 
@@ -203,7 +220,7 @@ def _steadiness(report: Soak) -> str:
 def _tell_latency(report: LatencyBench) -> None:
     for name, found in (("product", report), ("floor", report.floor)):
         click.echo(
-            f"{name} at {report.rate:,.0f} a second: p50 {found.p50_ms:.1f}, p99 {found.p99_ms:.1f}, "
+            f"{name} at {report.sending.rate:,.0f} a second: p50 {found.p50_ms:.1f}, p99 {found.p99_ms:.1f}, "
             f"p99.9 {found.p999_ms:.1f}, most {found.max_ms:.1f} ms"
         )
     for name, stage in report.stages.items():

@@ -29,6 +29,15 @@ WAIT_S = 60.0
 Floats = NDArray[np.float64]
 
 
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
+    """How transactions are sent: so many a second, for so long, and how long a sender gathers a batch."""
+
+    rate: float
+    seconds: float
+    partitions: int
+    linger_ms: float
+
+
 class Latency(msgspec.Struct, frozen=True):
     """Milliseconds from the intended time of sending to a reader of committed records; `lost` never came."""
 
@@ -53,8 +62,7 @@ class LatencyBench(msgspec.Struct, frozen=True):
     produce to the reader.
     """
 
-    rate: float
-    seconds: float
+    sending: Sending
     p50_ms: float
     p99_ms: float
     p999_ms: float
@@ -76,29 +84,28 @@ class Run(msgspec.Struct, frozen=True):
     lost: int
 
 
-def measure(rate: float, seconds: float, progress: Progress) -> LatencyBench:
+def measure(sending: Sending, progress: Progress) -> LatencyBench:
     """Send at a rate, three times, with the product behind it; then once with the floor.
 
     Raises:
         FraudstreamError: a server, a worker or one of the benchmark's own processes failed.
     """
     progress("starting servers")
-    with own_stack() as settings:
+    with own_stack(sending.partitions) as settings:
         progress("filling the features of 5,000 cards, fitting a model")
         load, features = fill(settings)
         serve(settings, bench_model(features))
         with Children(settings, Path(settings.state_dir) / "logs", bars=False) as children:
             children.start("scorer", "scorer")
-            runs = _runs(settings, load, rate, seconds, RUNS, progress)
+            runs = _runs(settings, load, sending, RUNS, progress)
         progress("counting")
         with Log(settings) as log:
             ledger = count(log, f"{settings.environment}.scorer")
         with started(floor.__name__, msgspec.json.encode(settings).decode(), "scores"):
-            (bare,) = _runs(settings, load, rate, seconds, 1, progress)
+            (bare,) = _runs(settings, load, sending, 1, progress)
     told = [latency_of(run) for run in runs]
     return LatencyBench(
-        rate=rate,
-        seconds=seconds,
+        sending=sending,
         **{name: _median(told, name) for name in ("p50_ms", "p99_ms", "p999_ms", "max_ms")},
         lost=ledger.lost + ledger.waiting,
         duplicates=ledger.duplicates,
@@ -111,18 +118,20 @@ def measure(rate: float, seconds: float, progress: Progress) -> LatencyBench:
 
 
 def _runs(
-    settings: Settings, load: Load, rate: float, seconds: float, runs: int, progress: Progress
+    settings: Settings, load: Load, sending: Sending, runs: int, progress: Progress
 ) -> list[Run]:
+    each = f"{sending.rate:,.0f} transactions a second for {sending.seconds:g} s"
     found = []
     for number in range(runs):
-        progress(f"{rate:,.0f} transactions a second for {seconds:g} s, run {number + 1} of {runs}")
-        found.append(_run(settings, load, rate, seconds))
+        progress(f"{each}, run {number + 1} of {runs}")
+        found.append(_run(settings, load, sending))
     return found
 
 
-def _run(settings: Settings, load: Load, rate: float, seconds: float) -> Run:
+def _run(settings: Settings, load: Load, sending: Sending) -> Run:
     """Send, read, and take the times of what has come."""
-    first, n = load.number, round(rate * (WARM_S + seconds))
+    rate, first = sending.rate, load.number
+    n = round(rate * (WARM_S + sending.seconds))
     folder = Path(settings.state_dir)
     prepared, found = folder / "to-send", folder / "arrived.npz"
     with Stream(settings, load) as stream:
@@ -132,8 +141,9 @@ def _run(settings: Settings, load: Load, rate: float, seconds: float) -> Run:
     with started(arrivals.__name__, given, str(first), str(n), str(found)) as reading:
         expect(reading, "ready")
         start_ns = now_ns() + int(LEAD_S * 1e9)
-        with started(open_loop.__name__, given, str(prepared), str(start_ns), str(rate)) as sending:
-            finish(sending, wait_s=seconds + WAIT_S)
+        how = (str(prepared), str(start_ns), str(rate), str(sending.linger_ms))
+        with started(open_loop.__name__, given, *how) as sender:
+            finish(sender, wait_s=sending.seconds + WAIT_S)
         finish(reading, wait_s=WAIT_S)
     with np.load(found) as arrays:
         return taken(dict(arrays), first, n, start_ns, rate)

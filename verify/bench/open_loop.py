@@ -1,6 +1,6 @@
 """Sends records at times laid down before, whatever becomes of those already sent: no answer is waited for.
 
-Run as a process of its own: `python -m verify.bench.open_loop SETTINGS-AS-JSON FILE START_NS RATE`.
+Run as a process of its own: `python -m verify.bench.open_loop SETTINGS-AS-JSON FILE START_NS RATE LINGER_MS`.
 """
 
 import sys
@@ -25,29 +25,29 @@ def main() -> None:
     """Send the records of a file, the i-th at START_NS + i / RATE; fail if one did not arrive."""
     settings = msgspec.json.decode(sys.argv[1], type=Settings)
     records = msgspec.msgpack.decode(Path(sys.argv[2]).read_bytes(), type=list[Sent])
-    start_ns, rate = int(sys.argv[3]), float(sys.argv[4])
+    start_ns, rate, linger_ms = int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5])
     topic = topic_name(settings.environment, "transactions")
-    producer = Producer(
-        common(settings) | {"enable.idempotence": True, "linger.ms": 5, "compression.type": "none"}
-    )
-    producer.list_topics(topic, FLUSH_S)
     failed: list[str] = []
 
-    def delivered(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            failed.append(error.str())
+    def not_delivered(error: KafkaError, _: Message) -> None:
+        failed.append(error.str())
 
+    producer = Producer(
+        common(settings)
+        | {
+            "enable.idempotence": True,
+            "linger.ms": linger_ms,
+            "delivery.report.only.error": True,
+            "on_delivery": not_delivered,
+        }
+    )
+    producer.list_topics(topic, FLUSH_S)
     sent = 0
     while sent < len(records):
         due = min(max(int((now_ns() - start_ns) / 1e9 * rate) + 1, sent), len(records))
         for record in records[sent:due]:
             producer.produce(
-                topic,
-                record.value,
-                record.key,
-                record.partition,
-                headers=record.headers,
-                on_delivery=delivered,
+                topic, record.value, record.key, record.partition, headers=record.headers
             )
         sent = due
         producer.poll(0)

@@ -53,10 +53,10 @@ class PipelineBench(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def own_stack() -> Iterator[Settings]:
+def own_stack(partitions: int = Settings().partitions) -> Iterator[Settings]:
     """Run servers of its own for the length of the block; nothing of them stays."""
     with tempfile.TemporaryDirectory(prefix="fraudstream-bench-") as folder:
-        bare = Settings(state_dir=folder, environment="bench")
+        bare = Settings(state_dir=folder, environment="bench", partitions=partitions)
         try:
             embedded.up(bare, owner_pid=os.getpid())
             settings = with_addresses(bare)

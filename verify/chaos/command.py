@@ -91,7 +91,7 @@ def _print(report: Report) -> None:
         click.echo(
             f"recovery, {kind.replace('_', ' ')}: median {took.median / 1000:.1f} s, "
             f"max {took.max / 1000:.1f} s of {took.count}"
-            + (f", {took.late} late" * bool(took.late))
+            + (f", {len(took.late)} late" * bool(took.late))
         )
     click.echo(
         f"{report.scores_compared:,} scores and {report.entities_compared:,} entities compared: "

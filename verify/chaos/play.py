@@ -90,6 +90,7 @@ class Player:
             each[0].wake()
             self._zombies.remove(each)
             self.others["zombie woken"] += 1
+            self._watch.tell("zombie woken")
 
     def _wait(self, seconds: float, over: Callable[[], bool] = lambda: False) -> bool:
         """Look after the workers until something is so, at most so long; return whether it is."""
@@ -168,6 +169,7 @@ class Player:
     def _count(self, point: str) -> None:
         self.kills_by_point[point] += 1
         self._tell(f"kill {self.kills}: {point}")
+        self._watch.tell(f"kill {self.kills} ({point})")
 
     def _recovered(self, pending: Pending) -> None:
         if not self._wait(COMMIT_S, lambda: pending.took_s is not None):
@@ -210,6 +212,7 @@ class Player:
     def _other(self, event: Event) -> None:
         self.others[event.what] += 1
         self._tell(event.what)
+        self._watch.tell(event.what)
         self._watch.drop()
         if event.what == "freeze":
             self._freeze_worker()

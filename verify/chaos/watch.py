@@ -1,7 +1,7 @@
 """An outsider's watch on the results: when after a fault the first one of a partition was committed."""
 
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from statistics import median
 from types import TracebackType
 
@@ -24,20 +24,21 @@ ASKED_MS = {
 class Recovery(msgspec.Struct, frozen=True):
     """How long recoveries of a kind took, in ms, from the end of the fault to the first commit.
 
-    `late`: how many took longer than is asked.
+    `late`: those that took longer than is asked, each with the fault and the one before it.
     """
 
     count: int
     median: float
     max: float
-    late: int = 0
+    late: list[str] = []
 
 
 class Pending:
     """A fault that has ended: the first result of one of `partitions` produced after it ends the recovery."""
 
-    def __init__(self, kind: str, partitions: set[int] | None) -> None:
+    def __init__(self, kind: str, partitions: set[int] | None, after: str) -> None:
         self.kind = kind
+        self.after = after
         self.partitions = partitions
         self.since_ms = now_ms()
         self.began_s = monotonic_s()
@@ -65,7 +66,9 @@ class Watch:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._pending: list[Pending] = []
-        self._took: defaultdict[str, list[float]] = defaultdict(list)
+        self._took: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+        self._faults: deque[str] = deque(maxlen=2)
+        self._began_s = monotonic_s()
         self.seen = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -87,7 +90,7 @@ class Watch:
 
     def expect(self, kind: str, partitions: set[int] | None = None) -> Pending:
         """Begin to measure: the fault ends now. Without partitions, any of them counts."""
-        made = Pending(kind, partitions)
+        made = Pending(kind, partitions, " after ".join(reversed(self._faults)))
         with self._lock:
             self._pending.append(made)
         return made
@@ -96,6 +99,10 @@ class Watch:
         """Measure no more what is under way: another fault comes into it."""
         with self._lock:
             self._pending.clear()
+
+    def tell(self, fault: str) -> None:
+        """Note a fault, for those who ask what made a recovery slow."""
+        self._faults.append(f"{fault} at {monotonic_s() - self._began_s:.1f} s")
 
     def recoveries(self) -> dict[str, Recovery]:
         """Return by kind how long recoveries took."""
@@ -126,10 +133,12 @@ class Watch:
                 places = newest.keys() if each.partitions is None else each.partitions
                 if any(newest.get(place, 0) > each.since_ms for place in places):
                     each.took_s = now_s - each.began_s
-                    self._took[each.kind].append(each.took_s * 1000)
+                    self._took[each.kind].append((each.took_s * 1000, each.after))
                     self._pending.remove(each)
 
 
-def _recovery(took: list[float], asked_ms: float | None) -> Recovery:
-    late = 0 if asked_ms is None else sum(each > asked_ms for each in took)
+def _recovery(found: list[tuple[float, str]], asked_ms: float | None) -> Recovery:
+    took = [each for each, _ in found]
+    most = float("inf") if asked_ms is None else asked_ms
+    late = [f"{each:.0f} ms: {after}" for each, after in found if each > most]
     return Recovery(len(took), round(median(took), 1), round(max(took), 1), late)
