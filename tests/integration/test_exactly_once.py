@@ -158,6 +158,7 @@ def substance(score: Score) -> tuple[object, ...]:
     return (score.transaction_id, numbers, score.decision, score.duplicate_of, score.apply_seq)
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("partitions", [1])
 def test_scores_after_twenty_kills_equal_those_of_an_undisturbed_run_bit_for_bit(
     topics: Settings, tmp_path: Path

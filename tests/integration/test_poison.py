@@ -260,7 +260,9 @@ def restart_until(settings: Settings, log: Log, file: Path, *changes: str, most:
     raise AssertionError(f"still dying after {most} starts: {file.read_text()[-3_000:]}")
 
 
-@pytest.mark.parametrize("change", [DECODE_DIES, FEATURES_DIE])
+@pytest.mark.parametrize(
+    "change", [DECODE_DIES, pytest.param(FEATURES_DIE, marks=pytest.mark.proof)]
+)
 def test_a_record_that_ends_the_process_becomes_a_dead_letter_after_some_restarts(
     change: str, topics: Settings, log: Log, tmp_path: Path
 ) -> None:

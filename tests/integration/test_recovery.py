@@ -53,6 +53,7 @@ def restore_older_copy(run: Run) -> None:
     run.server.start()
 
 
+@pytest.mark.proof
 def test_an_older_copy_of_the_server_is_rolled_forward_under_load(run: Run) -> None:
     score_under(run, restore_older_copy)
     assert "scoring stops until they are rebuilt" in run.said()
@@ -110,6 +111,7 @@ def kill_the_rebuilder(run: Run) -> None:
     assert_unfinished(run)
 
 
+@pytest.mark.proof
 def test_when_the_rebuilder_is_killed_another_worker_goes_on(run: Run) -> None:
     score_under(run, kill_the_rebuilder)
     assert run.said().count("this worker rebuilds the features") >= 2
@@ -159,6 +161,7 @@ def test_a_log_that_begins_too_late_is_refused_until_a_snapshot_is_restored(
     check(run, former)
 
 
+@pytest.mark.proof
 def test_a_snapshot_is_taken_under_load_and_the_rebuild_begins_with_it(run: Run) -> None:
     score_under(run, snapshot_then_flush)
     assert "the rebuild begins with snapshot" in run.said()

@@ -70,7 +70,10 @@ def kill_after(
 
 
 @four_partitions
-@pytest.mark.parametrize(("client", "rate"), [("kafka-python", 2_000), ("confluent", 20_000)])
+@pytest.mark.parametrize(
+    ("client", "rate"),
+    [pytest.param("kafka-python", 2_000, marks=pytest.mark.proof), ("confluent", 20_000)],
+)
 def test_killed_at_random_moments_it_goes_on_without_loss_or_repetition(
     topics: Settings, tmp_path: Path, client: str, rate: int
 ) -> None:

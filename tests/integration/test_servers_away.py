@@ -85,7 +85,7 @@ def test_a_worker_whose_feature_server_is_away_names_that_one(
         wait_until(partial(ready, port), timeout_s=20, what="ready again")
 
 
-@pytest.mark.parametrize("server", ["kafka", "mlflow"])
+@pytest.mark.parametrize("server", [pytest.param("kafka", marks=pytest.mark.proof), "mlflow"])
 def test_a_trainer_between_two_rounds_is_not_ready_while_a_server_is_away(
     server: str, own_stack: Settings, tmp_path: Path
 ) -> None:

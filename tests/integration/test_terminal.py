@@ -57,7 +57,10 @@ def test_progress_on_a_terminal_ends_with_the_result(topics: Settings, tmp_path:
         assert status == 0 or arguments[0] == "stack", shown
 
 
-@pytest.mark.parametrize(("how", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 0, marks=pytest.mark.proof)],
+)
 def test_a_demo_that_waits_at_its_end_says_how_it_was_ended(
     tmp_path: Path, how: signal.Signals, expected: int
 ) -> None:
