@@ -1,9 +1,8 @@
 """Notes when each score can be read by a consumer of committed records.
 
 Run as a process of its own: `python -m verify.bench.arrivals SETTINGS-AS-JSON FIRST COUNT FILE`. Says `ready`
-when nothing can be missed any more; ends when COUNT scores were read, or nothing came for a while, and leaves
-the arrays of transactions FIRST to FIRST + COUNT - 1, each once, in FILE. What is read is decoded at the end:
-the reader's own work is not to be measured.
+when nothing can be missed any more; ends when the scores of transactions FIRST to FIRST + COUNT - 1 were
+read, or nothing came for a while, and leaves the arrays in FILE.
 """
 
 import sys
@@ -43,15 +42,12 @@ def main() -> None:
     consumer = scores_from_now(settings)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    received_ns, values = _read(consumer, count)
-    arrived = [_decode(value) for value in values]
-    numbers, firsts = np.unique([number_of(each) for each in arrived], return_index=True)
-    firsts = firsts[(numbers >= first) & (numbers < first + count)]
-    arrived = [arrived[each] for each in firsts]
+    found = _read(consumer, range(first, first + count))
+    arrived = [score for _, score in found.values()]
     np.savez(
         Path(sys.argv[4]),
-        numbers=np.array([number_of(each) for each in arrived], np.int64),
-        received_ns=np.array(received_ns, np.int64)[firsts],
+        numbers=np.array(list(found), np.int64),
+        received_ns=np.array([at for at, _ in found.values()], np.int64),
         sent_ms=np.array([each.source_timestamp_ms for each in arrived], np.int64),
         age_ms=np.array([each.age_ms for each in arrived], np.int64),
         stages=np.array([msgspec.structs.astuple(each.stages) for each in arrived]),
@@ -77,31 +73,27 @@ def number_of(arrived: Arrived) -> int:
 
 def hear(consumer: Consumer) -> tuple[int, list[Arrived]]:
     """Return the scores that can be read within 0.2 s, and when, in nanoseconds since 1970."""
-    at, values = _take(consumer)
-    return at, [_decode(each) for each in values]
-
-
-def _take(consumer: Consumer) -> tuple[int, list[bytes]]:
     first = consumer.poll(0.2)
     if first is None:
         return now_ns(), []
     found = [first, *consumer.consume(MOST_AT_ONCE, 0.0)]
     at = now_ns()
-    return at, [each.value() or b"" for each in found if each.error() is None]
+    return at, [_decode(each.value() or b"") for each in found if each.error() is None]
 
 
-def _read(consumer: Consumer, count: int) -> tuple[list[int], list[bytes]]:
-    """Return `count` scores, encoded, and when each was there, in nanoseconds since 1970."""
-    received_ns: list[int] = []
-    values: list[bytes] = []
+def _read(consumer: Consumer, wanted: range) -> dict[int, tuple[int, Arrived]]:
+    """Return the wanted scores by number, and when each was there first, in nanoseconds since 1970."""
+    found: dict[int, tuple[int, Arrived]] = {}
     heard_s = monotonic_s()
-    while len(values) < count and monotonic_s() - heard_s < QUIET_S:
-        at, fresh = _take(consumer)
-        if fresh:
+    while len(found) < len(wanted) and monotonic_s() - heard_s < QUIET_S:
+        at, scores = hear(consumer)
+        if scores:
             heard_s = monotonic_s()
-        values += fresh
-        received_ns += [at] * len(fresh)
-    return received_ns, values
+        for score in scores:
+            number = number_of(score)
+            if number in wanted:
+                found.setdefault(number, (at, score))
+    return found
 
 
 if __name__ == "__main__":

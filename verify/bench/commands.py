@@ -120,7 +120,7 @@ def _tell_pipeline(report: PipelineBench) -> None:
 @click.option(
     "--seconds",
     type=click.FloatRange(1, 600),
-    default=7,
+    default=5,
     show_default=True,
     help="Length of each of the three runs.",
 )
@@ -134,9 +134,9 @@ def _tell_pipeline(report: PipelineBench) -> None:
 @click.option(
     "--linger-ms",
     type=click.FloatRange(0, 1_000),
-    default=1,
+    default=5,
     show_default=True,
-    help="How long the sender gathers a batch; Kafka's own clients do 0 to 5.",
+    help="How long the sender gathers a batch; 5 is what Kafka's own clients do.",
 )
 @json_option
 def latency(json_file: str | None, **sending: float) -> None:
@@ -150,7 +150,7 @@ def latency(json_file: str | None, **sending: float) -> None:
     Examples:
       fraudstream bench latency
       fraudstream bench latency --rate 10000 --json -
-      fraudstream bench latency --rate 1000 --partitions 8 --linger-ms 5
+      fraudstream bench latency --rate 1000 --partitions 8 --linger-ms 1
     """
     how = msgspec.convert(sending, Sending)
     report = _reported(lambda say: measure_latency(how, say), _tell_latency, json_file)

@@ -21,7 +21,7 @@ from verify.demo.children import Children
 from verify.ledger import Log, count
 
 RUNS = 3
-WARM_S = 1.0
+WARM_S = 1.5
 """Each run begins so long before it counts: its clients are new, and so are the broker's ways to them."""
 LEAD_S = 1.0
 """The first transaction is due so long after its sender was started."""
