@@ -76,7 +76,8 @@ def run(
     slot = Slot.take(state_path(settings), group_name(settings), wanted_slot)
     port = _web_port(settings, slot.number) if metrics_port is None else metrics_port
     hot_path = build_hot_path(settings, slot.number)
-    hot_path.status.slot, hot_path.status.restarts = slot.number, slot.restarts
+    hot_path.status.slot = f"{group_name(settings)}.{slot.number}"
+    hot_path.status.restarts = slot.restarts
     hot_path.prepare()
     app = build_app(settings, hot_path, slot.number, port)
     service = HotPathService(hot_path)

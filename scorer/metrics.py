@@ -77,7 +77,7 @@ def _gauges(s: Status) -> dict[m.Metric, Samples]:
         m.STATE: {(s.state,): 1},
         m.WAITING: {(s.waiting_for,): 1} if s.waiting_for else {},
         m.MODEL: {(s.model_version,): 1} if s.model_version else {},
-        m.RESTARTS: {(str(s.slot),): s.restarts},
+        m.RESTARTS: {(s.slot,): s.restarts},
         m.REBUILD_RECORDS: {(): s.rebuild_done},
         m.REBUILD_WANTED: {(): s.rebuild_total},
     }

@@ -54,7 +54,8 @@ class Status(msgspec.Struct):
     scores: Histogram = msgspec.field(default_factory=lambda: Histogram(EDGES_SCORE))
     probed: bool = False
     """Whether the share of dead letters among the first records was judged, once for all."""
-    slot: int = 0
+    slot: str = ""
+    """The name of its place in the group, unique in the environment."""
     restarts: int = 0
     """Starts of this slot before this one."""
 

@@ -28,7 +28,7 @@ VALUES: Mapping[tuple[str, str], tuple[str, ...]] = {
     (m.STAGE_SECONDS.name, "stage"): Stages.__struct_fields__,
     (m.DEAD_LETTERS.name, "kind"): DEAD_LETTER_KINDS,
     (m.WAITING.name, "for"): tuple(WAITS),
-    (m.TRAININGS.name, "outcome"): ("promoted", "refused", "too_little", "failed", "nothing_new"),
+    (m.TRAININGS.name, "outcome"): tuple(m.OUTCOMES),
 }
 """The words that a label may have, where they are few."""
 BY_NAME = {metric.name: metric for metrics in m.SERVICES.values() for metric in metrics}

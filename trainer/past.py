@@ -10,6 +10,8 @@ from fraudstream.core.topics import topic_name
 
 LEARNED_FROM = "learned_from"
 """The key of `LearnedFrom` in the evidence of a publication."""
+BY_SERVICE = "by_service"
+"""The key in the evidence of a promotion that says whether no person asked for it."""
 
 TOPICS = ("scores", "feedback")
 """What is learned from."""
@@ -18,11 +20,14 @@ Events = list[tuple[int, AuditEvent]]
 
 
 class LearnedFrom(msgspec.Struct, frozen=True, kw_only=True):
-    """What a version was made of: the offsets that scores and labels were read up to, and how."""
+    """What a version was made of: the offsets that scores and labels were read up to, and the options."""
 
     offsets: dict[str, dict[int, int]]
     feature_set: str
     days: int | None
+    as_of_ms: int | None
+    validation_share: float
+    seed: int
     promote: bool
 
 
@@ -45,24 +50,16 @@ def offsets_now(settings: Settings) -> dict[str, dict[int, int]]:
     }
 
 
-def learned_last(events: Events) -> LearnedFrom | None:
-    """Return what the newest published version was made of.
+def learned_last(events: Events, like: LearnedFrom) -> LearnedFrom | None:
+    """Return what the newest version with the options of `like` was made of.
 
-    None if there is none, it does not say so, or its trainer ended before it was promoted or refused.
+    None if there is none, or its trainer ended before it was promoted or refused.
     """
-    published = [event for _, event in events if event.event == "publish"]
-    if not published or not any(_ends(event, published[-1]) for _, event in events):
-        return None
-    return _learned_from(published[-1])
-
-
-def _ends(event: AuditEvent, training: AuditEvent) -> bool:
-    """Return whether `event` is the last word on the version that `training` published."""
-    if event.model_version != training.model_version:
-        return False
-    if event.event == "promote":
-        return event.evidence.get("phase") == "done"
-    return event.event == "refused" or (event.event == "gate" and not event.evidence["passed"])
+    for place, (_, event) in reversed(list(enumerate(events))):
+        learned = _learned_from(event) if event.event == "publish" else None
+        if learned is not None and msgspec.structs.replace(learned, offsets=like.offsets) == like:
+            return learned if _has_ended(event.model_version, events[place:]) else None
+    return None
 
 
 def _learned_from(event: AuditEvent) -> LearnedFrom | None:
@@ -72,26 +69,43 @@ def _learned_from(event: AuditEvent) -> LearnedFrom | None:
         return None
 
 
-def check_not_taken_back(events: Events, champion: str | None) -> None:
-    """Refuse to replace a champion that a person chose over a later version; promoting a later one ends that.
+def _has_ended(version: str, events: Events) -> bool:
+    """Return whether the last word on a version is among the events."""
+    return any(
+        event.event == "refused"
+        or (event.event == "promote" and event.evidence.get("phase") == "done")
+        or (event.event == "gate" and event.evidence.get("passed") is False)
+        for _, event in events
+        if event.model_version == version
+    )
 
-    `champion` is the version that the alias names now.
+
+def check_not_taken_back(events: Events, champion: str | None) -> None:
+    """Refuse to replace a champion that a person chose over a later version.
+
+    It is over once a person promotes that later version, or one after it. `champion` is the version that the
+    alias names now; where it names none, only a promotion that went back counts.
 
     Raises:
-        Held: the last promotion, or whoever set the alias in MLflow since, went back.
+        Held: a promotion, or whoever set the alias in MLflow, went back.
     """
-    done = [e for _, e in events if e.event == "promote" and e.evidence.get("phase") == "done"]
-    if champion is None or not done:
-        return
-    last = done[-1]
-    before = last.evidence.get("expected_champion")
-    if int(champion) < int(last.model_version):
-        why = f"somebody set the alias back from version {last.model_version} in MLflow"
-    elif champion == last.model_version and before and int(champion) < int(str(before)):
-        why = f"{last.actor} went back to it from version {before} ({last.why})"
-    else:
-        return
-    raise Held(
-        f"version {champion} stays champion: {why}; `fraudstream models promote` with a later version "
-        "lets this service promote again"
-    )
+    current, left = 0, 0
+    why = ""
+    for _, event in events:
+        if event.event != "promote" or event.evidence.get("phase") != "done":
+            continue
+        version = int(event.model_version)
+        before = int(str(event.evidence.get("expected_champion") or current))
+        if event.evidence.get(BY_SERVICE) or version >= max(left, before):
+            left = 0
+        elif version < before:
+            left = max(left, before)
+            why = f"{event.actor} went back to version {version} from {before} ({event.why})"
+        current = version
+    if not left and champion is not None and int(champion) < current:
+        left, why = current, f"somebody set the alias back from version {current} in MLflow"
+    if left:
+        raise Held(
+            f"version {champion or 'none'} stays champion: {why}; `fraudstream models promote` with version "
+            f"{left} or a later one lets this service promote again"
+        )

@@ -357,6 +357,9 @@ def learned_from(options: TrainingOptions, offsets: dict[str, dict[int, int]]) -
         offsets=offsets,
         feature_set=options.feature_set.hash,
         days=options.days,
+        as_of_ms=options.as_of_ms,
+        validation_share=options.validation_share,
+        seed=options.seed,
         promote=options.promote,
     )
 

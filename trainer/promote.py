@@ -21,7 +21,7 @@ from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.model import CHAMPION, PREVIOUS, ModelVersion, model_name
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
-from trainer.past import Events, Held, check_not_taken_back
+from trainer.past import BY_SERVICE, Events, Held, check_not_taken_back
 
 INTENT_EXPIRES_MS = 60_000
 
@@ -181,5 +181,6 @@ def _event(
             "phase": phase,
             "expected_champion": expected,
             "intent_offset": intent_offset,
+            BY_SERVICE: order.by_service,
         },
     )

@@ -90,14 +90,14 @@ class TrainerService:
         """Train, unless nothing has come since the last time, be that of another process."""
         options = self._options()
         seen = learned_from(options, offsets_now(self._settings))
-        if seen == (self._seen or self._learned_last()):
+        if seen == (self._seen or self._learned_last(seen)):
             self._seen = seen
             self._metrics.counter(m.TRAININGS).labels("nothing_new").inc()
             return
         started_s = monotonic_s()
         self._condition.become(Health("ready", "training"))
         outcome = self._train(options)
-        self._seen = seen
+        self._seen = self._seen if outcome == "failed" else seen
         self._metrics.counter(m.TRAININGS).labels(outcome).inc()
         self._metrics.gauge(m.TRAINING_SECONDS).set(monotonic_s() - started_s)
         self._metrics.gauge(m.TRAINING_ENDED).set(now_ms() / 1000)
@@ -112,9 +112,12 @@ class TrainerService:
             by_service=True,
         )
 
-    def _learned_last(self) -> LearnedFrom | None:
+    def _learned_last(self, like: LearnedFrom) -> LearnedFrom | None:
+        """Return what an earlier process learned from, if there is a champion to show for it."""
         name = model_name(self._settings.environment)
-        return learned_last(audit_log.read_events(self._settings, name))
+        if self._models.alias(name, CHAMPION) is None:
+            return None
+        return learned_last(audit_log.read_events(self._settings, name), like)
 
     def _train(self, options: TrainingOptions) -> str:
         """Return the outcome, one of those that the metric names."""

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+import sys
 import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
@@ -77,7 +78,8 @@ def aot_cache(folder: Path) -> Path | None:
 def collector() -> tuple[str, ...]:
     """Return Java's options for short pauses; none for a Java that may not have that collector."""
     version = _own_java()
-    return () if version is None or version[0] < JAVA_OF_OPTIONS else SHORT_PAUSES
+    known = version is not None and version[0] >= JAVA_OF_OPTIONS and sys.platform == "linux"
+    return SHORT_PAUSES if known else ()
 
 
 def _own_java() -> tuple[int, ...] | None:

@@ -116,7 +116,7 @@ def test_a_trainer_promotes_nothing_after_somebody_went_back_until_somebody_prom
         wait_until(partial(trained, port, "held", 1), timeout_s=60, what="held")
         assert champion(topics) == "1"
         assert "version 3 is not promoted: version 1 stays champion: " in service.said()
-        assert "went back to it from version 2 (too many alerts)" in service.said()
+        assert "went back to version 1 from 2 (too many alerts)" in service.said()
         assert fraudstream(topics, "models", "promote", "3").returncode == 0
         say_again(topics)
         wait_until(partial(trained, port, "promoted", 1), timeout_s=60, what="promoted")

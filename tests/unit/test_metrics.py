@@ -55,7 +55,7 @@ def of_worker(status: Status, apart: dict[int, Apart], **stores: object) -> dict
 def busy() -> Status:
     """A worker that has scored 7 records and waits for Redis."""
     status = Status(state="waiting", waiting_for="writes_refused", seconds={"poll": 1.5})
-    status.slot, status.restarts = 2, 4
+    status.slot, status.restarts = "x.scorer.2", 4
     status.model_version = "4"
     status.count(scored=7, alerts=2, dead=["poison"])
     status.scores.add(np.array([0.01, 0.5, 0.51], np.float32))
@@ -95,7 +95,7 @@ def test_values_are_those_of_the_worker(busy: Status) -> None:
     assert only(m.FEATURE_CALLS) == ({"feature_set": "abc"}, 12)
     assert only(m.FEATURE_MEMORY) == ({}, 4_096)
     assert only(m.FEATURE_STATE) == ({"feature_set": "abc", "phase": "ready"}, 1)
-    assert only(m.RESTARTS) == ({"slot": "2"}, 4)
+    assert only(m.RESTARTS) == ({"slot": "x.scorer.2"}, 4)
 
 
 def test_a_kind_is_counted_from_0_so_that_its_first_one_is_an_increase(busy: Status) -> None:
