@@ -23,7 +23,7 @@ from verify.demo.terminal import BEGIN, END
 
 SHOWN, HIDDEN, HOME = "\x1b[?25h", "\x1b[?25l", "\x1b[H"
 CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-ENDS_WITHIN_S = 5.0
+ENDS_WITHIN_S = 2.0
 
 
 class OnTerminal:
