@@ -19,7 +19,8 @@ from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.clients.score_log import ScoreColumns
 from fraudstream.core.feature_set import DAY_MS, NINE
 from trainer.build import build, newest, window
-from trainer.pipeline import Collected, Steps, TrainingOptions, learn, validate
+from trainer.options import TrainingOptions
+from trainer.pipeline import Collected, Steps, learn, validate
 
 T0 = 1_532_476_800_000
 SMALL, LARGE, BATCH = 100_000, 300_000, 10_000

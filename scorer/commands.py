@@ -64,6 +64,7 @@ def run(
     """
     from aiokafka.errors import KafkaError  # noqa: PLC0415 - loads as long as Faust itself
 
+    from fraudstream.clients.group_members import instance_id  # noqa: PLC0415
     from scorer.app import (  # noqa: PLC0415 - Faust takes half a second that `--help` need not wait for
         HotPathService,
         ScorerWorker,
@@ -76,7 +77,7 @@ def run(
     slot = Slot.take(state_path(settings), group_name(settings), wanted_slot)
     port = _web_port(settings, slot.number) if metrics_port is None else metrics_port
     hot_path = build_hot_path(settings, slot.number)
-    hot_path.status.slot = f"{group_name(settings)}.{slot.number}"
+    hot_path.status.slot = instance_id(group_name(settings), slot.number)
     hot_path.status.restarts = slot.restarts
     hot_path.prepare()
     app = build_app(settings, hot_path, slot.number, port)

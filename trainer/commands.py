@@ -16,7 +16,8 @@ from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.model import ModelVersion, model_name
 from fraudstream.core.settings import Settings
 from fraudstream.stack.addresses import with_addresses
-from trainer.pipeline import TrainingOptions, TrainingReport
+from trainer.options import TrainingOptions
+from trainer.pipeline import TrainingReport
 from trainer.pipeline import train as run_training
 from trainer.promote import Order
 from trainer.promote import promote as run_promotion

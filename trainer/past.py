@@ -7,6 +7,7 @@ from fraudstream.core.errors import Refused
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
+from trainer.options import TrainingOptions
 
 LEARNED_FROM = "learned_from"
 """The key of `LearnedFrom` in the evidence of a publication."""
@@ -50,6 +51,19 @@ def offsets_now(settings: Settings) -> dict[str, dict[int, int]]:
     }
 
 
+def learned_from(options: TrainingOptions, offsets: dict[str, dict[int, int]]) -> LearnedFrom:
+    """Return what a training with these options learns from while the topics end there."""
+    return LearnedFrom(
+        offsets=offsets,
+        feature_set=options.feature_set.hash,
+        days=options.days,
+        as_of_ms=options.as_of_ms,
+        validation_share=options.validation_share,
+        seed=options.seed,
+        promote=options.promote,
+    )
+
+
 def learned_last(events: Events, like: LearnedFrom) -> LearnedFrom | None:
     """Return what the newest version with the options of `like` was made of.
 
@@ -73,11 +87,16 @@ def _has_ended(version: str, events: Events) -> bool:
     """Return whether the last word on a version is among the events."""
     return any(
         event.event == "refused"
-        or (event.event == "promote" and event.evidence.get("phase") == "done")
+        or _is_promotion(event)
         or (event.event == "gate" and event.evidence.get("passed") is False)
         for _, event in events
         if event.model_version == version
     )
+
+
+def _is_promotion(event: AuditEvent) -> bool:
+    """Return whether a version became champion by it; an intent alone says no such thing."""
+    return event.event == "promote" and event.evidence.get("phase") == "done"
 
 
 def check_not_taken_back(events: Events, champion: str | None) -> None:
@@ -92,7 +111,7 @@ def check_not_taken_back(events: Events, champion: str | None) -> None:
     current, left = 0, 0
     why = ""
     for _, event in events:
-        if event.event != "promote" or event.evidence.get("phase") != "done":
+        if not _is_promotion(event):
             continue
         version = int(event.model_version)
         before = int(str(event.evidence.get("expected_champion") or current))

@@ -15,7 +15,6 @@ from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.score_log import ScoreLog, read_feedback, read_scores
 from fraudstream.core.errors import TooLittle
 from fraudstream.core.evaluation import threshold_for_rate
-from fraudstream.core.feature_set import FeatureSet
 from fraudstream.core.model import (
     CHAMPION,
     Contract,
@@ -38,7 +37,8 @@ from trainer.build import (
 )
 from trainer.evaluate import evaluate
 from trainer.gate import Gate, pass_gate
-from trainer.past import LEARNED_FROM, Held, LearnedFrom, offsets_now
+from trainer.options import TrainingOptions
+from trainer.past import LEARNED_FROM, Held, learned_from, offsets_now
 from trainer.promote import Order, Promotion, promote
 
 if TYPE_CHECKING:
@@ -49,22 +49,6 @@ MIN_NEWEST = 1_000
 """Fewer transactions without a mature label are too few to set a threshold by."""
 
 Say = Callable[[str], None]
-
-
-class TrainingOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to train. `as_of_ms` None is the newest event time scored; `days` None is all mature history.
-
-    `by_service`: nobody waits for this version, so it does not replace one that somebody went back to.
-    """
-
-    feature_set: FeatureSet
-    actor: str
-    days: int | None = None
-    as_of_ms: int | None = None
-    validation_share: float = 0.2
-    seed: int = 0
-    promote: bool = False
-    by_service: bool = False
 
 
 class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -349,19 +333,6 @@ def _promote(
         return promote(settings, registry, order, feature_set=options.feature_set)
     except Held as exc:
         return Promotion(version, None, moved=False, held=str(exc))
-
-
-def learned_from(options: TrainingOptions, offsets: dict[str, dict[int, int]]) -> LearnedFrom:
-    """Return what a training with these options learns from while the topics end there."""
-    return LearnedFrom(
-        offsets=offsets,
-        feature_set=options.feature_set.hash,
-        days=options.days,
-        as_of_ms=options.as_of_ms,
-        validation_share=options.validation_share,
-        seed=options.seed,
-        promote=options.promote,
-    )
 
 
 def _window(validated: Validated, *, as_of_ms: int) -> DataWindow:

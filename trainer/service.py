@@ -16,8 +16,9 @@ from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Too
 from fraudstream.core.health import Health
 from fraudstream.core.model import CHAMPION, model_name
 from fraudstream.core.settings import Settings
-from trainer.past import LearnedFrom, learned_last, offsets_now
-from trainer.pipeline import TrainingOptions, TrainingReport, learned_from, train
+from trainer.options import TrainingOptions
+from trainer.past import LearnedFrom, learned_from, learned_last, offsets_now
+from trainer.pipeline import TrainingReport, train
 
 SERVERS_AGAIN_S = 5.0
 """The servers are looked at so often between two rounds, and one that does not answer is asked again."""

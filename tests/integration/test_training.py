@@ -30,7 +30,8 @@ from tests.integration.served_scores import (
 )
 from tests.model_samples import rows
 from trainer.build import MIN_FRAUDS, build, labels_in_force, newest
-from trainer.pipeline import TrainingOptions, TrainingReport, collect
+from trainer.options import TrainingOptions
+from trainer.pipeline import TrainingReport, collect
 
 COUNT = 12_000
 OPTIONS = TrainingOptions(feature_set=NINE, actor="ann")
