@@ -64,7 +64,7 @@ def run(
     """
     from aiokafka.errors import KafkaError  # noqa: PLC0415 - loads as long as Faust itself
 
-    from fraudstream.clients.group_members import instance_id  # noqa: PLC0415
+    from fraudstream.clients.kafka import instance_id, kept_places  # noqa: PLC0415
     from scorer.app import (  # noqa: PLC0415 - Faust takes half a second that `--help` need not wait for
         HotPathService,
         ScorerWorker,
@@ -74,10 +74,12 @@ def run(
     from scorer.assignment import group_name  # noqa: PLC0415
     from scorer.slot import Slot  # noqa: PLC0415
 
-    slot = Slot.take(state_path(settings), group_name(settings), wanted_slot)
+    group = group_name(settings)
+    kept = kept_places(settings, group)
+    slot = Slot.take(state_path(settings), group, wanted_slot, kept=kept)
     port = _web_port(settings, slot.number) if metrics_port is None else metrics_port
     hot_path = build_hot_path(settings, slot.number)
-    hot_path.status.slot = instance_id(group_name(settings), slot.number)
+    hot_path.status.slot = instance_id(group, slot.number)
     hot_path.status.restarts = slot.restarts
     hot_path.prepare()
     app = build_app(settings, hot_path, slot.number, port)
@@ -95,7 +97,7 @@ def run(
         raise
     finally:
         if leave and service.failure is None:
-            _leave(settings, group_name(settings), slot.number)
+            _leave(settings, group, slot.number)
         slot.release()
         if service.failure is not None:
             # Faust ends with status 1 whatever went wrong; the reason knows better.
@@ -136,6 +138,5 @@ def _look_for_garbage_seldom() -> None:
     Records are in no cycles, so hardly anything is found; looking each 700 containers, and each time at
     all modules sooner or later, took a seventh of the worker's time (docs/performance.md).
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_AFTER)

@@ -1,9 +1,15 @@
-"""A worker's slot: the lowest free lock of the state folder names its place in the group."""
+"""A worker's slot: a free lock of the state folder names its place in the group.
+
+Of the free ones, first those that the group still keeps a place for: their workers have died, and whoever
+takes such a place has its partitions at once, where nobody else gets them before the session is over.
+"""
 
 import fcntl
+from collections.abc import Collection
 from io import TextIOWrapper
 from pathlib import Path
 
+from fraudstream.clients.kafka import instance_id
 from fraudstream.core.errors import Refused, SettingsError
 
 MAX_SLOTS = 256
@@ -19,8 +25,10 @@ class Slot:
         """How often this slot was taken before, since its lock file is there."""
 
     @classmethod
-    def take(cls, state: Path, group: str, number: int | None = None) -> "Slot":
-        """Take slot `number`, or the lowest free one.
+    def take(
+        cls, state: Path, group: str, number: int | None = None, *, kept: Collection[str] = ()
+    ) -> "Slot":
+        """Take slot `number`, or the lowest free one, of those with a place among `kept` if there is one.
 
         Raises:
             Refused: the slot, or every slot, is taken by a running worker.
@@ -31,7 +39,8 @@ class Slot:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise SettingsError(f"state_dir {state} cannot be written: {exc.strerror}") from exc
-        for candidate in range(MAX_SLOTS) if number is None else (number,):
+        lowest_of_kept = sorted(range(MAX_SLOTS), key=lambda n: instance_id(group, n) not in kept)
+        for candidate in lowest_of_kept if number is None else (number,):
             file = (folder / f"{group}.{candidate}.lock").open("a+")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

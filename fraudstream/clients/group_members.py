@@ -2,13 +2,9 @@
 
 from kafka.admin import MemberToRemove
 
+from fraudstream.clients.kafka import instance_id
 from fraudstream.clients.topic_admin import admin
 from fraudstream.core.settings import Settings
-
-
-def instance_id(group: str, slot: int) -> str:
-    """Return the name of a worker in its group, which is the same after a restart."""
-    return f"{group}.{slot}"
 
 
 def remove_member(settings: Settings, group: str, slot: int) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Producer,
@@ -14,7 +13,6 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
-from fraudstream.clients.group_members import instance_id
 from fraudstream.core.errors import KafkaUnreachable, Refused
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES
@@ -28,6 +26,11 @@ class TopicFacts(Struct, frozen=True):
     name: str
     topic_id: str
     partitions: int
+
+
+def instance_id(group: str, slot: int) -> str:
+    """Return the name of a worker in its group, which is the same after a restart."""
+    return f"{group}.{slot}"
 
 
 def worker_consumer(settings: Settings, *, group: str, slot: int) -> Consumer:
@@ -149,22 +152,27 @@ class Broker:
             raise unreachable(self._settings, exc) from exc
 
 
-def require_coordinator(settings: Settings, group: str) -> None:
-    """Ask for the coordinator of a group, without which a worker would wait for partitions in silence.
+def kept_places(settings: Settings, group: str) -> list[str]:
+    """Return the names of the workers that a group keeps a place for, alive or not.
+
+    Also the first contact with the broker, and with the coordinator, without which a worker would wait
+    for partitions in silence.
 
     Raises:
-        DependencyUnreachable: it is not available within `connect_timeout_ms`.
+        DependencyUnreachable: one of them is not available within `connect_timeout_ms`.
     """
     admin = AdminClient(common(settings))
-    asked = admin.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group)],
-        require_stable=False,
-        request_timeout=settings.connect_timeout_ms / 1000,
-    )
+    timeout_s = settings.connect_timeout_ms / 1000
     try:
-        for answer in asked.values():
-            answer.result()
+        admin.list_topics(timeout=timeout_s)
     except KafkaException as exc:
+        raise unreachable(settings, exc) from exc
+    asked = admin.describe_consumer_groups([group], request_timeout=timeout_s)[group]
+    try:
+        return [each.group_instance_id for each in asked.result().members]
+    except KafkaException as exc:
+        if exc.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return []
         raise KafkaUnreachable(
             f"Kafka has no coordinator for group {group} ({exc.args[0].str()}): see what the broker says "
             "with `fraudstream stack logs` (topic __consumer_offsets), then start the worker again"

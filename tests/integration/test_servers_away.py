@@ -14,6 +14,7 @@ import pytest
 
 from fraudstream.core.settings import Settings
 from fraudstream.stack.state import StackPaths
+from tests.integration.desk import days_over, plain_days
 from tests.integration.test_faults import caught_up, good, own_stack, send
 from tests.integration.test_services import port_of
 from tests.integration.test_workers import free_port, view
@@ -100,6 +101,23 @@ def test_a_trainer_between_two_rounds_is_not_ready_while_a_server_is_away(
         wait_until(partial(ready, port), timeout_s=30, what="ready again")
         assert trainer.stop() == 0
     assert trainer.said().count("not trained") == 1, "what was away brings no round forward"
+
+
+def test_a_monitor_is_not_ready_while_mlflow_is_away_but_goes_on_reading(
+    own_stack: Settings, tmp_path: Path
+) -> None:
+    with worker(own_stack, tmp_path / "monitor.log", service=OFTEN["monitor"]) as monitor:
+        port = port_of(monitor)
+        plain_days(own_stack, 2)
+        wait_until(partial(days_over, own_stack, 1), timeout_s=30, what="a day is over")
+        wait_until(partial(ready, port), timeout_s=30, what="ready")
+        with frozen(own_stack, "mlflow"):
+            wait_until(partial(waits_for, port, "MLflow at"), timeout_s=20, what="says so")
+            plain_days(own_stack, 2, first=2)
+            wait_until(partial(days_over, own_stack, 3), timeout_s=30, what="three days are over")
+            assert waits_for(port, "MLflow at")
+        wait_until(partial(ready, port), timeout_s=30, what="ready again")
+        assert monitor.stop() == 0
 
 
 @pytest.mark.parametrize("name", OFTEN)

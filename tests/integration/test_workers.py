@@ -144,6 +144,23 @@ def test_a_slot_belongs_to_one_worker_and_is_free_again_after_its_death(
             assert three.stop() == 0
 
 
+def test_a_new_worker_takes_the_place_of_the_dead_before_a_lower_one_that_nobody_has(
+    topics: Settings, tmp_path: Path
+) -> None:
+    with worker(topics, tmp_path / "one.log", "--slot", "0", "--leave") as one:
+        wait_until(partial(joined, one), timeout_s=30, what="joined")
+        with worker(topics, tmp_path / "two.log") as two:
+            wait_until(partial(joined, two), timeout_s=30, what="joined")
+            assert one.stop() == 0, "slot 0 is free, and the group keeps no place for it"
+            two.kill()
+    port = free_port()
+    with worker(topics, tmp_path / "three.log", "--metrics-port", str(port)) as three:
+        wait_until(partial(joined, three), timeout_s=30, what="joined")
+        slot = f"{topics.environment}.scorer.1"
+        assert f'fraudstream_scorer_restarts{{slot="{slot}"}} 1.0' in view(port, "/metrics")[1]
+        assert three.stop() == 0
+
+
 def test_the_earlier_of_two_workers_with_one_slot_on_two_machines_is_fenced_and_says_so(
     topics: Settings, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ from fraudstream.clients.clock import now_ms
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.model import CARD_METRICS, Contract, DataWindow, FloatArray, usual_values
+from fraudstream.core.reference import reference_of
 from fraudstream.core.settings import Settings
 from trainer.export import Exported, convert, golden_rows, seal
 from trainer.fit import fit
@@ -46,6 +47,7 @@ def bench_model(features: FloatArray) -> Exported:
         window=window,
         metrics=dict.fromkeys(CARD_METRICS, 0.5),
         created_at_ms=now,
+        reference=reference_of(scores, features, NINE.features),
     )
     return seal(convert(fitted), contract)
 

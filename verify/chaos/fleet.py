@@ -161,7 +161,7 @@ class Fleet:
             self.start()
 
     def stop(self, worker: Worker) -> None:
-        """SIGTERM, and wait for the end.
+        """SIGTERM, upon which it leaves the group, and wait for the end.
 
         Raises:
             FraudstreamError: it does not come within 15 s.
@@ -194,4 +194,4 @@ class Fleet:
         sabotage = ("--sabotage", self._sabotage) if self._sabotage else ()
         dies_with_us = (sys.executable, child.__file__, str(os.getpid()))
         module = ("-m", "verify.chaos.worker", *sabotage)
-        return [*dies_with_us, sys.executable, *module, *overrides, "scorer"]
+        return [*dies_with_us, sys.executable, *module, *overrides, "scorer", "--leave"]
