@@ -77,6 +77,7 @@ def run(
     group = group_name(settings)
     kept = kept_places(settings, group)
     slot = Slot.take(state_path(settings), group, wanted_slot, kept=kept)
+    logger.info("takes place %s", instance_id(group, slot.number))
     port = _web_port(settings, slot.number) if metrics_port is None else metrics_port
     hot_path = build_hot_path(settings, slot.number)
     hot_path.status.slot = instance_id(group, slot.number)

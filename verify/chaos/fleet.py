@@ -18,6 +18,7 @@ from fraudstream.stack.locks import pause
 
 POLL_S = 0.01
 END_S = 15.0
+PLACE = re.compile(r'takes place ([^"]+)"')
 OWNED = re.compile(r"(owns|gave up) partitions \[([0-9, ]*)\]")
 
 
@@ -80,6 +81,11 @@ class Worker:
     def said(self) -> str:
         """Return all of its log."""
         return self.log.read_text(errors="replace")
+
+    def place(self) -> str | None:
+        """Return the name that it has in the group by its own log, None before it has one."""
+        found = PLACE.search(self.said())
+        return None if found is None else found[1]
 
     def owned(self) -> set[int]:
         """Return the partitions that it owns by its own log."""
@@ -144,6 +150,11 @@ class Fleet:
         made = Worker(self._command(), log)
         self.workers.append(made)
         return made
+
+    def restarted(self, dead: Worker) -> bool:
+        """Return whether one that was started later has the place of a worker that died."""
+        later = self.workers[self.workers.index(dead) + 1 :]
+        return any(each.place() == dead.place() for each in later)
 
     def look(self) -> None:
         """Note who has ended, and start as many as are missing."""

@@ -3,6 +3,7 @@
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from fraudstream.clients.clock import monotonic_s
@@ -147,17 +148,19 @@ class Player:
         """Count a death, see to the replacement, and measure how long the partitions stand still."""
         self._count(event.point)
         partitions = victim.owned()
-        kind = "restarted_worker" if event.restart else "takeover"
-        if not event.restart and len(self._fleet.able) == 0:
-            kind = "restarted_worker"
-        elif not event.restart:
-            self._fleet.wanted = len(self._fleet.able)
+        if not event.restart:
+            self._fleet.wanted = max(len(self._fleet.able), 1)
+        kind = partial(self._kind_of_recovery, victim)
         pending = self._watch.expect(kind, partitions) if partitions else None
         self._fleet.look()
         if pending is not None and (event.wait or not event.restart):
             self._recovered(pending)
         if not event.restart:
             self._fleet.wanted = max(self._fleet.wanted, 2)
+
+    def _kind_of_recovery(self, dead: Worker) -> str:
+        """Return who has the partitions of a dead worker: one in its place, or another."""
+        return "restarted_worker" if self._fleet.restarted(dead) else "takeover"
 
     def _stuck(self, what: str) -> FraudstreamError:
         """Return the error of a product that does not go on, after the workers have logged where they are."""
@@ -175,7 +178,7 @@ class Player:
         if not self._wait(COMMIT_S, lambda: pending.took_s is not None):
             raise self._stuck(
                 f"no score of partitions {sorted(pending.partitions or [])} was committed within "
-                f"{COMMIT_S:.0f} s after a fault ({pending.kind})"
+                f"{COMMIT_S:.0f} s after a fault ({pending.kind()})"
             )
 
     def _kill_newcomer(self, event: Event) -> bool:

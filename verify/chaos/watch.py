@@ -2,6 +2,7 @@
 
 import threading
 from collections import defaultdict, deque
+from collections.abc import Callable
 from statistics import median
 from types import TracebackType
 
@@ -36,7 +37,7 @@ class Recovery(msgspec.Struct, frozen=True):
 class Pending:
     """A fault that has ended: the first result of one of `partitions` produced after it ends the recovery."""
 
-    def __init__(self, kind: str, partitions: set[int] | None, after: str) -> None:
+    def __init__(self, kind: Callable[[], str], partitions: set[int] | None, after: str) -> None:
         self.kind = kind
         self.after = after
         self.partitions = partitions
@@ -88,9 +89,13 @@ class Watch:
         self._thread.join()
         self._consumer.close()
 
-    def expect(self, kind: str, partitions: set[int] | None = None) -> Pending:
-        """Begin to measure: the fault ends now. Without partitions, any of them counts."""
-        made = Pending(kind, partitions, " after ".join(reversed(self._faults)))
+    def expect(self, kind: str | Callable[[], str], partitions: set[int] | None = None) -> Pending:
+        """Begin to measure: the fault ends now. Without partitions, any of them counts.
+
+        A `kind` that only the recovery tells is asked for once it is over.
+        """
+        asked = (lambda: kind) if isinstance(kind, str) else kind
+        made = Pending(asked, partitions, " after ".join(reversed(self._faults)))
         with self._lock:
             self._pending.append(made)
         return made
@@ -133,7 +138,7 @@ class Watch:
                 places = newest.keys() if each.partitions is None else each.partitions
                 if any(newest.get(place, 0) > each.since_ms for place in places):
                     each.took_s = now_s - each.began_s
-                    self._took[each.kind].append((each.took_s * 1000, each.after))
+                    self._took[each.kind()].append((each.took_s * 1000, each.after))
                     self._pending.remove(each)
 
 
