@@ -35,6 +35,7 @@ from scorer.hot_path import HotPath
 from scorer.labels import LabelReader
 from scorer.limits import Limits
 from scorer.live_sets import LiveSets
+from scorer.lost_marks import LostMarks
 from scorer.metrics import WorkerMetrics
 from scorer.neighbours import Neighbours
 from scorer.output import TransactionalOutput
@@ -142,6 +143,7 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
     registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
     champion = Champion(registry, model_name(settings.environment), live.sets)
     group = group_name(settings)
+    kafka.require_coordinator(settings, group)
     consumer = kafka.worker_consumer(settings, group=group, slot=slot)
     feedback = kafka.reader(settings, group=f"{group}.feedback", tell_end=True)
     limits = Limits(settings)
@@ -153,8 +155,8 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
         )
 
     transactions = facts[names["transactions"]]
-    assignment = Assignment(consumer, transactions)
     output = TransactionalOutput(make_producer, settings.environment)
+    assignment = Assignment(consumer, transactions, LostMarks(settings, group, output))
     return HotPath(
         Parts(
             settings=settings,

@@ -11,6 +11,7 @@ from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.errors import FraudstreamError, KafkaUnreachable, Refused
 from fraudstream.core.settings import Settings
+from scorer.lost_marks import LostMarks
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,10 @@ def check_bounds(bounds: Bounds) -> None:
 class Assignment:
     """The partitions of one worker: `positions` (next offset to read) and `committed` (next by the group)."""
 
-    def __init__(self, consumer: Consumer, topic: TopicFacts) -> None:
+    def __init__(self, consumer: Consumer, topic: TopicFacts, lost_marks: LostMarks) -> None:
         self._consumer = consumer
         self._topic = topic
+        self._lost_marks = lost_marks
         self.positions: dict[int, int] = {}
         self.committed: dict[int, int] = {}
         self.notes: dict[int, str] = {}
@@ -105,7 +107,7 @@ class Assignment:
             DependencyUnreachable: the broker does not tell.
         """
         owned = [TopicPartition(self._topic.name, partition) for partition in self.positions]
-        facts = self._facts(self._consumer, owned) if owned else []
+        facts = self._facts(self._consumer, owned, self.group_metadata) if owned else []
         self.notes = {tp.partition: tp.metadata or "" for tp, _, _ in facts}
         for tp, low, _ in facts:
             offset = low if tp.offset == OFFSET_INVALID else tp.offset
@@ -134,7 +136,9 @@ class Assignment:
             DependencyUnreachable: the broker does not tell.
         """
         owned = [TopicPartition(self._topic.name, partition) for partition in self.positions]
-        for tp, low, high in self._facts(self._consumer, owned) if owned else ():
+        for tp, low, high in (
+            self._facts(self._consumer, owned, self.group_metadata) if owned else ()
+        ):
             mark = marks[tp.partition]
             place = -1 if tp.offset == OFFSET_INVALID else tp.offset
             check_bounds(
@@ -178,7 +182,7 @@ class Assignment:
         self.generation += 1
         self.proven = False
         starts = []
-        facts = self._facts(consumer, partitions)
+        facts = self._facts(consumer, partitions, consumer.consumer_group_metadata())
         self.notes = {tp.partition: tp.metadata or "" for tp, _, _ in facts}
         for tp, low, _ in facts:
             start = low if tp.offset == OFFSET_INVALID else tp.offset
@@ -190,26 +194,32 @@ class Assignment:
         logger.info("owns partitions %s", sorted(tp.partition for tp in partitions))
 
     def _facts(
-        self, consumer: Consumer, partitions: list[TopicPartition]
+        self, consumer: Consumer, partitions: list[TopicPartition], group_metadata: object
     ) -> list[tuple[TopicPartition, int, int]]:
         """Return the group's place in each partition with the bounds of its log.
 
-        The broker lets the answer wait while a transaction of a dead worker is still open.
+        The broker lets the answer wait while a transaction of a dead worker is still open. Where it does so
+        for longer than one may be open, offsets are settled by those who own the partitions, as
+        `group_metadata` says (scorer/lost_marks.py).
 
         Raises:
             DependencyUnreachable: it does not answer in time; without a place nothing may be read.
         """
-        deadline = monotonic_s() + PATIENCE_S
+        began_s, mended = monotonic_s(), False
         while True:
             try:
                 return self._ask(consumer, partitions)
             except KafkaException as exc:
-                if monotonic_s() > deadline:
+                waited_s = monotonic_s() - began_s
+                if waited_s > PATIENCE_S:
                     raise KafkaUnreachable(
                         f"Kafka does not tell where to go on ({exc.args[0].str()}): see what the "
                         "broker says with `fraudstream stack logs`, then start the worker again"
                     ) from exc
                 logger.warning("Kafka does not tell where to go on: %s", exc.args[0].str())
+                if waited_s > self._lost_marks.after_s and not mended:
+                    self._lost_marks.mend([tp.partition for tp in partitions], group_metadata)
+                    mended = True
                 self._pause.wait(0.2)
 
     def _ask(

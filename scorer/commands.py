@@ -17,7 +17,9 @@ LAST_PORT = 65_535
 
 @click.command()
 @click.option(
-    "--slot", type=click.IntRange(0, 255), help="Place in the group; default: the lowest free one."
+    "--slot",
+    type=click.IntRange(0, 255),
+    help="Place in the group; default: that of a worker which died here, else the lowest free one.",
 )
 @click.option(
     "--leave",
@@ -41,7 +43,7 @@ def scorer(
 
     \b
     Examples:
-      fraudstream scorer                 one worker, on the lowest free slot
+      fraudstream scorer                 one worker, on a free slot
       fraudstream scorer & fraudstream scorer
                                          two workers share the partitions
       fraudstream scorer --leave         one more for a while: stopped, it hands its partitions over
@@ -134,7 +136,7 @@ GARBAGE_AFTER = 50_000
 
 
 def _look_for_garbage_seldom() -> None:
-    """Spare what is loaded by now, and look at the rest once in a while.
+    """Spare what is loaded by now, cycles that nobody needs any more included, and look at the rest seldom.
 
     Records are in no cycles, so hardly anything is found; looking each 700 containers, and each time at
     all modules sooner or later, took a seventh of the worker's time (docs/performance.md).

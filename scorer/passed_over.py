@@ -4,6 +4,7 @@ from fraudstream.clients.topic_log import TopicReader, record_of
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from scorer.burial import ALL
+from scorer.results import place_of
 
 
 class PassedOver:
@@ -29,9 +30,5 @@ class PassedOver:
                 headers = dict(reversed(record_of(message).headers))
                 lacking = (headers.get("not_applied") or b"").decode(errors="replace").split(",")
                 if self._wanted.intersection(lacking):
-                    self.places.add(_place(headers))
+                    self.places.add(place_of(headers))
         self._read_to = {partition: end for partition, (_, end) in ranges.items()}
-
-
-def _place(headers: dict[str, bytes | None]) -> tuple[int, int]:
-    return int(headers["source_partition"] or b"-1"), int(headers["source_offset"] or b"-1")

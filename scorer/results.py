@@ -211,3 +211,8 @@ def room_of(output: Output) -> int:
     """Return the bytes that a batch with this record alone takes at the broker, at most."""
     texts = [len(name.encode()) + len(text or "") + 10 for name, text in output.headers]
     return BATCH_BYTES + len(output.key or b"") + len(output.value or b"") + sum(texts)
+
+
+def place_of(headers: Mapping[str, bytes | None]) -> tuple[int, int]:
+    """Return the partition and offset in `transactions` that a dead letter is of, by its headers."""
+    return int(headers["source_partition"] or b"-1"), int(headers["source_offset"] or b"-1")

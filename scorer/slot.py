@@ -1,7 +1,8 @@
 """A worker's slot: a free lock of the state folder names its place in the group.
 
-Of the free ones, first those that the group still keeps a place for: their workers have died, and whoever
-takes such a place has its partitions at once, where nobody else gets them before the session is over.
+Of the free ones, first those that were taken here before and that the group still keeps a place for: whoever
+takes the place of a worker that has died has its partitions at once, where nobody else gets them before the
+session is over. A place that nobody has had here may be that of a living worker on another machine.
 """
 
 import fcntl
@@ -28,7 +29,7 @@ class Slot:
     def take(
         cls, state: Path, group: str, number: int | None = None, *, kept: Collection[str] = ()
     ) -> "Slot":
-        """Take slot `number`, or the lowest free one, of those with a place among `kept` if there is one.
+        """Take slot `number`, or the lowest free one: first of those known here with a place among `kept`.
 
         Raises:
             Refused: the slot, or every slot, is taken by a running worker.
@@ -39,9 +40,15 @@ class Slot:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise SettingsError(f"state_dir {state} cannot be written: {exc.strerror}") from exc
-        lowest_of_kept = sorted(range(MAX_SLOTS), key=lambda n: instance_id(group, n) not in kept)
-        for candidate in lowest_of_kept if number is None else (number,):
-            file = (folder / f"{group}.{candidate}.lock").open("a+")
+
+        def lock(slot: int) -> Path:
+            return folder / f"{group}.{slot}.lock"
+
+        def unwanted(slot: int) -> bool:
+            return instance_id(group, slot) not in kept or not lock(slot).exists()
+
+        for candidate in sorted(range(MAX_SLOTS), key=unwanted) if number is None else (number,):
+            file = lock(candidate).open("a+")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

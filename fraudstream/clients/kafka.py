@@ -5,6 +5,7 @@ from typing import Any
 
 from confluent_kafka import (
     Consumer,
+    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Producer,
@@ -153,26 +154,44 @@ class Broker:
 
 
 def kept_places(settings: Settings, group: str) -> list[str]:
-    """Return the names of the workers that a group keeps a place for, alive or not.
+    """Return the names of the static members of a group, alive or not; none where that is not told.
 
-    Also the first contact with the broker, and with the coordinator, without which a worker would wait
-    for partitions in silence.
+    Also the first contact with the broker.
 
     Raises:
-        DependencyUnreachable: one of them is not available within `connect_timeout_ms`.
+        DependencyUnreachable: no broker answers within `connect_timeout_ms`.
     """
     admin = AdminClient(common(settings))
-    timeout_s = settings.connect_timeout_ms / 1000
     try:
-        admin.list_topics(timeout=timeout_s)
+        admin.list_topics(timeout=settings.connect_timeout_ms / 1000)
     except KafkaException as exc:
         raise unreachable(settings, exc) from exc
+    timeout_s = settings.request_timeout_ms / 1000
     asked = admin.describe_consumer_groups([group], request_timeout=timeout_s)[group]
     try:
-        return [each.group_instance_id for each in asked.result().members]
+        return [each.group_instance_id for each in asked.result().members if each.group_instance_id]
     except KafkaException as exc:
-        if exc.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return []
+        # A coordinator that is just loading, say: whatever is wrong, `require_coordinator` waits for it.
+        logger.warning("the group does not tell whose places it keeps: %s", exc.args[0].name())
+        return []
+
+
+def require_coordinator(settings: Settings, group: str) -> None:
+    """Ask for the coordinator of a group, without which a worker would wait for partitions in silence.
+
+    Raises:
+        DependencyUnreachable: it is not available within `connect_timeout_ms`.
+    """
+    admin = AdminClient(common(settings))
+    asked = admin.list_consumer_group_offsets(
+        [ConsumerGroupTopicPartitions(group)],
+        require_stable=False,
+        request_timeout=settings.connect_timeout_ms / 1000,
+    )
+    try:
+        for answer in asked.values():
+            answer.result()
+    except KafkaException as exc:
         raise KafkaUnreachable(
             f"Kafka has no coordinator for group {group} ({exc.args[0].str()}): see what the broker says "
             "with `fraudstream stack logs` (topic __consumer_offsets), then start the worker again"
