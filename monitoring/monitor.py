@@ -25,12 +25,13 @@ from fraudstream.core.errors import (
     Refused,
 )
 from fraudstream.core.health import Health
-from fraudstream.core.model import CHAMPION, model_name
+from fraudstream.core.model import model_name
 from fraudstream.core.reference import Reference
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
 from monitoring.drift import Levels
 from monitoring.intake import Progress, alert_times_ms, answers_of, require_width, scores_of
+from monitoring.registry_watch import RegistryWatch
 from monitoring.reports import Report, key_of
 from monitoring.watching import State, Watching
 
@@ -42,8 +43,6 @@ Ranges = dict[int, tuple[int, int]]
 LOOK_S = 1.0
 SAVE_S = 10.0
 """The state is written so often, and whenever something was reported; what came since is read again."""
-REGISTRY_S = 5.0
-"""MLflow is looked at so often: it is needed only once a new version scores."""
 AWAY_S = 2.0
 """A server that does not answer is asked again after so long."""
 TOPICS = ("feedback", "dead-letters", "alerts", "scores")
@@ -65,12 +64,9 @@ class Monitor:
         self._watching: Watching
         """Made when the servers are there, and anew when they were away."""
         self._registry = ModelRegistry(
-            settings.mlflow_url,
-            connect_timeout_ms=settings.request_timeout_ms,
-            request_timeout_ms=settings.request_timeout_ms,
+            settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms
         )
-        self._look_s = 0.0
-        """When MLflow is to be looked at next, by the clock that does not jump."""
+        self._watch = RegistryWatch(settings)
         self._producer: Producer | None = None
         self._sent: set[str] = set()
         self._widths: dict[str, int | None] = {}
@@ -95,30 +91,21 @@ class Monitor:
             Refused: a score is none, or a topic was made anew.
             Fenced: another monitor reports now.
         """
+        self._watch.start()
         with TopicReader(self._settings) as reader:
             while True:
                 try:
                     moved = self.round(reader)
                 except DependencyUnreachable as exc:
                     logger.warning("%s; asked again in %.0f s", exc, AWAY_S)
-                    self._producer, self._look_s = None, 0.0
+                    self._producer = None
                     self._condition.become(Health("waiting", str(exc)))
                     self._pause.wait(AWAY_S)
                     continue
-                self._look()
+                why = self._watch.why
+                self._condition.become(Health("waiting", why) if why else Health("ready"))
                 if not moved:
                     self._pause.wait(LOOK_S)
-
-    def _look(self) -> None:
-        """See now and then that MLflow answers; without it versions that are known are still compared."""
-        if monotonic_s() < self._look_s:
-            return
-        try:
-            self._registry.alias(model_name(self._settings.environment), CHAMPION)
-            self._condition.become(Health("ready"))
-        except DependencyUnreachable as exc:
-            self._condition.become(Health("waiting", str(exc)))
-        self._look_s = monotonic_s() + REGISTRY_S
 
     def round(self, reader: TopicReader) -> bool:
         """Read what is there now, report, save; return whether anything was there."""

@@ -43,7 +43,7 @@ class Desk:
         self.producer = transactional(settings)
 
     def day(self, number: int, *, shift: float = 0.0) -> None:
-        """Commit a day of scores after the history, and the labels of the frauds a week before."""
+        """Commit a day of scores after the history, and the labels of its frauds, dated 7 days later."""
         features, frauds = rows(DAY_ROWS, seed=100 + number)
         features = features.copy()
         features[:, 0] += shift

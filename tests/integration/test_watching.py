@@ -38,7 +38,7 @@ GENERATED = "seed=3,customers=400,terminals=300,days=12"
 
 
 class System(NamedTuple):
-    """Ports of the services by job, and the scorer among them."""
+    """Ports of the services by job, the scorer among them, and what makes the days of the job `desk`."""
 
     ports: dict[str, int]
     scorer: Worker
@@ -49,7 +49,8 @@ class System(NamedTuple):
 def system(topics: Settings, tmp_path: Path) -> Iterator[System]:
     """Run scorer with a champion, replay, ledger, monitor and, in environments with history, the others.
 
-    The trainer learns from one of them; of the other, whose days are over and labelled, `desk` is a monitor.
+    The trainer learns from one of them. Of the other a `Desk` makes days that are over and labelled; the job
+    `desk` is its monitor.
     """
     learning, past = (beside(topics, each) for each in ("l", "p"))
     serve(learning, 12_000)

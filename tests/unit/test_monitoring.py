@@ -1,7 +1,10 @@
 """Drift and quality: the distances, when drift begins and ends, what days and labels come to."""
 
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TypeVar
 
 import msgspec
@@ -10,9 +13,11 @@ import pytest
 
 from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.reference import Bins, Reference, bins_of, counted, ks, psi
+from fraudstream.core.settings import Settings
 from fraudstream.core.transaction import Entities, Feedback
 from monitoring import intake
 from monitoring.drift import Alarm, Levels
+from monitoring.registry_watch import RegistryWatch
 from monitoring.reports import DayReport, DriftReport, QualityReport, Report, key_of
 from monitoring.watching import Scored, State, Watching
 
@@ -389,3 +394,44 @@ def test_what_is_kept_does_not_grow_with_the_stream() -> None:
     state = made.state
     assert 20 < len(state.days) <= 7 + 14 + 3
     assert max(len(state.alerted), len(state.verdicts)) <= len(state.days) * 2
+
+
+def test_a_registry_that_refuses_or_does_not_answer_is_away_until_it_answers_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "monitoring.registry_watch")
+    with answering([403, 403, 404, 404]) as url:
+        watch = RegistryWatch(Settings(mlflow_url=url))
+        assert watch.why == f"MLflow at {url} has not answered yet"
+        for why in (f"MLflow at {url} answered 403: no", None):
+            watch.ask()
+            watch.ask()
+            assert watch.why == why
+    watch.ask()
+    assert watch.why is not None
+    assert watch.why.startswith(f"MLflow at {url} does not answer")
+    said = [
+        each.getMessage().partition(url)[2][:12] or each.getMessage() for each in caplog.records
+    ]
+    assert said == [" answered 40", "MLflow answers again", " does not an"]
+
+
+@contextmanager
+def answering(statuses: list[int]) -> Iterator[str]:
+    """Serve one of these statuses a question at the address returned; 404 as MLflow says "there is none"."""
+    left = iter(statuses)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status := next(left))
+            self.end_headers()
+            code = b"RESOURCE_DOES_NOT_EXIST" if status == 404 else b"PERMISSION_DENIED"
+            self.wfile.write(b'{"error_code": "%s", "message": "no"}' % code)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
