@@ -7,29 +7,43 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
 from fraudstream.stack import child
 from fraudstream.stack.locks import pause
+from verify.chaos.points import KEPT
 
 POLL_S = 0.01
 END_S = 15.0
 PLACE = re.compile(r'takes place ([^"]+)"')
+KEPT_PLACES = re.compile(f"^{KEPT}(.*)$", re.MULTILINE)
 OWNED = re.compile(r"(owns|gave up) partitions \[([0-9, ]*)\]")
 
 
 class Worker:
     """One process and its log."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
+    def __init__(self, command: list[str], log: Path, *, leaves: bool = False) -> None:
         self.log = log
+        self.leaves = leaves
+        """Whether it gives its place up when it is stopped."""
+        self.left = False
+        """Whether it has done so."""
         self.frozen = False
+        self.woken = False
+        """Whether it was frozen: its session was over long before its end."""
         self.doomed = False
         """Whether its end is wanted: it was armed, killed, stopped, or fenced while it was frozen."""
+        self.started_s = monotonic_s()
+        self.ended_s = inf
+        """When its end was noticed; infinite before."""
+        self._place: str | None = None
         with log.open("wb") as file:
             self.process = subprocess.Popen(  # noqa: S603 - our own command line
                 command, stdin=subprocess.PIPE, stdout=file, stderr=file
@@ -37,8 +51,11 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Return whether the process runs, frozen or not."""
-        return self.process.poll() is None
+        """Return whether the process runs, frozen or not; note its end."""
+        if self.process.poll() is None:
+            return True
+        self.ended_s = min(self.ended_s, monotonic_s())
+        return False
 
     def arm(self, point: str, passings: int) -> None:
         """Have it die at the n-th passing of a point."""
@@ -55,6 +72,7 @@ class Worker:
         self.doomed = True
         self.process.kill()
         self.process.wait()
+        self.ended_s = min(self.ended_s, monotonic_s())
 
     def close(self) -> None:
         """Kill it if it runs, and let go of its input."""
@@ -71,7 +89,7 @@ class Worker:
 
     def wake(self) -> None:
         """SIGCONT; from now on it may find itself fenced."""
-        self.frozen, self.doomed = False, True
+        self.frozen, self.woken, self.doomed = False, True, True
         self.process.send_signal(signal.SIGCONT)
 
     def tell_where(self) -> None:
@@ -84,8 +102,14 @@ class Worker:
 
     def place(self) -> str | None:
         """Return the name that it has in the group by its own log, None before it has one."""
-        found = PLACE.search(self.said())
-        return None if found is None else found[1]
+        if self._place is None and (found := PLACE.search(self.said())):
+            self._place = found[1]
+        return self._place
+
+    def kept(self) -> list[str]:
+        """Return the names that the group counted when it looked for its own, by its own log."""
+        found = KEPT_PLACES.search(self.said())
+        return [] if found is None else found[1].split()
 
     def owned(self) -> set[int]:
         """Return the partitions that it owns by its own log."""
@@ -118,7 +142,7 @@ class Fleet:
         self._seconds_of: dict[bool, float] = {False: 0.0, True: 0.0}
         self._looked_s = monotonic_s()
 
-    def __enter__(self) -> "Fleet":
+    def __enter__(self) -> Self:
         shutil.rmtree(self._logs, ignore_errors=True)
         self._logs.mkdir(parents=True)
         return self
@@ -144,17 +168,45 @@ class Fleet:
         return self._seconds_of[True] / total if total else 0.0
 
     def start(self) -> Worker:
-        """Start one more worker."""
+        """Start one more worker; every second one leaves the group when it is stopped."""
         self._started += 1
         log = self._logs / f"worker-{self._started}.log"
-        made = Worker(self._command(), log)
+        leaves = self._started % 2 == 0
+        made = Worker(self._command(leaves=leaves), log, leaves=leaves)
         self.workers.append(made)
         return made
 
     def restarted(self, dead: Worker) -> bool:
-        """Return whether one that was started later has the place of a worker that died."""
-        later = self.workers[self.workers.index(dead) + 1 :]
-        return any(each.place() == dead.place() for each in later)
+        """Return whether a worker that died has come back: its place is held, or should be.
+
+        One that was started since should hold it, unless it is excused.
+        """
+        others = [each for each in self.workers if each is not dead]
+        held = any(
+            each.place() == dead.place()
+            for each in others
+            if each.ended_s == inf and not each.frozen
+        )
+        since = [each for each in others if each.started_s >= dead.ended_s]
+        return held or not all(self._excused(each, dead) for each in since)
+
+    def _excused(self, new: Worker, dead: Worker) -> bool:
+        """Return whether a worker rightly has another place than that of the dead.
+
+        It has that of a third, which had ended without leaving less than a session before it was
+        started, or was still counted by the group when it looked for a place.
+        """
+        place = new.place()
+        if place in {None, dead.place()}:
+            return False
+        gone = [
+            each
+            for each in self.workers
+            if each.ended_s <= new.started_s and not each.left and each.place() == place
+        ]
+        session_s = self._settings.session_timeout_ms / 1000
+        recent = any(new.started_s - each.ended_s < session_s for each in gone if not each.woken)
+        return recent or (bool(gone) and place in new.kept())
 
     def look(self) -> None:
         """Note who has ended, and start as many as are missing."""
@@ -172,7 +224,7 @@ class Fleet:
             self.start()
 
     def stop(self, worker: Worker) -> None:
-        """SIGTERM, upon which it leaves the group, and wait for the end.
+        """SIGTERM, upon which it leaves the group if it is one that leaves, and wait for the end.
 
         Raises:
             FraudstreamError: it does not come within 15 s.
@@ -180,6 +232,7 @@ class Fleet:
         worker.doomed = True
         worker.process.send_signal(signal.SIGTERM)
         self.await_end(worker, END_S, "SIGTERM")
+        worker.left = worker.leaves
 
     def await_end(self, worker: Worker, seconds: float, why: str) -> None:
         """Wait until a worker is gone.
@@ -193,7 +246,7 @@ class Fleet:
                 raise FraudstreamError(f"{worker.log} goes on {seconds:.0f} s after {why}")
             pause(POLL_S)
 
-    def _command(self) -> list[str]:
+    def _command(self, *, leaves: bool) -> list[str]:
         s = self._settings
         default = Settings()
         overrides = [
@@ -205,4 +258,5 @@ class Fleet:
         sabotage = ("--sabotage", self._sabotage) if self._sabotage else ()
         dies_with_us = (sys.executable, child.__file__, str(os.getpid()))
         module = ("-m", "verify.chaos.worker", *sabotage)
-        return [*dies_with_us, sys.executable, *module, *overrides, "scorer", "--leave"]
+        leave = ("--leave",) if leaves else ()
+        return [*dies_with_us, sys.executable, *module, *overrides, "scorer", *leave]

@@ -66,7 +66,8 @@ class Player:
         """Carry out all events; a kill whose point was not passed in time is repeated at the end.
 
         Raises:
-            FraudstreamError: no score is committed any more, a server stays away, or the replay fails.
+            FraudstreamError: no score is committed any more, a server stays away, the replay fails, or a
+                worker's log lacks its place.
         """
         left = deque((event, 1) for event in events)
         while left:
@@ -145,9 +146,15 @@ class Player:
         return not self._wait(0.2, lambda: victim.alive)
 
     def _died(self, victim: Worker, event: Event) -> None:
-        """Count a death, see to the replacement, and measure how long the partitions stand still."""
+        """Count a death, see to the replacement, and measure how long the partitions stand still.
+
+        Raises:
+            FraudstreamError: the dead had partitions, and its log does not tell its place in the group.
+        """
         self._count(event.point)
         partitions = victim.owned()
+        if partitions and victim.place() is None:
+            raise FraudstreamError(f"{victim.log} tells of partitions and of no place in the group")
         if not event.restart:
             self._fleet.wanted = max(len(self._fleet.able), 1)
         kind = partial(self._kind_of_recovery, victim)
@@ -159,7 +166,7 @@ class Player:
             self._fleet.wanted = max(self._fleet.wanted, 2)
 
     def _kind_of_recovery(self, dead: Worker) -> str:
-        """Return who has the partitions of a dead worker: one in its place, or another."""
+        """Return what a recovery was, once it is over: the dead worker came back, or others took over."""
         return "restarted_worker" if self._fleet.restarted(dead) else "takeover"
 
     def _stuck(self, what: str) -> FraudstreamError:

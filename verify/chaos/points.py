@@ -53,6 +53,9 @@ TELLING = {
 }
 """By the name of a defect the points at which a short run with it kills: there it must show."""
 
+KEPT = "chaos: kept "
+"""How a worker tells, in its log, which places the group counted when it looked for one."""
+
 
 class Faults:
     """Which points are armed in this process; `passed` ends it at the n-th passing of one of them."""

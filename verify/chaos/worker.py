@@ -20,9 +20,10 @@ from confluent_kafka import Producer
 
 from fraudstream.clients import kafka
 from fraudstream.clients.feature_store import Applied, FeatureStore
+from fraudstream.core.settings import Settings
 from scorer.hot_path import HotPath
 from scorer.labels import LabelReader
-from verify.chaos.points import REBUILDING, Faults
+from verify.chaos.points import KEPT, REBUILDING, Faults
 from verify.chaos.sabotage import SABOTAGES
 
 T = TypeVar("T")
@@ -107,6 +108,18 @@ def count_redelivered() -> None:
     setattr(FeatureStore, "apply", counted)  # noqa: B010
 
 
+def tell_kept_places() -> None:
+    """Have the log say which places the group counts, as the worker asks before it takes one."""
+    ask = kafka.kept_places
+
+    def told(settings: Settings, group: str) -> list[str]:
+        kept = ask(settings, group)
+        sys.stderr.write(f"{KEPT}{' '.join(map(str, kept))}\n")
+        return kept
+
+    vars(kafka)["kept_places"] = told
+
+
 def obey() -> None:
     """Arm what standard input says, until it is closed."""
     for line in sys.stdin:
@@ -126,6 +139,7 @@ def run(arguments: list[str]) -> None:
     tap_steps()
     tap_inside()
     count_redelivered()
+    tell_kept_places()
     faulthandler.register(signal.SIGUSR1)  # where it hangs, into its log; later Faust does the same
     threading.Thread(target=obey, daemon=True).start()
     sys.argv[1:] = arguments

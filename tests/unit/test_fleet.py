@@ -1,0 +1,254 @@
+"""Whether a dead worker came back or others took over: who was started since, and which place each took."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from fraudstream.clients import kafka
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.settings import Settings
+from fraudstream.stack.locks import pause
+from verify.chaos.fleet import Fleet, Worker
+from verify.chaos.play import Parts, Player
+from verify.chaos.points import KEPT
+from verify.chaos.schedule import RANDOM, Event
+from verify.chaos.stage import Sender
+from verify.chaos.watch import Watch
+from verify.chaos.worker import tell_kept_places
+
+SAY = "import sys, time; print(sys.argv[1], flush=True); time.sleep(600)"
+BEGIN_S = 20.0
+SESSION_S = Settings().session_timeout_ms / 1000
+
+
+def place(number: int) -> str:
+    """Return a line of a scorer's log."""
+    return json.dumps({"level": "INFO", "message": f"takes place chaos.scorer.{number}"})
+
+
+OWNS = json.dumps({"level": "INFO", "message": "owns partitions [2, 3]"})
+
+
+class Processes(Fleet):
+    """A fleet of processes that say something and sleep."""
+
+    def __init__(self, logs: Path) -> None:
+        super().__init__(Settings(environment="chaos"), logs, None)
+        self.say = place(9)
+
+    def _command(self, *, leaves: bool) -> list[str]:
+        assert ("--leave" in super()._command(leaves=leaves)) == leaves
+        return [sys.executable, "-c", SAY, self.say]
+
+    def begin(self, *lines: str) -> Worker:
+        """Start one that says these lines, and wait until it has."""
+        self.say = "\n".join(("it begins", *lines))
+        made = self.start()
+        deadline = monotonic_s() + BEGIN_S
+        while len(made.said().splitlines()) < 1 + len(lines):
+            assert monotonic_s() < deadline, made.said()
+            pause(0.01)
+        return made
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Processes]:
+    with Processes(tmp_path / "workers") as made:
+        yield made
+
+
+def die(worker: Worker, *, before_s: float = 0.0) -> Worker:
+    """Kill a worker, as if so many seconds ago."""
+    worker.kill()
+    worker.ended_s -= before_s
+    return worker
+
+
+def test_a_worker_has_come_back_once_another_has_its_place(fleet: Processes) -> None:
+    dead, _ = fleet.begin(place(0)), fleet.begin(place(1))
+    waits = fleet.begin()
+    die(dead)
+    assert not fleet.restarted(dead)
+    waits.log.write_text(place(0))  # started before the death, and had no place then
+    assert fleet.restarted(dead)
+
+
+@pytest.mark.parametrize("end", [Worker.kill, Worker.freeze])
+def test_who_is_dead_or_frozen_holds_no_place(
+    fleet: Processes, end: Callable[[Worker], None]
+) -> None:
+    dead, again = fleet.begin(place(0)), fleet.begin(place(0))
+    die(dead)
+    assert fleet.restarted(dead)
+    end(again)
+    assert not fleet.restarted(dead)
+
+
+def test_where_nobody_was_started_others_take_over(fleet: Processes) -> None:
+    dead, _ = fleet.begin(place(0)), fleet.begin(place(1))
+    assert not fleet.restarted(die(dead))
+
+
+def test_who_was_started_and_has_no_place_yet_is_a_restart(fleet: Processes) -> None:
+    dead, _ = fleet.begin(place(0)), fleet.begin(place(1))
+    die(fleet.begin())
+    die(dead)
+    fleet.begin()
+    assert fleet.restarted(dead), "that another had none either is no excuse"
+
+
+def test_who_took_the_place_of_another_that_had_just_died_is_excused(fleet: Processes) -> None:
+    other, dead = fleet.begin(place(0)), fleet.begin(place(1))
+    fleet.begin(place(2))
+    die(other, before_s=SESSION_S - 3)
+    die(dead)
+    fleet.begin(place(0))
+    assert not fleet.restarted(dead)
+    fleet.begin()
+    assert fleet.restarted(dead), "all that were started must be excused"
+
+
+def test_who_took_a_place_that_nobody_had_is_not_excused(fleet: Processes) -> None:
+    dead, _ = fleet.begin(place(0)), fleet.begin(place(1))
+    die(dead)
+    fleet.begin(place(2))
+    assert fleet.restarted(dead)
+
+
+def test_who_took_the_place_of_the_dead_and_died_as_well_is_not_excused(fleet: Processes) -> None:
+    before, dead = fleet.begin(place(0)), fleet.begin(place(0))
+    die(before)
+    die(dead)
+    die(fleet.begin(place(0)))
+    assert fleet.restarted(dead)
+
+
+def test_a_place_whose_worker_died_a_session_ago_excuses_only_if_the_group_still_counted_it(
+    fleet: Processes,
+) -> None:
+    other, dead = fleet.begin(place(0)), fleet.begin(place(1))
+    die(other, before_s=SESSION_S + 1)
+    die(dead)
+    new = fleet.begin(f"{KEPT}chaos.scorer.1", place(0))
+    assert fleet.restarted(dead)
+    new.log.write_text(f"{KEPT}chaos.scorer.0 chaos.scorer.1\n{place(0)}")
+    assert not fleet.restarted(dead)
+
+
+def test_that_the_group_counts_a_place_excuses_nobody_unless_its_worker_had_ended(
+    fleet: Processes,
+) -> None:
+    other, dead = fleet.begin(place(0)), fleet.begin(place(1))
+    die(dead)
+    fleet.begin(f"{KEPT}chaos.scorer.0 chaos.scorer.1", place(0))
+    die(other)
+    assert fleet.restarted(dead)
+
+
+def test_the_place_of_one_that_was_frozen_beyond_its_session_excuses_nobody(
+    fleet: Processes,
+) -> None:
+    zombie, dead = fleet.begin(place(0)), fleet.begin(place(1))
+    zombie.freeze()
+    zombie.wake()
+    die(zombie)
+    die(dead)
+    fleet.begin(place(0))
+    assert fleet.restarted(dead)
+
+
+def test_the_place_of_one_that_was_stopped_excuses_unless_it_left(fleet: Processes) -> None:
+    stays, leaves = fleet.begin(place(0)), fleet.begin(place(1))
+    assert (stays.leaves, leaves.leaves) == (False, True)
+    dead = fleet.begin(place(2))
+    fleet.stop(stays)
+    fleet.stop(leaves)
+    die(dead)
+    fleet.begin(place(0))
+    assert not fleet.restarted(dead)
+    fleet.begin(place(1))
+    assert fleet.restarted(dead)
+
+
+def test_a_leaving_worker_that_was_killed_has_not_left(fleet: Processes) -> None:
+    dead, leaves = fleet.begin(place(0)), fleet.begin(place(1))
+    assert die(leaves).leaves
+    die(dead)
+    fleet.begin(place(1))
+    assert not fleet.restarted(dead)
+
+
+def test_an_end_is_noted_before_anybody_is_started_for_it(fleet: Processes) -> None:
+    dead = fleet.begin(place(0))
+    fleet.wanted = 1
+    dead.process.kill()
+    dead.process.wait()
+    fleet.look()
+    assert dead.ended_s <= fleet.workers[-1].started_s
+    noted_s = dead.ended_s
+    fleet.look()
+    assert dead.ended_s == noted_s
+
+
+def test_a_worker_tells_which_places_the_group_counts(
+    fleet: Processes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(kafka, "kept_places", lambda _, group: [f"{group}.1", f"{group}.0"])
+    tell_kept_places()
+    assert kafka.kept_places(Settings(), "chaos.scorer") == ["chaos.scorer.1", "chaos.scorer.0"]
+    worker = fleet.begin()
+    assert worker.kept() == []
+    worker.log.write_text(capsys.readouterr().err + place(1))
+    assert worker.kept() == ["chaos.scorer.1", "chaos.scorer.0"]
+
+
+class Expected:
+    """Takes the place of the watch: keeps what is expected, as which nothing ever comes."""
+
+    def __init__(self) -> None:
+        self.kinds: list[Callable[[], str]] = []
+
+    def tell(self, fault: str) -> None:
+        """Nobody asks."""
+
+    def drop(self) -> None:
+        """Nothing is measured."""
+
+    def expect(self, kind: Callable[[], str], partitions: set[int]) -> None:
+        """Keep the question."""
+        assert partitions == {2, 3}
+        self.kinds.append(kind)
+
+
+def kill_one(fleet: Fleet) -> Expected:
+    """Play a kill of the one worker that owns partitions; return what the recovery is asked."""
+    watch = Expected()
+    sender = cast("Sender", SimpleNamespace(check=lambda: None))
+    parts = Parts(fleet=fleet, sender=sender, watch=cast("Watch", watch))
+    player = Player(Settings(), parts, versions=[], tell=lambda _: None, seed=1)
+    player.play([Event(what="kill", point=RANDOM, wait=False)])
+    return watch
+
+
+def test_what_a_recovery_was_is_decided_when_it_is_over(fleet: Processes) -> None:
+    fleet.begin(place(0), OWNS)
+    fleet.begin(place(1))
+    fleet.wanted = 1
+    (kind,) = kill_one(fleet).kinds
+    assert kind() == "takeover"
+    fleet.begin(place(0))
+    assert kind() == "restarted_worker"
+
+
+def test_a_worker_with_partitions_whose_log_tells_no_place_ends_the_run(fleet: Processes) -> None:
+    fleet.begin(OWNS)
+    with pytest.raises(
+        FraudstreamError, match=r"worker-1\.log tells of partitions and of no place"
+    ):
+        kill_one(fleet)
