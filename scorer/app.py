@@ -156,7 +156,8 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
 
     transactions = facts[names["transactions"]]
     output = TransactionalOutput(make_producer, settings.environment)
-    assignment = Assignment(consumer, transactions, LostMarks(settings, group, output))
+    lost_marks = LostMarks(settings, group, slot, transactions.partitions)
+    assignment = Assignment(consumer, transactions, lost_marks)
     return HotPath(
         Parts(
             settings=settings,

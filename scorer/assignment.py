@@ -182,7 +182,8 @@ class Assignment:
         self.generation += 1
         self.proven = False
         starts = []
-        facts = self._facts(consumer, partitions, consumer.consumer_group_metadata())
+        self.group_metadata = consumer.consumer_group_metadata()
+        facts = self._facts(consumer, partitions, self.group_metadata)
         self.notes = {tp.partition: tp.metadata or "" for tp, _, _ in facts}
         for tp, low, _ in facts:
             start = low if tp.offset == OFFSET_INVALID else tp.offset
@@ -190,7 +191,6 @@ class Assignment:
             starts.append(TopicPartition(self._topic.name, tp.partition, start))
         consumer.assign(starts)
         consumer.resume(starts)
-        self.group_metadata = consumer.consumer_group_metadata()
         logger.info("owns partitions %s", sorted(tp.partition for tp in partitions))
 
     def _facts(
@@ -199,27 +199,24 @@ class Assignment:
         """Return the group's place in each partition with the bounds of its log.
 
         The broker lets the answer wait while a transaction of a dead worker is still open. Where it does so
-        for longer than one may be open, offsets are settled by those who own the partitions, as
-        `group_metadata` says (scorer/lost_marks.py).
+        for longer than one may be open, those who own the partitions, as `group_metadata` says, settle the
+        offsets (scorer/lost_marks.py).
 
         Raises:
             DependencyUnreachable: it does not answer in time; without a place nothing may be read.
         """
-        began_s, mended = monotonic_s(), False
+        deadline = monotonic_s() + max(PATIENCE_S, 2 * self._lost_marks.after_s)
         while True:
             try:
                 return self._ask(consumer, partitions)
             except KafkaException as exc:
-                waited_s = monotonic_s() - began_s
-                if waited_s > PATIENCE_S:
+                if monotonic_s() > deadline:
                     raise KafkaUnreachable(
                         f"Kafka does not tell where to go on ({exc.args[0].str()}): see what the "
                         "broker says with `fraudstream stack logs`, then start the worker again"
                     ) from exc
                 logger.warning("Kafka does not tell where to go on: %s", exc.args[0].str())
-                if waited_s > self._lost_marks.after_s and not mended:
-                    self._lost_marks.mend([tp.partition for tp in partitions], group_metadata)
-                    mended = True
+                self._lost_marks.look([tp.partition for tp in partitions], group_metadata)
                 self._pause.wait(0.2)
 
     def _ask(

@@ -7,25 +7,44 @@ by what was in the same transaction: the results, which readers see or do not.
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from fraudstream.clients.kafka import common, unreachable
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.kafka import common, transactional_producer, unreachable
 from fraudstream.clients.topic_log import TopicReader, record_of
+from fraudstream.core.errors import DependencyUnreachable
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
-from scorer.output import BatchAborted, TransactionalOutput
+from scorer.neighbours import read_note, write_note
 from scorer.results import place_of
+
+if TYPE_CHECKING:
+    from fraudstream.clients.hanging import Open
 
 logger = logging.getLogger(__name__)
 
 MARGIN_MS = 600_000
-"""Results are looked for from so long before their transactions were sent: clocks of senders differ."""
+"""Results are looked for from so long before the end of their transaction: clocks of workers differ."""
 ABORTS_AFTER_S = 12.0
 """A broker ends a transaction that is too old, and is done with it, within so long by default."""
+STEP_S = 10.0
+RESULTS = ("scores", "dead-letters")
+LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+Places = dict[str, dict[int, int]]
+"""Offsets by topic and partition."""
 
 
 class _Position(msgspec.Struct):
@@ -33,65 +52,106 @@ class _Position(msgspec.Struct):
     source_offset: int
 
 
-class LostMarks:
-    """Finds out where a group really is in partitions that it is not told of, and commits that."""
+class _First(msgspec.Struct, frozen=True):
+    """What was found when offsets were seen not to be settled: what was open, where results ended."""
 
-    def __init__(self, settings: Settings, group: str, output: TransactionalOutput) -> None:
+    at_s: float
+    open: "frozenset[Open]"
+    ends: Places
+
+
+class LostMarks:
+    """Finds out where a group really is in partitions that it is not told of, and has that told."""
+
+    def __init__(self, settings: Settings, group: str, slot: int, partitions: int) -> None:
         self._settings = settings
         self._group = group
-        self._output = output
+        self._slot = slot
+        self._partitions = range(partitions)
         self._topic = topic_name(settings.environment, "transactions")
+        self._first: _First | None = None
+        self.after_s = settings.transaction_timeout_ms / 1000 + ABORTS_AFTER_S
+        """A transaction that is open for longer, in seconds, does not end by itself."""
 
-    @property
-    def after_s(self) -> float:
-        """Return after how many seconds no transaction can be open any more that ends by itself."""
-        return self._settings.transaction_timeout_ms / 1000 + ABORTS_AFTER_S
+    def look(self, owned: Collection[int], group_metadata: object) -> None:
+        """Call whenever the broker does not tell the offsets: twice `after_s` apart, and it is mended.
 
-    def mend(self, partitions: Collection[int], group_metadata: object) -> None:
-        """Commit, as the owner in `group_metadata`, the offsets after the last results where none is settled.
-
-        To be called once the broker has not told the offsets for `after_s`. The mark that ends this worker's
-        transaction ends what earlier ones of its slot have left, too; what is of another slot is aborted,
-        now that what it may have wanted to say is committed.
-
-        Raises:
-            DependencyUnreachable: the broker does not answer.
+        Each owner, as `group_metadata` says, commits the offsets after the last results in its partitions,
+        with a producer of its own, whose end ends nothing else. Once all are right, the last one aborts what
+        hangs: no other offset is ever in force. What goes wrong is said, and tried again at the next call.
         """
-        unsettled = self._unsettled(partitions)
-        if not unsettled:
+        try:
+            self._look(owned, group_metadata)
+        except (DependencyUnreachable, KafkaException) as exc:
+            logger.warning("it cannot be found out why: %s", exc)
+
+    def _look(self, owned: Collection[int], group_metadata: object) -> None:
+        from fraudstream.clients.hanging import (  # noqa: PLC0415 - its client loads for 0.1 s
+            abort_in_offsets,
+            open_in_offsets,
+        )
+
+        unsettled = self._unsettled()
+        seen = open_in_offsets(self._settings, self._group) if unsettled else frozenset()
+        hanging = self._first.open & seen if self._first else frozenset()
+        if self._first is None or not hanging:
+            self._first = _First(monotonic_s(), seen, self._ends()) if seen else None
             return
-        begins = {place.partition: max(place.offset, 0) for place in unsettled}
+        if monotonic_s() - self._first.at_s < self.after_s:
+            return
+        since_ms = max(min(each.last_ms for each in hanging) - MARGIN_MS, 0)
         with TopicReader(self._settings) as reader:
-            ends = self._after_results(reader, begins)
+            begins = {
+                place.partition: max(place.offset, reader.bounds(self._topic)[place.partition][0])
+                for place in unsettled
+            }
+            ends = self._after_results(reader, begins, since_ms)
+        if ends is None:
+            logger.warning("results are not settled either: it is not known where the group is")
+            return
+        wrong = [place for place in unsettled if place.offset != ends[place.partition]]
+        mine = [place for place in wrong if place.partition in owned]
+        if mine:
+            self._commit(mine, ends, group_metadata)
+        if len(mine) < len(wrong):
+            others = sorted({place.partition for place in wrong} - set(owned))
+            logger.warning("partitions %s are for their owners to settle", others)
+            return
+        ended = abort_in_offsets(self._settings, self._group, hanging)
+        logger.warning("%d transactions without an end are aborted", ended)
+        self._first = None
+
+    def _commit(
+        self, mine: list[TopicPartition], ends: Mapping[int, int], group_metadata: object
+    ) -> None:
         logger.warning(
             "Kafka has lost the end of a transaction (UNSTABLE_OFFSET_COMMIT): by the results that are "
             "there, the group goes on at %s",
-            ends,
+            {place.partition: ends[place.partition] for place in mine},
         )
         offsets = [
-            TopicPartition(self._topic, p.partition, ends[p.partition], metadata=p.metadata or "")
-            for p in unsettled
+            TopicPartition(
+                self._topic,
+                place.partition,
+                ends[place.partition],
+                metadata=write_note(
+                    msgspec.structs.replace(read_note(place.metadata or ""), hand=None)
+                ),
+            )
+            for place in mine
         ]
-        try:
-            self._output.commit([], offsets, group_metadata)
-        except BatchAborted as exc:
-            logger.warning("%s: not settled", exc)
-            return
-        if self._unsettled(partitions):
-            from fraudstream.clients.hanging import (  # noqa: PLC0415 - its client loads for 0.1 s
-                abort_hanging_offsets,
-            )
+        producer = transactional_producer(
+            self._settings, transactional_id=f"{self._group}.mend-{self._slot}"
+        )
+        producer.init_transactions(STEP_S)
+        producer.begin_transaction()
+        producer.send_offsets_to_transaction(offsets, group_metadata, STEP_S)
+        producer.commit_transaction(STEP_S)
 
-            ended = abort_hanging_offsets(self._settings, self._group, older_than_s=self.after_s)
-            logger.warning(
-                "%d transactions that others have left without an end are aborted", ended
-            )
-
-    def _unsettled(self, partitions: Collection[int]) -> list[TopicPartition]:
-        """Return the offsets before those that are not settled, with their notes."""
-        waiting = {
-            place.partition for place in self._offsets(partitions, stable=True) if place.error
-        }
+    def _unsettled(self) -> list[TopicPartition]:
+        """Return the offsets before those that are not settled, of all partitions, with their notes."""
+        found = self._offsets(self._partitions, stable=True)
+        waiting = [place.partition for place in found if place.error]
         return self._offsets(waiting, stable=False) if waiting else []
 
     def _offsets(self, partitions: Collection[int], *, stable: bool) -> list[TopicPartition]:
@@ -105,41 +165,65 @@ class LostMarks:
             request_timeout=self._settings.request_timeout_ms / 1000,
         )
         try:
-            found = asked[self._group].result().topic_partitions
+            found = list(asked[self._group].result().topic_partitions)
         except KafkaException as exc:
             raise unreachable(self._settings, exc) from exc
         for place in found:
             if place.error and place.error.code() != KafkaError.UNSTABLE_OFFSET_COMMIT:
                 raise unreachable(self._settings, KafkaException(place.error))
-        return list(found)
+        return found
 
-    def _after_results(self, reader: TopicReader, begins: dict[int, int]) -> dict[int, int]:
-        """Return by partition the offset after the last with a result, or where it begins if none has one."""
-        sent = [self._sent_at_ms(reader, *place) for place in begins.items()]
-        since_ms = min((each for each in sent if each is not None), default=None)
+    def _ends(self) -> Places:
+        """Return where the topics of results end now, what is not committed included."""
+        admin = AdminClient(common(self._settings))
+        found: Places = {}
+        with TopicReader(self._settings) as reader:
+            for name in RESULTS:
+                topic = topic_name(self._settings.environment, name)
+                places = [TopicPartition(topic, each) for each in reader.bounds(topic)]
+                asked = admin.list_offsets(
+                    dict.fromkeys(places, LATEST),
+                    isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                    request_timeout=self._settings.request_timeout_ms / 1000,
+                )
+                found[topic] = {
+                    place.partition: answer.result().offset for place, answer in asked.items()
+                }
+        return found
+
+    def _after_results(
+        self, reader: TopicReader, begins: Mapping[int, int], since_ms: int
+    ) -> dict[int, int] | None:
+        """Return by partition the offset after the last with a result, or where it begins if none has one.
+
+        None where results that were written before the first look are not settled, so that readers see
+        neither them nor what is behind them.
+        """
         ends = dict(begins)
-        if since_ms is None:
-            return ends
-        for name in ("scores", "dead-letters"):
-            topic = topic_name(self._settings.environment, name)
+        for topic, written in (self._first.ends if self._first else {}).items():
+            bounds = reader.bounds(topic)
+            if any(bounds[partition][1] < end for partition, end in written.items()):
+                return None
             ranges = {
-                partition: (reader.offset_at(topic, partition, max(since_ms - MARGIN_MS, 0)), end)
-                for partition, (_, end) in reader.bounds(topic).items()
+                partition: (reader.offset_at(topic, partition, since_ms), end)
+                for partition, (_, end) in bounds.items()
             }
             for batch in reader.batches(topic, ranges):
-                for message in batch:
-                    if name == "scores":
-                        found = msgspec.json.decode(message.value() or b"", type=_Position)
-                        partition, offset = found.source_partition, found.source_offset
-                    else:
-                        partition, offset = place_of(dict(reversed(record_of(message).headers)))
+                for partition, offset in _positions(batch):
                     if partition in ends:
                         ends[partition] = max(ends[partition], offset + 1)
         return ends
 
-    def _sent_at_ms(self, reader: TopicReader, partition: int, begin: int) -> int | None:
-        """Return when the first transaction from an offset on was sent, None where there is none."""
-        _, end = reader.bounds(self._topic)[partition]
-        for batch in reader.batches(self._topic, {partition: (begin, end)}, most=1):
-            return record_of(batch[0]).sent_at_ms
-        return None
+
+def _positions(messages: Collection[Message]) -> Iterator[tuple[int, int]]:
+    """Yield the places in `transactions` of results; what names none is no result of this product."""
+    for message in messages:
+        try:
+            if (message.topic() or "").endswith("dead-letters"):
+                yield place_of(dict(reversed(record_of(message).headers)))
+            else:
+                found = msgspec.json.decode(message.value() or b"", type=_Position)
+                yield found.source_partition, found.source_offset
+        except (msgspec.DecodeError, KeyError, ValueError) as exc:
+            place = f"{message.topic()} {message.partition()}:{message.offset()}"
+            logger.warning("%s names no transaction (%s): left out", place, exc)
