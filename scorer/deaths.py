@@ -56,6 +56,8 @@ class Deaths:
         """Partitions whose note says that this worker has a batch in hand."""
         self._noted: set[int] = set()
         """Partitions of this assignment that have had their first note."""
+        self._in_doubt = False
+        """Whether notes were given out for a commit of which it is not known yet how it ended."""
 
     @property
     def careful(self) -> bool:
@@ -100,6 +102,7 @@ class Deaths:
         self, notes: dict[int, str], last_offsets: Mapping[int, int], *, buried: bool = False
     ) -> dict[int, str]:
         """Return the notes for a commit up to these offsets: deaths are remembered until they are passed."""
+        self._in_doubt = True
         for partition in last_offsets.keys() & self._hands.keys():
             left = self._left(partition, last_offsets[partition], buried=buried)
             if left is not None:
@@ -108,6 +111,7 @@ class Deaths:
 
     def done(self, notes: Mapping[int, str]) -> None:
         """Take note that these were committed, by partition."""
+        self._in_doubt = False
         if not self._hands and not self._held:
             return
         for partition, text in notes.items():
@@ -120,7 +124,13 @@ class Deaths:
                 self._hands[partition] = hand
 
     def withdraw(self) -> None:
-        """Before an end that no record is to blame for: take the notes back, if the broker lets us."""
+        """Before an end that no record is to blame for: take the notes back, if the broker lets us.
+
+        Not while a commit is in doubt: they go with offsets, which that may have passed.
+        """
+        self._follow()
+        if self._in_doubt:
+            return
         held = self._held & self._assignment.positions.keys()
         hands = {p: self._hands[p] for p in held if p in self._hands}
         try:
@@ -133,7 +143,7 @@ class Deaths:
         """After an assignment, or a return to what is committed, read the notes that stand there."""
         if self._notes is self._assignment.notes:
             return
-        self._notes = self._assignment.notes
+        self._notes, self._in_doubt = self._assignment.notes, False
         self._noted, self._held = set(), set()
         self._texts = dict(self._notes)
         before, self._hands = self._hands, {}

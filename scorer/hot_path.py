@@ -56,8 +56,6 @@ class HotPath:
         """A hop failed: the next batch is taken through alone, so that it can be halved."""
         self._failing_since: float | None = None
         self._unsettled = False
-        self._in_doubt = False
-        """Whether a commit was begun of which it is not known how it ended."""
         self._confirmed_s = 0.0
         self._last_ms: dict[str, float] = {}
         self.status = Status()
@@ -122,10 +120,10 @@ class HotPath:
             while not self._stopping.is_set():
                 self.step()
             self._finish_last()
-            self._withdraw()
+            p.deaths.withdraw()
             self.status.become("stopped")
         except (Abandoned, BatchAborted, DependencyUnreachable, Fenced, Refused):
-            self._withdraw()
+            p.deaths.withdraw()
             raise
         finally:
             p.consumer.close()
@@ -309,9 +307,7 @@ class HotPath:
         p = self._parts
         notes = p.deaths.amend(hand.notes, hand.last_offsets)
         offsets = p.assignment.offsets_after(hand.last_offsets, notes)
-        self._in_doubt = True
         p.output.commit(emitted.outputs, offsets, p.assignment.group_metadata)
-        self._in_doubt = False
         p.assignment.done(hand.last_offsets)
         p.deaths.done(notes)
         p.same_topics.heard(monotonic_s())
@@ -369,11 +365,6 @@ class HotPath:
             self._failing_since = None
             raise Abandoned("the features are whole again")
 
-    def _withdraw(self) -> None:
-        """Take the notes of what is in hand back, unless a commit is in doubt: they go with its offsets."""
-        if not self._in_doubt:
-            self._parts.deaths.withdraw()
-
     def _start_over(self, exc: FraudstreamError) -> None:
         """Go back to what is committed; a batch that keeps failing ends the worker."""
         if self._hand is not None:
@@ -399,5 +390,5 @@ class HotPath:
         except (BatchAborted, DependencyUnreachable) as exc:
             self._start_over(exc)
             return False
-        self._unsettled = self._in_doubt = False
+        self._unsettled = False
         return True
