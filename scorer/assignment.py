@@ -107,7 +107,7 @@ class Assignment:
             DependencyUnreachable: the broker does not tell.
         """
         owned = [TopicPartition(self._topic.name, partition) for partition in self.positions]
-        facts = self._facts(self._consumer, owned, self.group_metadata) if owned else []
+        facts = self._facts(self._consumer, owned) if owned else []
         self.notes = {tp.partition: tp.metadata or "" for tp, _, _ in facts}
         for tp, low, _ in facts:
             offset = low if tp.offset == OFFSET_INVALID else tp.offset
@@ -136,9 +136,7 @@ class Assignment:
             DependencyUnreachable: the broker does not tell.
         """
         owned = [TopicPartition(self._topic.name, partition) for partition in self.positions]
-        for tp, low, high in (
-            self._facts(self._consumer, owned, self.group_metadata) if owned else ()
-        ):
+        for tp, low, high in self._facts(self._consumer, owned) if owned else ():
             mark = marks[tp.partition]
             place = -1 if tp.offset == OFFSET_INVALID else tp.offset
             check_bounds(
@@ -183,7 +181,7 @@ class Assignment:
         self.proven = False
         starts = []
         self.group_metadata = consumer.consumer_group_metadata()
-        facts = self._facts(consumer, partitions, self.group_metadata)
+        facts = self._facts(consumer, partitions)
         self.notes = {tp.partition: tp.metadata or "" for tp, _, _ in facts}
         for tp, low, _ in facts:
             start = low if tp.offset == OFFSET_INVALID else tp.offset
@@ -194,13 +192,13 @@ class Assignment:
         logger.info("owns partitions %s", sorted(tp.partition for tp in partitions))
 
     def _facts(
-        self, consumer: Consumer, partitions: list[TopicPartition], group_metadata: object
+        self, consumer: Consumer, partitions: list[TopicPartition]
     ) -> list[tuple[TopicPartition, int, int]]:
         """Return the group's place in each partition with the bounds of its log.
 
         The broker lets the answer wait while a transaction of a dead worker is still open. Where it does so
-        for longer than one may be open, those who own the partitions, as `group_metadata` says, settle the
-        offsets (scorer/lost_marks.py).
+        for longer than one may be open, those who own the partitions settle the offsets
+        (scorer/lost_marks.py).
 
         Raises:
             DependencyUnreachable: it does not answer in time; without a place nothing may be read.
@@ -216,7 +214,7 @@ class Assignment:
                         "broker says with `fraudstream stack logs`, then start the worker again"
                     ) from exc
                 logger.warning("Kafka does not tell where to go on: %s", exc.args[0].str())
-                self._lost_marks.look([tp.partition for tp in partitions], group_metadata)
+                self._lost_marks.look([tp.partition for tp in partitions], self.group_metadata)
                 self._pause.wait(0.2)
 
     def _ask(

@@ -28,7 +28,7 @@ from fraudstream.core.errors import DependencyUnreachable
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from scorer.neighbours import read_note, write_note
-from scorer.results import place_of
+from scorer.results import own_headers, place_of
 
 if TYPE_CHECKING:
     from fraudstream.clients.hanging import Open
@@ -93,33 +93,37 @@ class LostMarks:
 
         unsettled = self._unsettled()
         seen = open_in_offsets(self._settings, self._group) if unsettled else frozenset()
-        hanging = self._first.open & seen if self._first else frozenset()
-        if self._first is None or not hanging:
+        first = self._first
+        hanging = first.open & seen if first else frozenset()
+        if first is None or not hanging:
             self._first = _First(monotonic_s(), seen, self._ends()) if seen else None
-            return
-        if monotonic_s() - self._first.at_s < self.after_s:
-            return
-        since_ms = max(min(each.last_ms for each in hanging) - MARGIN_MS, 0)
-        with TopicReader(self._settings) as reader:
-            begins = {
-                place.partition: max(place.offset, reader.bounds(self._topic)[place.partition][0])
-                for place in unsettled
-            }
-            ends = self._after_results(reader, begins, since_ms)
+        elif monotonic_s() - first.at_s > self.after_s:
+            since_ms = max(min(each.last_ms for each in hanging) - MARGIN_MS, 0)
+            ends = self._after_results(unsettled, first.ends, since_ms)
+            if self._settle(unsettled, ends, owned, group_metadata):
+                ended = abort_in_offsets(self._settings, self._group, hanging)
+                logger.warning("%d transactions without an end are aborted", ended)
+                self._first = None
+
+    def _settle(
+        self,
+        unsettled: list[TopicPartition],
+        ends: Mapping[int, int] | None,
+        owned: Collection[int],
+        group_metadata: object,
+    ) -> bool:
+        """Commit what is wrong in the partitions `owned`; return whether nothing is wrong any more."""
         if ends is None:
             logger.warning("results are not settled either: it is not known where the group is")
-            return
+            return False
         wrong = [place for place in unsettled if place.offset != ends[place.partition]]
         mine = [place for place in wrong if place.partition in owned]
         if mine:
             self._commit(mine, ends, group_metadata)
-        if len(mine) < len(wrong):
-            others = sorted({place.partition for place in wrong} - set(owned))
+        others = sorted({place.partition for place in wrong} - set(owned))
+        if others:
             logger.warning("partitions %s are for their owners to settle", others)
-            return
-        ended = abort_in_offsets(self._settings, self._group, hanging)
-        logger.warning("%d transactions without an end are aborted", ended)
-        self._first = None
+        return not others
 
     def _commit(
         self, mine: list[TopicPartition], ends: Mapping[int, int], group_metadata: object
@@ -156,9 +160,8 @@ class LostMarks:
 
     def _offsets(self, partitions: Collection[int], *, stable: bool) -> list[TopicPartition]:
         places = [TopicPartition(self._topic, partition) for partition in partitions]
-        admin = AdminClient(
-            common(self._settings)
-        )  # without a name it would be gone before the answer
+        # Without a name the client would be gone before the answer.
+        admin = AdminClient(common(self._settings))
         asked = admin.list_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(self._group, places)],
             require_stable=stable,
@@ -192,27 +195,37 @@ class LostMarks:
         return found
 
     def _after_results(
-        self, reader: TopicReader, begins: Mapping[int, int], since_ms: int
+        self, unsettled: list[TopicPartition], written: Places, since_ms: int
     ) -> dict[int, int] | None:
         """Return by partition the offset after the last with a result, or where it begins if none has one.
 
-        None where results that were written before the first look are not settled, so that readers see
+        None where results that were `written` before the first look are not settled, so that readers see
         neither them nor what is behind them.
         """
-        ends = dict(begins)
-        for topic, written in (self._first.ends if self._first else {}).items():
-            bounds = reader.bounds(topic)
-            if any(bounds[partition][1] < end for partition, end in written.items()):
-                return None
-            ranges = {
-                partition: (reader.offset_at(topic, partition, since_ms), end)
-                for partition, (_, end) in bounds.items()
-            }
-            for batch in reader.batches(topic, ranges):
-                for partition, offset in _positions(batch):
-                    if partition in ends:
-                        ends[partition] = max(ends[partition], offset + 1)
+        with TopicReader(self._settings) as reader:
+            bounds = {topic: reader.bounds(topic) for topic in (self._topic, *written)}
+            for topic, places in written.items():
+                if any(bounds[topic][partition][1] < end for partition, end in places.items()):
+                    return None
+            lows = {partition: low for partition, (low, _) in bounds.pop(self._topic).items()}
+            ends = {p.partition: max(p.offset, lows[p.partition]) for p in unsettled}
+            for partition, offset in _results(reader, bounds, since_ms):
+                if partition in ends:
+                    ends[partition] = max(ends[partition], offset + 1)
         return ends
+
+
+def _results(
+    reader: TopicReader, bounds: Mapping[str, Mapping[int, tuple[int, int]]], since_ms: int
+) -> Iterator[tuple[int, int]]:
+    """Yield the places in `transactions` of the results that were written since a time."""
+    for topic, places in bounds.items():
+        ranges = {
+            partition: (reader.offset_at(topic, partition, since_ms), end)
+            for partition, (_, end) in places.items()
+        }
+        for batch in reader.batches(topic, ranges):
+            yield from _positions(batch)
 
 
 def _positions(messages: Collection[Message]) -> Iterator[tuple[int, int]]:
@@ -220,7 +233,7 @@ def _positions(messages: Collection[Message]) -> Iterator[tuple[int, int]]:
     for message in messages:
         try:
             if (message.topic() or "").endswith("dead-letters"):
-                yield place_of(dict(reversed(record_of(message).headers)))
+                yield place_of(own_headers(record_of(message).headers))
             else:
                 found = msgspec.json.decode(message.value() or b"", type=_Position)
                 yield found.source_partition, found.source_offset

@@ -4,7 +4,7 @@ from fraudstream.clients.topic_log import TopicReader, record_of
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from scorer.burial import ALL
-from scorer.results import place_of
+from scorer.results import own_headers, place_of
 
 
 class PassedOver:
@@ -26,8 +26,7 @@ class PassedOver:
         ranges = {p: (max(low, self._read_to.get(p, 0)), end) for p, (low, end) in bounds.items()}
         for batch in reader.batches(self._topic, ranges):
             for message in batch:
-                # The original's headers follow the scorer's own, so the first of a name counts.
-                headers = dict(reversed(record_of(message).headers))
+                headers = own_headers(record_of(message).headers)
                 lacking = (headers.get("not_applied") or b"").decode(errors="replace").split(",")
                 if self._wanted.intersection(lacking):
                     self.places.add(place_of(headers))

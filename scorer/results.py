@@ -1,7 +1,7 @@
 """Fifth hop: what a batch sends out: scores, alerts, dead letters and the event of a swap."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -211,6 +211,11 @@ def room_of(output: Output) -> int:
     """Return the bytes that a batch with this record alone takes at the broker, at most."""
     texts = [len(name.encode()) + len(text or "") + 10 for name, text in output.headers]
     return BATCH_BYTES + len(output.key or b"") + len(output.value or b"") + sum(texts)
+
+
+def own_headers(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, bytes | None]:
+    """Return the scorer's headers of a dead letter: the original's follow, so the first of a name counts."""
+    return dict(reversed(headers))
 
 
 def place_of(headers: Mapping[str, bytes | None]) -> tuple[int, int]:

@@ -121,14 +121,27 @@ def topic_facts(settings: Settings, names: list[str]) -> dict[str, TopicFacts]:
         DependencyUnreachable: no broker answers within `connect_timeout_ms`.
         Refused: a topic does not exist.
     """
-    admin = AdminClient(common(settings))
+    admin = _connected(settings)
     timeout_s = settings.connect_timeout_ms / 1000
     try:
-        admin.list_topics(timeout=timeout_s)
         asked = admin.describe_topics(TopicCollection(names), request_timeout=timeout_s)
         return {name: _facts(name, future) for name, future in asked.items()}
     except KafkaException as exc:
         raise unreachable(settings, exc) from exc
+
+
+def _connected(settings: Settings) -> AdminClient:
+    """Return a client that has had an answer, so that what it does not get later is not for want of a broker.
+
+    Raises:
+        DependencyUnreachable: no broker answers within `connect_timeout_ms`.
+    """
+    admin = AdminClient(common(settings))
+    try:
+        admin.list_topics(timeout=settings.connect_timeout_ms / 1000)
+    except KafkaException as exc:
+        raise unreachable(settings, exc) from exc
+    return admin
 
 
 class Broker:
@@ -161,11 +174,7 @@ def kept_places(settings: Settings, group: str) -> list[str]:
     Raises:
         DependencyUnreachable: no broker answers within `connect_timeout_ms`.
     """
-    admin = AdminClient(common(settings))
-    try:
-        admin.list_topics(timeout=settings.connect_timeout_ms / 1000)
-    except KafkaException as exc:
-        raise unreachable(settings, exc) from exc
+    admin = _connected(settings)
     timeout_s = settings.request_timeout_ms / 1000
     asked = admin.describe_consumer_groups([group], request_timeout=timeout_s)[group]
     try:
