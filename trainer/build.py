@@ -24,7 +24,7 @@ MIN_VALIDATION_FRAUDS = 5
 
 @dataclass(frozen=True)
 class Dataset:
-    """N labelled transactions in order of event time.
+    """N labelled transactions in order of event time, then of transaction id.
 
     `features` float32 [N, F], `labels` bool [N] (True is fraud), `event_time_ms` int64 [N],
     `customers` str [N].
@@ -107,8 +107,7 @@ def build(
     times = log.event_time_ms
     after_ms, _ = window(as_of_ms, as_of_ms=as_of_ms, label_delay_ms=label_delay_ms, days=days)
     mature = (times > after_ms) & (times <= as_of_ms - label_delay_ms)
-    order = np.argsort(times, kind="stable")
-    order = order[mature[order]]
+    order = _in_order(log, mature)
     frauds = pa.array([each for each, label in labels.items() if label == "fraud"], pa.string())
     fraud = pc.is_in(log.transaction_ids, value_set=frauds).to_numpy()
     return Dataset(
@@ -130,7 +129,16 @@ def _text(column: "pa.ChunkedArray[Any]", rows: npt.NDArray[np.int64]) -> npt.ND
 def newest(log: ScoreLog, *, as_of_ms: int, label_delay_ms: int) -> FloatArray:
     """Return features float32 [M, F] of the rows that are too young to learn from: traffic as it is now."""
     young = (log.event_time_ms > as_of_ms - label_delay_ms) & (log.event_time_ms <= as_of_ms)
-    return log.features[young]
+    return log.features[_in_order(log, young)]
+
+
+def _in_order(log: ScoreLog, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the places of the wanted rows by event time, then id: Kafka's partitions come in any order."""
+    keys = pa.table({"event_time_ms": log.event_time_ms, "transaction_id": log.transaction_ids})
+    order: npt.NDArray[np.int64] = pc.sort_indices(
+        keys, sort_keys=[("event_time_ms", "ascending"), ("transaction_id", "ascending")]
+    ).to_numpy()
+    return order[wanted[order]]
 
 
 def split(dataset: Dataset, validation_share: float) -> tuple[Dataset, Dataset, int]:

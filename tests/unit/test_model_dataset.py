@@ -1,5 +1,7 @@
 """Which rows may be learned from, with which label: nothing that was not known at the time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -52,6 +54,31 @@ def test_what_is_too_young_to_learn_from_is_the_newest_traffic_up_to_as_of() -> 
     assert young[:, 0].tolist() == [1, 2], (
         "no row is both learned from and judged by, none is later"
     )
+
+
+def test_the_order_in_which_partitions_were_read_changes_no_row_and_not_their_order() -> None:
+    times = [T0 + 2, T0, T0, T0 + 2, T0, AS_OF, AS_OF - 1, AS_OF, T0 + 1]
+    first = log(times)
+    other = [7, 4, 8, 2, 0, 6, 5, 3, 1]
+    second = replace(
+        first,
+        transaction_ids=first.transaction_ids.take(pa.array(other)),
+        event_time_ms=first.event_time_ms[other],
+        features=first.features[other],
+    )
+
+    seen = [
+        (
+            build(each, {"c": "fraud"}, as_of_ms=AS_OF, label_delay_ms=7 * DAY_MS),
+            newest(each, as_of_ms=AS_OF, label_delay_ms=7 * DAY_MS)[:, 0].tolist(),
+        )
+        for each in (first, second)
+    ]
+
+    for mature, young in seen:
+        assert mature.features[:, 0].tolist() == [1, 2, 4, 8, 0, 3]
+        assert mature.labels.tolist() == [False, True, False, False, False, False]
+        assert young == [6, 5, 7]
 
 
 def test_a_row_without_a_label_counts_as_genuine_once_it_is_mature() -> None:
