@@ -149,9 +149,9 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
     limits = Limits(settings)
 
     def make_producer() -> Producer:
-        transactional_id = f"{group}.{slot}"
+        place = kafka.instance_id(group, slot)
         return kafka.transactional_producer(
-            settings, transactional_id=transactional_id, most_bytes=limits.lowest
+            settings, transactional_id=place, most_bytes=limits.lowest
         )
 
     transactions = facts[names["transactions"]]

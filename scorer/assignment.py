@@ -90,6 +90,7 @@ class Assignment:
         """Grows with each change of ownership: a batch of an older generation must be dropped."""
         self.proven = False
         """Whether the features are known to hold what is committed; asked anew at each assignment."""
+        self._leaving = False
 
     def subscribe(self) -> None:
         """Join the group; the callbacks run inside the worker's own calls of poll and consume."""
@@ -99,6 +100,11 @@ class Assignment:
             on_revoke=self._revoked,
             on_lost=self._revoked,
         )
+
+    def leave(self) -> None:
+        """Close the consumer; what is assigned in the meantime is not taken up: nothing would read it."""
+        self._leaving = True
+        self._consumer.close()
 
     def rewind(self) -> None:
         """Go on from what the group has committed: a batch that failed may have been, or not.
@@ -171,6 +177,9 @@ class Assignment:
         return {tp.partition: -1 if tp.offset == OFFSET_INVALID else tp.offset for tp in found}
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._leaving:  # a closing consumer answers no question
+            consumer.unassign()
+            return
         if added := [p.partition for p in partitions if p.partition >= self._topic.partitions]:
             raise FraudstreamError(
                 f"topic {self._topic.name} has partitions {sorted(added)} now, which it had not when this "

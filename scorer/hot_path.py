@@ -126,7 +126,7 @@ class HotPath:
             p.deaths.withdraw()
             raise
         finally:
-            p.consumer.close()
+            p.assignment.leave()
 
     def step(self) -> None:
         """Take a batch up, finish the one before; after a failure, first settle what became of them."""

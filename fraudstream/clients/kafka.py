@@ -30,7 +30,7 @@ class TopicFacts(Struct, frozen=True):
 
 
 def instance_id(group: str, slot: int) -> str:
-    """Return the name of a worker in its group, which is the same after a restart."""
+    """Return the name of a worker in its group and of its transactions, the same after a restart."""
     return f"{group}.{slot}"
 
 
