@@ -15,18 +15,21 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from fraudstream.clients.feature_library import Applied
 from fraudstream.clients.feature_snapshot import fill, take_snapshot
 from fraudstream.clients.feature_state import Lease, lease_key
-from fraudstream.clients.feature_store import FeatureStore, ReplyGone, StateInDoubt
+from fraudstream.clients.feature_store import FeatureStore, ReplyGone, Slice, StateInDoubt
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.feature_set import NINE
-from fraudstream.core.transaction import Feedback
+from fraudstream.core.transaction import Feedback, Transaction
 from fraudstream.core.twin import Twin
 from tests.feature_streams import TOPIC, Log, Stream, send_labels
 from tests.own_server import Server
 
-Told = dict[tuple[int, int, int], int]
-"""How many labels the state had when it gave a place (apply_seq) to a record (partition, offset)."""
+Place = tuple[int, int, int]
+"""apply_seq, partition, offset."""
+Told = dict[Place, tuple[float, ...]]
+"""The features that the state gave to each place that it knows."""
 
 WORKERS = st.integers(0, 1)
 PARTITIONS = st.integers(0, 1)
@@ -36,21 +39,27 @@ SOME = st.integers(1, 40)
 class Lives(RuleBasedStateMachine):
     server: Server
 
-    @initialize(seed=st.integers(0, 2**32))
-    def begin(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 2**32), n=st.integers(20, 200))
+    def begin(self, seed: int, n: int) -> None:
         self.server.client.flushall()
         self.stream, self.log = Stream(seed, customers=6, terminals=3, days=0.3), Log(2)
         self.labels: list[Feedback] = []
         self.committed = [0, 0]
-        self.scores: dict[int, tuple[int, int, tuple[float, ...], int]] = {}
+        self.scores: dict[int, tuple[int, int]] = {}
+        """Partition and offset of what is committed, by apply_seq."""
         self.copy: dict[bytes, bytes] = {}
         self.snapshot: Path | None = None
         self.told: Told = {}
         self.told_in_copy: Told = {}
         self.told_in_snapshot: Told = {}
+        self.twin, self.labels_of_twin = Twin(), 0
+        self.lost = False
+        """The state is not what it was: what was applied and not committed may be gone."""
         self.now_ms = 1_800_000_000_000
         self.workers = [self.connect(), self.connect()]
+        self.proven: set[FeatureStore] = set()
         self.stale: list[tuple[FeatureStore, bytes]] = []
+        self.send(n)
 
     def connect(self) -> FeatureStore:
         return FeatureStore.connect(
@@ -79,27 +88,57 @@ class Lives(RuleBasedStateMachine):
         """Score a batch; without `commits` the worker dies before it has committed."""
         begin = self.committed[partition]
         end = min(begin + n, len(self.log.partitions[partition]))
-        store = self.workers[worker]
-        self.now_ms += 1_000
-        try:
-            self.bring_labels(store)
-            applied = store.apply(TOPIC, [self.log.slice(partition, begin, end, begin - 1)])
-        except StateInDoubt:
-            self.prove(store, folds=1_000)
-            return
-        except ReplyGone:
-            raise AssertionError("what is not committed keeps its reply") from None
+        applied = self.apply(self.workers[worker], self.log.slice(partition, begin, end, begin - 1))
+        if self.lost:
+            self.remember()
         columns = (applied.apply_seq, applied.redelivered, applied.features)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         for offset, (seq, redelivered, features) in enumerate(rows, start=begin):
             assert seq not in self.scores, "a place was given twice"
             place = (seq, partition, offset)
             if not redelivered:
-                self.told[place] = len(self.labels)
+                self.told[place] = self.expected(place)
+            assert tuple(features) == self.told[place]
             if commits:
-                self.scores[seq] = (partition, offset, tuple(features), self.told[place])
+                self.scores[seq] = (partition, offset)
         if commits:
             self.committed[partition] = end
+
+    def apply(self, store: FeatureStore, some: Slice) -> Applied:
+        """Apply records, as a worker does: it proves the state when it begins and when told to doubt it."""
+        if store not in self.proven:
+            self.prove(store, folds=1_000)
+        try:
+            self.bring_labels(store)
+            return store.apply(TOPIC, [some])
+        except StateInDoubt:
+            self.prove(store, folds=1_000)
+        except ReplyGone:
+            raise AssertionError("what is not committed keeps its reply") from None
+        self.bring_labels(store)
+        return store.apply(TOPIC, [some])
+
+    def expected(self, place: Place) -> tuple[float, ...]:
+        """Return what the twin says of a record that is applied for the first time, after all others."""
+        seq, partition, offset = place
+        assert seq > max((*self.scores, *(each[0] for each in self.told)), default=0)
+        for label in self.labels[self.labels_of_twin :]:
+            self.twin.label(label)
+        self.labels_of_twin = len(self.labels)
+        return self.twin.apply(partition, offset, self.record(partition, offset)).features
+
+    def remember(self) -> None:
+        """Have a twin know what the state does: all that is committed, and what it kept beyond that."""
+        places = [(seq, *where) for seq, where in self.scores.items()]
+        places += [place for place in self.told if place[2] >= self.committed[place[1]]]
+        self.twin, self.labels_of_twin, self.lost = Twin(), 0, False
+        for _, partition, offset in sorted(places):
+            self.twin.apply(partition, offset, self.record(partition, offset))
+
+    def record(self, partition: int, offset: int) -> Transaction:
+        transaction = self.log.partitions[partition][offset]
+        assert transaction is not None
+        return transaction
 
     def bring_labels(self, store: FeatureStore) -> None:
         mark = store.marks("feedback-id", [0])[0]
@@ -110,6 +149,7 @@ class Lives(RuleBasedStateMachine):
         """Begin to prove or rebuild, and die after a few calls; its lease runs out."""
         dying = self.workers[worker]
         self.prove(dying, folds=folds)
+        self.proven.discard(dying)
         self.server.client.delete(lease_key(dying.state))
         if len(self.stale) < 2 and self.committed[0]:
             packed = dying.pack_fold(TOPIC, [self.log.slice(0, 0, self.committed[0])])
@@ -129,6 +169,8 @@ class Lives(RuleBasedStateMachine):
     def prove(self, store: FeatureStore, *, folds: int) -> None:
         """Do what scorer/recovery.py does; give up after so many folds."""
         state = store.state
+        self.proven.add(store)
+        self.now_ms += 1_000
         while True:
             meta = store.adopt()
             lacking = self.lacking(store)
@@ -143,7 +185,7 @@ class Lives(RuleBasedStateMachine):
             with lease:
                 if self.snapshot and all(begin == 0 for begin, _ in lacking.values()):
                     fill(state, self.snapshot, lambda: None, proven=True)
-                    self.told = dict(self.told_in_snapshot)
+                    self.told, self.lost = dict(self.told_in_snapshot), True
                 while lacking := self.lacking(store):
                     if folds == 0:
                         return
@@ -171,12 +213,13 @@ class Lives(RuleBasedStateMachine):
         if self.copy:
             self.server.client.flushall()
             self.server.client.mset(self.copy)
-            self.told = dict(self.told_in_copy)
+            self.told, self.lost = dict(self.told_in_copy), True
             self.server.client.function_flush()
 
     @rule()
     def flush(self) -> None:
         self.server.client.flushall()
+        self.told, self.lost = {}, True
 
     @rule()
     def restart(self) -> None:
@@ -214,18 +257,10 @@ class Lives(RuleBasedStateMachine):
         raise AssertionError("not all could be scored")
 
     def compare(self) -> None:
-        """Compare with the twin in the order of application, and with a state that nothing happened to."""
-        twin, told = Twin(), 0
+        """Compare with a state that nothing happened to."""
         calm = FeatureStore.connect(
             self.server.url, "calm", NINE, connect_timeout_ms=5_000, request_timeout_ms=5_000
         )
-        for _, (partition, offset, features, labels) in sorted(self.scores.items()):
-            for label in self.labels[told:labels]:
-                twin.label(label)
-            told = max(told, labels)
-            transaction = self.log.partitions[partition][offset]
-            assert transaction is not None
-            assert twin.apply(partition, offset, transaction).features == features
         for partition, records in enumerate(self.log.partitions):
             if records:
                 calm.apply(TOPIC, [self.log.slice(partition, 0, len(records))])
