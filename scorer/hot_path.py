@@ -14,6 +14,7 @@ from fraudstream.clients.feature_store import (
     ReplyGone,
     StateInDoubt,
 )
+from fraudstream.clients.gather import gather
 from fraudstream.core.errors import (
     BadRecord,
     DependencyUnreachable,
@@ -256,12 +257,8 @@ class HotPath:
             if self._hand is not None:  # which waits to be finished
                 full = self._hand.batch.size >= p.settings.batch_max_records
                 return sound(p.consumer.consume(p.settings.batch_max_records, 0.0)) if full else []
-            first = p.consumer.poll(0.1)
-            if first is None:
-                return []
-            more = p.deaths.most_records(p.settings.batch_max_records) - 1
-            wait_s = p.settings.batch_max_wait_ms / 1000
-            return sound([first, *(p.consumer.consume(more, wait_s) if more else ())])
+            most = p.deaths.most_records(p.settings.batch_max_records)
+            return sound(gather(p.consumer, most, p.settings.batch_max_wait_ms / 1000))
         except KafkaException as exc:
             raise_for(exc.args[0])
             self._unsettled = True  # a message taken before the error must not be skipped

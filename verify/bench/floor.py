@@ -9,6 +9,7 @@ import sys
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
+from fraudstream.clients.gather import gather
 from fraudstream.clients.kafka import transactional_producer, worker_consumer
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
@@ -28,13 +29,12 @@ def main() -> None:
     producer.init_transactions(20.0)
     consumer.subscribe([source], on_assign=_from_the_beginning)
     while True:
-        first = consumer.poll(0.1)
-        if first is None or first.error():
+        messages = gather(consumer, settings.batch_max_records, settings.batch_max_wait_ms / 1000)
+        if not messages or messages[0].error():
             continue
-        more = consumer.consume(settings.batch_max_records - 1, settings.batch_max_wait_ms / 1000)
         producer.begin_transaction()
         ends: dict[int, int] = {}
-        for message in (first, *more):
+        for message in messages:
             value = (message.value() or b"").ljust(SCORE_BYTES)
             producer.produce(target, value, message.key())
             ends[message.partition() or 0] = (message.offset() or 0) + 1

@@ -1,6 +1,7 @@
 """How long a transaction takes to a reader of committed scores, from the time at which it was to be sent."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fraudstream.clients.clock import now_ns
+from fraudstream.clients.topic_admin import create_topics
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.scores import Stages
 from fraudstream.core.settings import Settings
@@ -23,6 +25,8 @@ from verify.ledger import Log, count
 RUNS = 3
 WARM_S = 1.5
 """Each run begins so long before it counts: its clients are new, and so are the broker's ways to them."""
+BROKER_WARM_S = 5.0
+"""The same of the first run, the floor's: so long the broker compiles what it is asked for."""
 LEAD_S = 1.0
 """The first transaction is due so long after its sender was started."""
 WAIT_S = 60.0
@@ -76,6 +80,16 @@ class LatencyBench(msgspec.Struct, frozen=True):
     feature_set: str
 
 
+class Sent(msgspec.Struct, frozen=True):
+    """So many transactions from number `first` on, due from `start_ns`; the first `warm` do not count."""
+
+    first: int
+    n: int
+    warm: int
+    start_ns: int
+    rate: float
+
+
 class Run(msgspec.Struct, frozen=True):
     """One run: milliseconds float64 [N], by stage too, in the order of arrival; `lost` never came."""
 
@@ -85,7 +99,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def measure(sending: Sending, progress: Progress) -> LatencyBench:
-    """Send at a rate, three times, with the product behind it; then once with the floor.
+    """Send at a rate, once with the floor behind it, three times with the product.
 
     Raises:
         FraudstreamError: a server, a worker or one of the benchmark's own processes failed.
@@ -95,14 +109,18 @@ def measure(sending: Sending, progress: Progress) -> LatencyBench:
         progress("filling the features of 5,000 cards, fitting a model")
         load, features = fill(settings)
         serve(settings, bench_model(features))
+        each = f"{sending.rate:,.0f} transactions a second for {sending.seconds:g} s"
+        progress(f"{each}, the floor: on a broker that is warm from then on")
+        bare = _floor(settings, deepcopy(load), sending)
         with Children(settings, Path(settings.state_dir) / "logs", bars=False) as children:
             children.start("scorer", "scorer")
-            runs = _runs(settings, load, sending, RUNS, progress)
+            runs = []
+            for number in range(RUNS):
+                progress(f"{each}, run {number + 1} of {RUNS}")
+                runs.append(_run(settings, load, sending, WARM_S))
         progress("counting")
         with Log(settings) as log:
             ledger = count(log, f"{settings.environment}.scorer")
-        with started(floor.__name__, msgspec.json.encode(settings).decode(), "scores"):
-            (bare,) = _runs(settings, load, sending, 1, progress)
     told = [latency_of(run) for run in runs]
     return LatencyBench(
         sending=sending,
@@ -117,21 +135,20 @@ def measure(sending: Sending, progress: Progress) -> LatencyBench:
     )
 
 
-def _runs(
-    settings: Settings, load: Load, sending: Sending, runs: int, progress: Progress
-) -> list[Run]:
-    each = f"{sending.rate:,.0f} transactions a second for {sending.seconds:g} s"
-    found = []
-    for number in range(runs):
-        progress(f"{each}, run {number + 1} of {runs}")
-        found.append(_run(settings, load, sending))
-    return found
+def _floor(settings: Settings, load: Load, sending: Sending) -> Run:
+    """Take the times of the floor, in an environment of its own."""
+    bare = msgspec.structs.replace(settings, environment="floor")
+    create_topics(
+        bare.kafka_bootstrap, bare.environment, bare.partitions, timeout_ms=bare.connect_timeout_ms
+    )
+    with started(floor.__name__, msgspec.json.encode(bare).decode()):
+        return _run(bare, load, sending, BROKER_WARM_S)
 
 
-def _run(settings: Settings, load: Load, sending: Sending) -> Run:
-    """Send, read, and take the times of what has come."""
+def _run(settings: Settings, load: Load, sending: Sending, warm_s: float) -> Run:
+    """Send, read, and take the times of what has come, but for what was sent in the first `warm_s`."""
     rate, first = sending.rate, load.number
-    n = round(rate * (WARM_S + sending.seconds))
+    n = round(rate * (warm_s + sending.seconds))
     folder = Path(settings.state_dir)
     prepared, found = folder / "to-send", folder / "arrived.npz"
     with Stream(settings, load) as stream:
@@ -143,19 +160,17 @@ def _run(settings: Settings, load: Load, sending: Sending) -> Run:
         start_ns = now_ns() + int(LEAD_S * 1e9)
         how = (str(prepared), str(start_ns), str(rate), str(sending.linger_ms))
         with started(open_loop.__name__, given, *how) as sender:
-            finish(sender, wait_s=sending.seconds + WAIT_S)
+            finish(sender, wait_s=warm_s + sending.seconds + WAIT_S)
         finish(reading, wait_s=WAIT_S)
     with np.load(found) as arrays:
-        return taken(dict(arrays), first, n, start_ns, rate)
+        return taken(dict(arrays), Sent(first, n, round(rate * warm_s), start_ns, rate))
 
 
-def taken(
-    arrays: dict[str, NDArray[np.int64]], first: int, n: int, start_ns: int, rate: float
-) -> Run:
+def taken(arrays: dict[str, NDArray[np.int64]], sent: Sent) -> Run:
     """Return the times of those that count: all but the first ones."""
-    warm = first + round(rate * WARM_S)
-    arrays = {name: array[arrays["numbers"] >= warm] for name, array in arrays.items()}
-    intended_ms = start_ns / 1e6 + (arrays["numbers"] - first) / rate * 1e3
+    begin = sent.first + sent.warm
+    arrays = {name: array[arrays["numbers"] >= begin] for name, array in arrays.items()}
+    intended_ms = sent.start_ns / 1e6 + (arrays["numbers"] - sent.first) / sent.rate * 1e3
     received_ms = arrays["received_ns"] / 1e6
     stages = dict(zip(Stages.__struct_fields__, arrays["stages"].T, strict=True))
     return Run(
@@ -165,7 +180,7 @@ def taken(
             **stages,
             "commit_and_read": received_ms - arrays["sent_ms"] - arrays["age_ms"],
         },
-        first + n - warm - len(arrays["numbers"]),
+        sent.n - sent.warm - len(arrays["numbers"]),
     )
 
 
