@@ -149,9 +149,9 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
     limits = Limits(settings)
 
     def make_producer() -> Producer:
-        place = kafka.instance_id(group, slot)
+        name = kafka.instance_id(group, slot)
         return kafka.transactional_producer(
-            settings, transactional_id=place, most_bytes=limits.lowest
+            settings, transactional_id=name, most_bytes=limits.lowest
         )
 
     transactions = facts[names["transactions"]]

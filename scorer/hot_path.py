@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -247,7 +248,7 @@ class HotPath:
             p.output.commit([], offsets, p.assignment.group_metadata)
 
     def _poll(self) -> list[Message]:
-        """Wait for a first message, then gather what comes within the batch's time and size."""
+        """Return what is there for a batch, or behind a full one that is in hand."""
         p = self._parts
         if p.evenness.rests:
             if self._hand is None:
@@ -257,8 +258,8 @@ class HotPath:
             if self._hand is not None:  # which waits to be finished
                 full = self._hand.batch.size >= p.settings.batch_max_records
                 return sound(p.consumer.consume(p.settings.batch_max_records, 0.0)) if full else []
-            most = p.deaths.most_records(p.settings.batch_max_records)
-            return sound(gather(p.consumer, most, p.settings.batch_max_wait_ms / 1000))
+            most = partial(p.deaths.most_records, p.settings.batch_max_records)
+            return sound(gather(p.consumer, most, wait_s=p.settings.batch_max_wait_ms / 1000))
         except KafkaException as exc:
             raise_for(exc.args[0])
             self._unsettled = True  # a message taken before the error must not be skipped

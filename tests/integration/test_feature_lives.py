@@ -26,10 +26,8 @@ from fraudstream.core.twin import Twin
 from tests.feature_streams import TOPIC, Log, Stream, send_labels
 from tests.own_server import Server
 
-Place = tuple[int, int, int]
-"""apply_seq, partition, offset."""
-Told = dict[Place, tuple[float, ...]]
-"""The features that the state gave to each place that it knows."""
+Told = dict[tuple[int, int], tuple[int, tuple[float, ...]]]
+"""What the state, as it is, told about each record (partition, offset): apply_seq and features."""
 
 WORKERS = st.integers(0, 1)
 PARTITIONS = st.integers(0, 1)
@@ -94,13 +92,14 @@ class Lives(RuleBasedStateMachine):
         columns = (applied.apply_seq, applied.redelivered, applied.features)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         for offset, (seq, redelivered, features) in enumerate(rows, start=begin):
+            record = (partition, offset)
             assert seq not in self.scores, "a place was given twice"
-            place = (seq, partition, offset)
+            assert redelivered == (record in self.told), "applied twice, or not at all"
             if not redelivered:
-                self.told[place] = self.expected(place)
-            assert tuple(features) == self.told[place]
+                self.told[record] = (seq, self.expected(seq, record))
+            assert (seq, tuple(features)) == self.told[record]
             if commits:
-                self.scores[seq] = (partition, offset)
+                self.scores[seq] = record
         if commits:
             self.committed[partition] = end
 
@@ -118,24 +117,24 @@ class Lives(RuleBasedStateMachine):
         self.bring_labels(store)
         return store.apply(TOPIC, [some])
 
-    def expected(self, place: Place) -> tuple[float, ...]:
+    def expected(self, seq: int, record: tuple[int, int]) -> tuple[float, ...]:
         """Return what the twin says of a record that is applied for the first time, after all others."""
-        seq, partition, offset = place
-        assert seq > max((*self.scores, *(each[0] for each in self.told)), default=0)
+        assert seq > max((*self.scores, *(told for told, _ in self.told.values())), default=0)
         for label in self.labels[self.labels_of_twin :]:
             self.twin.label(label)
         self.labels_of_twin = len(self.labels)
-        return self.twin.apply(partition, offset, self.record(partition, offset)).features
+        return self.twin.apply(*record, self.transaction(*record)).features
 
     def remember(self) -> None:
-        """Have a twin know what the state does: all that is committed, and what it kept beyond that."""
-        places = [(seq, *where) for seq, where in self.scores.items()]
-        places += [place for place in self.told if place[2] >= self.committed[place[1]]]
-        self.twin, self.labels_of_twin, self.lost = Twin(), 0, False
-        for _, partition, offset in sorted(places):
-            self.twin.apply(partition, offset, self.record(partition, offset))
+        """Have a twin know what the state does: all that is committed, and what it kept beyond that.
 
-    def record(self, partition: int, offset: int) -> Transaction:
+        The order within a partition is the one in which it was applied, whatever was lost meanwhile.
+        """
+        self.twin, self.labels_of_twin, self.lost = Twin(), 0, False
+        for record in sorted({*self.scores.values(), *self.told}):
+            self.twin.apply(*record, self.transaction(*record))
+
+    def transaction(self, partition: int, offset: int) -> Transaction:
         transaction = self.log.partitions[partition][offset]
         assert transaction is not None
         return transaction

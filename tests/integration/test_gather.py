@@ -1,4 +1,4 @@
-"""How a worker fills a batch: it waits for more while records are few, or so many that more are coming."""
+"""How a worker fills a batch, with a real consumer (tests/unit/test_gather.py has the rule)."""
 
 import math
 import threading
@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.clients.gather import FEW, gather
+from fraudstream.clients.gather import gather
 from fraudstream.clients.kafka import reader
 from fraudstream.clients.kafka_producers import open_producer
 from fraudstream.core.settings import Settings
@@ -43,14 +43,16 @@ def reading(settings: Settings) -> Iterator[Consumer]:
     """Yield a consumer from the beginning on; what is sent by now comes in one fetch."""
     made = reader(settings, group="test.gather")
     made.assign([TopicPartition(topic_name(settings.environment, "transactions"), 0, 0)])
-    yield made
-    made.close()
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 def first_of(consumer: Consumer, most: int, wait_s: float) -> list[Message]:
     """Gather until there is something: a new consumer needs some time."""
     deadline = monotonic_s() + 30
-    while not (found := gather(consumer, most, wait_s)):
+    while not (found := gather(consumer, lambda: most, wait_s=wait_s)):
         assert monotonic_s() < deadline, "no record came"
     return found
 
@@ -59,26 +61,7 @@ def numbers(found: Sequence[Message]) -> list[int]:
     return [int(each.value() or b"") for each in found]
 
 
-def test_nothing_comes_of_nothing(topics: Settings) -> None:
-    with reading(topics) as consumer:
-        assert gather(consumer, 1_000, LONG_S) == []
-
-
-def test_few_records_are_waited_with_and_all_that_came_are_taken(
-    topics: Settings, send: Send
-) -> None:
-    send(FEW - 2)
-    with reading(topics) as consumer:
-        later = threading.Timer(0.2, send, [1])
-        later.start()
-
-        found = first_of(consumer, 1_000, 2.0)
-
-    later.join()
-    assert numbers(found) == list(range(FEW - 1))
-
-
-@pytest.mark.parametrize("most", [1, 10, FEW, 100, 200])
+@pytest.mark.parametrize("most", [1, 10, 100, 200])
 def test_a_batch_that_can_be_filled_is_full(topics: Settings, send: Send, most: int) -> None:
     send(200)
     with reading(topics) as consumer:
@@ -93,15 +76,3 @@ def test_many_that_are_no_half_batch_go_at_once(topics: Settings, send: Send) ->
 
     assert monotonic_s() - begun < LONG_S / 2
     assert numbers(found) == list(range(200))
-
-
-def test_half_a_batch_waits_for_the_other_half(topics: Settings, send: Send) -> None:
-    send(200)
-    with reading(topics) as consumer:
-        later = threading.Timer(0.2, send, [100])
-        later.start()
-
-        found = first_of(consumer, 300, LONG_S)
-
-    later.join()
-    assert numbers(found) == list(range(300))

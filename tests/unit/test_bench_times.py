@@ -6,7 +6,7 @@ import pytest
 
 from verify.bench.commands import NotWhole, require_whole
 from verify.bench.footprint import Memory
-from verify.bench.latency import Latency, LatencyBench, Sending, Sent, latency_of, taken
+from verify.bench.latency import Due, Latency, LatencyBench, Sending, latency_of, taken
 from verify.bench.listen import Heard, Minute, by_minute
 from verify.bench.soak import growth, judge
 
@@ -29,7 +29,7 @@ def arrays(numbers: list[int], late_ms: float) -> dict[str, np.ndarray]:
 def test_latency_counts_from_the_intended_time_and_leaves_out_the_warming_up() -> None:
     warm = 150
     numbers = [*range(warm + 50), warm + 52]
-    run = taken(arrays(numbers, 20.0), Sent(5_000, warm + 53, warm, START_NS, RATE))
+    run = taken(arrays(numbers, 20.0), Due(5_000, warm + 53, warm, START_NS, RATE))
     assert len(run.whole) == 51
     assert run.whole == pytest.approx(np.full(51, 20.0), abs=0.01)
     assert run.lost == 2

@@ -22,6 +22,9 @@ from verify.bench.soak import measure as measure_soak
 
 R = TypeVar("R")
 
+FEWEST = 1_000
+"""The 99.9th percentile of so many transactions is one of them."""
+
 
 def _reported(run: Callable[[Progress], R], tell: Callable[[R], None], json_file: str | None) -> R:
     """Run a benchmark with what it is at on standard error; write its report, tell it, return it."""
@@ -122,7 +125,7 @@ def _tell_pipeline(report: PipelineBench) -> None:
     type=click.FloatRange(1, 600),
     default=4,
     show_default=True,
-    help="Length of each of the four runs.",
+    help="Length of each run that counts.",
 )
 @click.option(
     "--partitions",
@@ -143,7 +146,7 @@ def latency(json_file: str | None, **sending: float) -> None:
     """Measure how long a transaction takes from its intended sending to a reader of committed scores.
 
     One worker, the load of `bench pipeline`. Open loop: who is late is not waited for, and the wait counts.
-    One run of the bare loop without features and model, then the median of three. Servers of its own.
+    The median of three runs, and one run of the bare loop without features and model. Servers of its own.
     Exit code 1 when a score is lost or doubled.
 
     \b
@@ -153,6 +156,11 @@ def latency(json_file: str | None, **sending: float) -> None:
       fraudstream bench latency --rate 1000 --partitions 8 --linger-ms 1
     """
     how = msgspec.convert(sending, Sending)
+    if how.rate * how.seconds < FEWEST:
+        raise click.UsageError(
+            f"--rate {how.rate:g} for --seconds {how.seconds:g} are fewer than {FEWEST} transactions, "
+            "of which no percentile says anything: give more of either"
+        )
     report = _reported(lambda say: measure_latency(how, say), _tell_latency, json_file)
     require_whole(report)
 

@@ -29,8 +29,13 @@ def main() -> None:
     producer.init_transactions(20.0)
     consumer.subscribe([source], on_assign=_from_the_beginning)
     while True:
-        messages = gather(consumer, settings.batch_max_records, settings.batch_max_wait_ms / 1000)
-        if not messages or messages[0].error():
+        found = gather(
+            consumer,
+            lambda: settings.batch_max_records,
+            wait_s=settings.batch_max_wait_ms / 1000,
+        )
+        messages = [each for each in found if each.error() is None]
+        if not messages:
             continue
         producer.begin_transaction()
         ends: dict[int, int] = {}

@@ -1,7 +1,6 @@
 """How long a transaction takes to a reader of committed scores, from the time at which it was to be sent."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 
 import msgspec
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from fraudstream.clients.clock import now_ns
 from fraudstream.clients.topic_admin import create_topics
+from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.scores import Stages
 from fraudstream.core.settings import Settings
@@ -23,10 +23,10 @@ from verify.demo.children import Children
 from verify.ledger import Log, count
 
 RUNS = 3
-WARM_S = 1.5
+WARMING_S = 5.0
+"""Length of the run that does not count."""
+WARM_S = 1.0
 """Each run begins so long before it counts: its clients are new, and so are the broker's ways to them."""
-BROKER_WARM_S = 5.0
-"""The same of the first run, the floor's: so long the broker compiles what it is asked for."""
 LEAD_S = 1.0
 """The first transaction is due so long after its sender was started."""
 WAIT_S = 60.0
@@ -80,7 +80,7 @@ class LatencyBench(msgspec.Struct, frozen=True):
     feature_set: str
 
 
-class Sent(msgspec.Struct, frozen=True):
+class Due(msgspec.Struct, frozen=True):
     """So many transactions from number `first` on, due from `start_ns`; the first `warm` do not count."""
 
     first: int
@@ -99,7 +99,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 def measure(sending: Sending, progress: Progress) -> LatencyBench:
-    """Send at a rate, once with the floor behind it, three times with the product.
+    """Send at a rate: once to warm up, three times with the product behind it, once with the floor.
 
     Raises:
         FraudstreamError: a server, a worker or one of the benchmark's own processes failed.
@@ -109,18 +109,12 @@ def measure(sending: Sending, progress: Progress) -> LatencyBench:
         progress("filling the features of 5,000 cards, fitting a model")
         load, features = fill(settings)
         serve(settings, bench_model(features))
-        each = f"{sending.rate:,.0f} transactions a second for {sending.seconds:g} s"
-        progress(f"{each}, the floor: on a broker that is warm from then on")
-        bare = _floor(settings, deepcopy(load), sending)
-        with Children(settings, Path(settings.state_dir) / "logs", bars=False) as children:
-            children.start("scorer", "scorer")
-            runs = []
-            for number in range(RUNS):
-                progress(f"{each}, run {number + 1} of {RUNS}")
-                runs.append(_run(settings, load, sending, WARM_S))
+        runs = _product(settings, load, sending, progress)
         progress("counting")
         with Log(settings) as log:
             ledger = count(log, f"{settings.environment}.scorer")
+        progress(f"{_described(sending)}, the floor")
+        bare = _floor(settings, load, sending)
     told = [latency_of(run) for run in runs]
     return LatencyBench(
         sending=sending,
@@ -135,20 +129,45 @@ def measure(sending: Sending, progress: Progress) -> LatencyBench:
     )
 
 
+def _described(sending: Sending) -> str:
+    return f"{sending.rate:,.0f} transactions a second for {sending.seconds:g} s"
+
+
+def _product(settings: Settings, load: Load, sending: Sending, progress: Progress) -> list[Run]:
+    """Run a worker; the first time does not count: its parts, and the broker, are not what they will be."""
+    with Children(settings, Path(settings.state_dir) / "logs", bars=False) as children:
+        children.start("scorer", "scorer")
+        warming = msgspec.structs.replace(sending, seconds=WARMING_S)
+        progress(f"{_described(warming)}, to warm up")
+        _run(settings, load, warming)
+        runs = []
+        for number in range(RUNS):
+            progress(f"{_described(sending)}, run {number + 1} of {RUNS}")
+            runs.append(_run(settings, load, sending))
+    return runs
+
+
 def _floor(settings: Settings, load: Load, sending: Sending) -> Run:
-    """Take the times of the floor, in an environment of its own."""
+    """Run the floor, in an environment of its own.
+
+    Raises:
+        FraudstreamError: it lost some: its times say nothing.
+    """
     bare = msgspec.structs.replace(settings, environment="floor")
     create_topics(
         bare.kafka_bootstrap, bare.environment, bare.partitions, timeout_ms=bare.connect_timeout_ms
     )
     with started(floor.__name__, msgspec.json.encode(bare).decode()):
-        return _run(bare, load, sending, BROKER_WARM_S)
+        run = _run(bare, load, sending)
+    if run.lost:
+        raise FraudstreamError(f"the floor lost {run.lost:,} transactions: its times say nothing")
+    return run
 
 
-def _run(settings: Settings, load: Load, sending: Sending, warm_s: float) -> Run:
-    """Send, read, and take the times of what has come, but for what was sent in the first `warm_s`."""
+def _run(settings: Settings, load: Load, sending: Sending) -> Run:
+    """Send, read, and take the times of what has come, but for what was sent in the first `WARM_S`."""
     rate, first = sending.rate, load.number
-    n = round(rate * (warm_s + sending.seconds))
+    n = round(rate * (WARM_S + sending.seconds))
     folder = Path(settings.state_dir)
     prepared, found = folder / "to-send", folder / "arrived.npz"
     with Stream(settings, load) as stream:
@@ -160,17 +179,17 @@ def _run(settings: Settings, load: Load, sending: Sending, warm_s: float) -> Run
         start_ns = now_ns() + int(LEAD_S * 1e9)
         how = (str(prepared), str(start_ns), str(rate), str(sending.linger_ms))
         with started(open_loop.__name__, given, *how) as sender:
-            finish(sender, wait_s=warm_s + sending.seconds + WAIT_S)
-        finish(reading, wait_s=WAIT_S)
+            finish(sender, wait_s=sending.seconds + WAIT_S)
+        finish(reading, wait_s=sending.seconds + WAIT_S)
     with np.load(found) as arrays:
-        return taken(dict(arrays), Sent(first, n, round(rate * warm_s), start_ns, rate))
+        return taken(dict(arrays), Due(first, n, round(rate * WARM_S), start_ns, rate))
 
 
-def taken(arrays: dict[str, NDArray[np.int64]], sent: Sent) -> Run:
+def taken(arrays: dict[str, NDArray[np.int64]], due: Due) -> Run:
     """Return the times of those that count: all but the first ones."""
-    begin = sent.first + sent.warm
+    begin = due.first + due.warm
     arrays = {name: array[arrays["numbers"] >= begin] for name, array in arrays.items()}
-    intended_ms = sent.start_ns / 1e6 + (arrays["numbers"] - sent.first) / sent.rate * 1e3
+    intended_ms = due.start_ns / 1e6 + (arrays["numbers"] - due.first) / due.rate * 1e3
     received_ms = arrays["received_ns"] / 1e6
     stages = dict(zip(Stages.__struct_fields__, arrays["stages"].T, strict=True))
     return Run(
@@ -180,7 +199,7 @@ def taken(arrays: dict[str, NDArray[np.int64]], sent: Sent) -> Run:
             **stages,
             "commit_and_read": received_ms - arrays["sent_ms"] - arrays["age_ms"],
         },
-        sent.n - sent.warm - len(arrays["numbers"]),
+        due.n - due.warm - len(arrays["numbers"]),
     )
 
 
