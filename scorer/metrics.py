@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from fraudstream.core import metrics as m
+from fraudstream.core.health import WAITS
 from scorer.histogram import Buckets
 from scorer.live_sets import LiveSets
 from scorer.parts import Parts
@@ -75,7 +76,7 @@ def _counters(s: Status) -> dict[m.Metric, Samples]:
 def _gauges(s: Status) -> dict[m.Metric, Samples]:
     return {
         m.STATE: {(s.state,): 1},
-        m.WAITING: {(s.waiting_for,): 1} if s.waiting_for else {},
+        m.WAITING: {(each,): int(each == s.waiting_for) for each in WAITS},
         m.MODEL: {(s.model_version,): 1} if s.model_version else {},
         m.RESTARTS: {(s.slot,): s.restarts},
         m.REBUILD_RECORDS: {(): s.rebuild_done},

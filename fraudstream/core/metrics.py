@@ -96,7 +96,7 @@ RESTARTS = _gauge(
 STATE = _state("scorer")
 WAITING = _gauge(
     "scorer_waiting",
-    "1 while a server is waited for: "
+    "1 while a server is waited for, else 0: "
     + ", ".join(f"`{what}` ({why})" for what, why in WAITS.items()),
     labels=("for",),
 )

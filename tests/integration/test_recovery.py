@@ -231,7 +231,7 @@ def test_a_full_server_is_waited_for_and_nothing_is_lost(run: Run) -> None:
     run.settings = faster(run.settings, web_port=free_port())
     score_under(run, fill_the_server, workers=1)
     check(run)
-    assert "fraudstream_scorer_waiting" not in metrics(run)
+    assert 'fraudstream_scorer_waiting{for="writes_refused"} 0' in metrics(run)
 
 
 def test_a_worker_refuses_a_server_that_comes_back_evicting(run: Run) -> None:

@@ -63,7 +63,7 @@ def test_an_idle_worker_is_not_ready_while_kafka_is_away_and_is_with_its_next_an
             wait_until(partial(waits_for, port, KAFKA), timeout_s=10, what="says so")
             assert 'fraudstream_scorer_waiting{for="kafka"} 1' in view(port, "/metrics")[1]
         wait_until(partial(ready, port), timeout_s=20, what="ready again")
-        assert "fraudstream_scorer_waiting" not in view(port, "/metrics")[1]
+        assert 'fraudstream_scorer_waiting{for="kafka"} 0' in view(port, "/metrics")[1]
         send(own_stack, good(range(100)))
         with Log(own_stack) as log:
             wait_until(partial(caught_up, own_stack, log), timeout_s=30, what="scored")

@@ -13,7 +13,6 @@ from confluent_kafka import Producer
 from prometheus_client.parser import text_string_to_metric_families
 
 from fraudstream.clients.topic_admin import create_topics
-from fraudstream.core import metrics as m
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from tests.integration.desk import Desk
@@ -28,8 +27,6 @@ from tests.unit.test_dashboard import PANELS, RECORDED, queries
 from tests.unit.test_rules import ALERTS, RULES_FILE
 
 QUERIES = [expr for panel in PANELS for _, expr in queries(panel)]
-SPECIAL = {m.WAITING.name: "only while a server is waited for"}
-"""Metrics that a system without a fault does not show."""
 OF_THE_SERVER = {"ALERTS", "up"}
 """Series that Prometheus makes by itself."""
 DESK_DAYS = 10
@@ -128,7 +125,7 @@ def missing(expr: str, pages: dict[str, set[str]]) -> list[str]:
 
 
 def _is_elsewhere(each: Selector) -> bool:
-    return each.name in {*SPECIAL, *OF_THE_SERVER, *RECORDED}
+    return each.name in {*OF_THE_SERVER, *RECORDED}
 
 
 def now(expr: str) -> str:
@@ -142,7 +139,6 @@ def test_a_running_system_has_what_dashboard_and_rules_ask_for_and_alerts_only_o
     pages = exported(system.ports)
     exprs = [*QUERIES, *RECORDED.values(), *(rule["expr"] for rule in ALERTS.values())]
     assert {expr: missing(expr, pages) for expr in exprs if missing(expr, pages)} == {}
-    assert m.WAITING.name not in pages, "no server is waited for"
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip(
@@ -156,9 +152,8 @@ def test_a_running_system_has_what_dashboard_and_rules_ask_for_and_alerts_only_o
         ports=system.ports,
     ) as server:
         system.desk.day(DESK_DAYS)
-        usual = [expr for expr in QUERIES if not _names(expr) & SPECIAL.keys()]
         wait_until(
-            lambda: not [expr for expr in usual if not server.values(now(expr))],
+            lambda: not [expr for expr in QUERIES if not server.values(now(expr))],
             timeout_s=30,
             what="each query of the dashboard has an answer",
         )
@@ -186,10 +181,6 @@ def check_rules(server: Prometheus) -> None:
 def alerts_of(server: Prometheus) -> set[str]:
     """Return the alerts that fire, or will if it stays so."""
     return {rule["name"] for rule in server.rules() if rule.get("alerts")}
-
-
-def _names(expr: str) -> set[str]:
-    return {each.name for each in selectors(expr)}
 
 
 def test_a_page_without_a_metric_or_label_would_be_found() -> None:

@@ -90,7 +90,11 @@ def test_values_are_those_of_the_worker(busy: Status) -> None:
     assert only(m.LAG) == ({"partition": "3"}, 41)
     assert only(m.SECONDS) == ({"hop": "poll"}, 1.5)
     assert only(m.STATE) == ({"state": "waiting"}, 1)
-    assert only(m.WAITING) == ({"for": "writes_refused"}, 1)
+    assert {each.labels["for"]: each.value for each in found[m.WAITING.name].samples} == {
+        "kafka": 0,
+        "redis": 0,
+        "writes_refused": 1,
+    }
     assert only(m.MODEL) == ({"version": "4"}, 1)
     assert only(m.FEATURE_CALLS) == ({"feature_set": "abc"}, 12)
     assert only(m.FEATURE_MEMORY) == ({}, 4_096)
@@ -127,7 +131,7 @@ def test_histograms_count_scores_batches_and_commits(busy: Status) -> None:
 
 def test_a_metric_without_a_value_is_left_out() -> None:
     found = of_worker(Status(), {})
-    for metric in (m.WAITING, m.BEHIND, m.MODEL, m.FEATURE_MEMORY):
+    for metric in (m.BEHIND, m.MODEL, m.FEATURE_MEMORY):
         assert metric.name not in found
 
 
