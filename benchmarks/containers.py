@@ -40,6 +40,7 @@ class Report(msgspec.Struct, frozen=True):
     image_mb: dict[str, int]
     idle_cpu_percent: dict[str, float]
     rate: int
+    sent_per_s: int
     kills: list[Kill]
     balance: Balance
 
@@ -104,7 +105,9 @@ def measured(system: System, images: str, calm_s: float) -> Report:
     """Do all of it."""
     first_s, healthy_s = cold_start(system)
     sys.stderr.write(f"first score after {first_s:.1f} s\n")
+    begun_s, before = time.monotonic(), _sent(system)
     kills = broken(system, calm_s)
+    sent_per_s = (_sent(system) - before) / (time.monotonic() - begun_s)
     image_mb = sizes(system)
     system.compose("stop", "producer")
     balance = system.settled()
@@ -117,6 +120,7 @@ def measured(system: System, images: str, calm_s: float) -> Report:
         image_mb=image_mb,
         idle_cpu_percent=idle(system),
         rate=RATE,
+        sent_per_s=round(sent_per_s),
         kills=kills,
         balance=balance,
     )
@@ -149,6 +153,10 @@ def main() -> None:
     sys.exit(1 if faults(report) else 0)
 
 
+def _is_off(balance: Balance) -> bool:
+    return balance.scored != balance.transactions or bool(balance.lost or balance.duplicates)
+
+
 def faults(report: Report) -> list[str]:
     """Return what misses its aim, and say it."""
     idle_own = {name: report.idle_cpu_percent.get(name, 0.0) for name in OWN_SERVICES}
@@ -161,7 +169,8 @@ def faults(report: Report) -> list[str]:
                 report.image_mb["scorer"] > 700,
             ),
             (f"idle {idle_own}, aim 5 %", max(idle_own.values()) > 5),
-            (f"{report.balance}", bool(report.balance.lost or report.balance.duplicates)),
+            (f"sent {report.sent_per_s} a second of {RATE}", report.sent_per_s < 0.8 * RATE),
+            (f"{report.balance}", _is_off(report.balance)),
         )
         if missed
     ]

@@ -51,6 +51,7 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True, tag="quality", ta
     found: int
     recall: float | None
     precision: float | None
+    alert_rate: float | None = None
     labels: int
     label_delay_days: float | None
 

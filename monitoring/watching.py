@@ -313,6 +313,7 @@ class Watching:
             found=day.found,
             recall=day.found / day.frauds if day.frauds else None,
             precision=day.found / day.alerts if day.alerts else None,
+            alert_rate=day.alerts / day.decided if day.decided else None,
             labels=day.labels,
             label_delay_days=day.labels_after_ms / day.labels / DAY_MS if day.labels else None,
         )

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from fraudstream.clients.feature_library import Applied
 from fraudstream.core.errors import Refused
@@ -92,10 +93,9 @@ class Status(msgspec.Struct):
 
     def count_features(self, served: Applied) -> None:
         """Add what the features of a batch say of lateness; redelivered ones were counted before."""
-        new = ~served.redelivered
         self.redelivered += int(np.count_nonzero(served.redelivered))
-        self.truncated += int(np.count_nonzero(served.truncated & new))
-        self.beyond_retention += int(np.count_nonzero(served.beyond_retention & new))
+        self.truncated += _new(served.truncated, served)
+        self.beyond_retention += _new(served.beyond_retention, served)
 
     def check_probe(self) -> None:
         """Look at the share of dead letters until the batch with which the first records are complete.
@@ -129,3 +129,9 @@ class Status(msgspec.Struct):
         if self.waiting_for is not None:
             return Health(self.state, WAITS[self.waiting_for])
         return Health(self.state, done=self.rebuild_done, of=self.rebuild_total)
+
+
+def _new(flagged: NDArray[np.bool_], served: Applied) -> int:
+    """Return how many were flagged and not redelivered; nearly always none, which is cheap to see."""
+    some = int(np.count_nonzero(flagged))
+    return some and int(np.count_nonzero(flagged & ~served.redelivered))

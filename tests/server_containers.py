@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from docker.errors import DockerException
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
@@ -52,7 +53,7 @@ def servers(folder: Path) -> Iterator[Addresses]:
     # Its image cannot be had where stand-ins are used; the containers end with the block.
     testcontainers_config.ryuk_disabled = STANDIN
     with ExitStack() as stack:
-        network = stack.enter_context(Network())
+        network = stack.enter_context(_network())
         kafka = stack.enter_context(_kafka(folder, port := free_port()))
         redis = stack.enter_context(_redis())
         postgres = stack.enter_context(_postgres(folder, network))
@@ -65,6 +66,16 @@ def servers(folder: Path) -> Iterator[Addresses]:
             kafka_bootstrap=f"127.0.0.1:{port}",
             redis_url=f"redis://127.0.0.1:{redis_port}/0",
             mlflow_url=f"http://127.0.0.1:{mlflow_port}",
+        )
+
+
+def _network() -> Network:
+    try:
+        return Network()
+    except DockerException as exc:
+        pytest.exit(
+            f"no Docker engine answers ({exc}): start it, or run `make test`, which needs none",
+            returncode=pytest.ExitCode.USAGE_ERROR,
         )
 
 
