@@ -22,7 +22,7 @@ from fraudstream.clients.inference import Model
 from fraudstream.core.model import FloatArray
 from fraudstream.core.settings import Settings
 from monitoring.monitor import Monitor
-from scorer import app, batch, evenness
+from scorer import app, batch, evenness, neighbours
 from scorer.rebuild import Rebuild
 from scorer.status import Status
 from tests.feature_streams import mutated
@@ -59,6 +59,10 @@ def _change_library(name: str) -> None:
 
 def _tell_nothing() -> None:
     vars(evenness)["write_note"] = lambda _: ""
+
+
+def _wait_for_a_minute() -> None:
+    vars(neighbours)["PATIENCE_S"] = 60.0
 
 
 def _lose_the_broker() -> None:
@@ -150,6 +154,7 @@ def _has_deadly(_: FeatureStore, __: str, slices: Sequence[Slice]) -> bool:
 
 CHANGES: dict[str, Callable[[], None]] = {
     **{name: partial(_change_library, name) for name in LIBRARY},
+    "neighbours are waited for for a minute": _wait_for_a_minute,
     "commits carry no event time": _tell_nothing,
     "the worker's own client finds no broker": _lose_the_broker,
     "the monitor dies before it tells": partial(_die_at, Monitor, "_tell", lambda *_: True),

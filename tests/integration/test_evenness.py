@@ -165,8 +165,10 @@ def test_a_worker_does_not_wait_for_a_partition_of_another_that_has_no_more(
 def test_a_worker_waits_for_the_partition_of_a_dead_one_until_it_takes_it_over(
     topics: Settings, log: Log, tmp_path: Path, how: signal.Signals
 ) -> None:
+    """With patience for a slow machine too: a takeover of more than the usual 10 s is not waited for."""
     settings = faster(topics, batch_max_records=50)
-    with two_workers(settings, tmp_path) as (alive, dead):
+    patient = "neighbours are waited for for a minute"
+    with two_workers(settings, tmp_path, patient) as (alive, dead):
         produce_at_once(settings, (alive, dead), {0: FAST, 1: SLOW})
         wait_until(lambda: scored(log, settings) > 2_000, timeout_s=30, what="some scored")
         dead.process.send_signal(how)
