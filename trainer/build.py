@@ -134,11 +134,13 @@ def newest(log: ScoreLog, *, as_of_ms: int, label_delay_ms: int) -> FloatArray:
 
 def _in_order(log: ScoreLog, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Return the places of the wanted rows by event time, then id: Kafka's partitions come in any order."""
-    keys = pa.table({"event_time_ms": log.event_time_ms, "transaction_id": log.transaction_ids})
+    rows = np.flatnonzero(wanted)
+    ids = log.transaction_ids.filter(pa.array(wanted))
+    keys = pa.table({"event_time_ms": log.event_time_ms[rows], "transaction_id": ids})
     order: npt.NDArray[np.int64] = pc.sort_indices(
         keys, sort_keys=[("event_time_ms", "ascending"), ("transaction_id", "ascending")]
     ).to_numpy()
-    return order[wanted[order]]
+    return rows[order]
 
 
 def split(dataset: Dataset, validation_share: float) -> tuple[Dataset, Dataset, int]:

