@@ -69,6 +69,7 @@ def _listed(sizes: list[int]) -> str:
 def score(i: int) -> Score:
     """Return a score as the worker builds it."""
     return Score(
+        v=1,
         transaction_id=f"bench-{i}",
         event_time_ms=i,
         customer="C0000304",
@@ -82,6 +83,7 @@ def score(i: int) -> Score:
         decision="pass",
         threshold=0.5,
         model_version="1",
+        challenger_score=None,
         feature_set="44df9c1ad927d62b",
         features=[0.0] * 9,
         apply_seq=i,

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from fraudstream.clients.kafka_headers import headers_of
+from fraudstream.clients.kafka_headers import Headers, headers_of
 from fraudstream.core.errors import BadRecord
 from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.transaction import Transaction, decode_transaction
@@ -101,6 +101,7 @@ def decode(
     parts: dict[int, Part] = {}
     dead: list[DeadLetter] = []
     after_feedback = -1
+    most_ahead_ms = max_ahead_days * DAY_MS
     for message in messages:
         part = _part_of(message, parts, positions)
         if part is None:
@@ -109,9 +110,12 @@ def decode(
         if passed_over and (part.partition, part.last_offset) in passed_over:
             continue
         try:
-            after_feedback = max(after_feedback, _after_feedback(message))
+            if headers := headers_of(message):
+                after_feedback = max(after_feedback, _after_feedback(headers))
             transaction = decode_transaction(message.value())
-            _check_event_time(transaction, message.timestamp()[1], max_ahead_days)
+            sent_at_ms = message.timestamp()[1]
+            if transaction.event_time_ms - sent_at_ms > most_ahead_ms and sent_at_ms > 0:
+                raise _too_far_ahead(transaction.event_time_ms, sent_at_ms, max_ahead_days)
             part.transactions.append(transaction)
             part.messages.append(message)
         except BadRecord as exc:
@@ -132,19 +136,17 @@ def _part_of(message: Message, parts: dict[int, Part], positions: Mapping[int, i
     return part
 
 
-def _check_event_time(transaction: Transaction, sent_at_ms: int, max_ahead_days: int) -> None:
-    ahead_ms = transaction.event_time_ms - sent_at_ms
-    if ahead_ms > max_ahead_days * DAY_MS and sent_at_ms > 0:
-        raise BadRecord(
-            "invalid_field",
-            f"event_time_ms {transaction.event_time_ms} is {ahead_ms // DAY_MS} days after it was sent; "
-            f"allowed: {max_ahead_days} (setting max_event_ahead_days) - at `$.event_time_ms`",
-        )
+def _too_far_ahead(event_time_ms: int, sent_at_ms: int, max_ahead_days: int) -> BadRecord:
+    return BadRecord(
+        "invalid_field",
+        f"event_time_ms {event_time_ms} is {(event_time_ms - sent_at_ms) // DAY_MS} days after it was sent; "
+        f"allowed: {max_ahead_days} (setting max_event_ahead_days) - at `$.event_time_ms`",
+    )
 
 
-def _after_feedback(message: Message) -> int:
-    """Return the feedback offset that must be applied before this record, -1 for none."""
-    for name, value in headers_of(message):
+def _after_feedback(headers: Headers) -> int:
+    """Return the feedback offset that must be applied before a record, -1 for none."""
+    for name, value in headers:
         if name == "after_feedback":
             if (
                 not isinstance(value, bytes)

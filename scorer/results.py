@@ -72,6 +72,7 @@ def scores_of(
     chances = [None] * len(rows) if probabilities is None else probabilities.tolist()
     threshold = None if model is None else model.threshold
     version = None if model is None else model.version
+    decisions = [_decide(chance, threshold) for chance in chances]
     until_produce = max(timing.total_ms, 0.0)
     scores = []
     i = 0
@@ -79,35 +80,36 @@ def scores_of(
         for message, transaction in zip(part.messages, part.transactions, strict=True):
             sent_at_ms = message.timestamp()[1]
             age_ms = max(timing.produced_at_ms - sent_at_ms, 0)  # clocks go back, and differ
-            chance = chances[i]
             scores.append(
-                Score(
-                    transaction_id=transaction.transaction_id,
-                    event_time_ms=transaction.event_time_ms,
-                    customer=transaction.entities.customer,
-                    terminal=transaction.entities.terminal,
-                    amount_minor=transaction.amount_minor,
-                    currency=transaction.currency,
-                    source_partition=part.partition,
-                    source_offset=message.offset(),
-                    source_timestamp_ms=sent_at_ms,
-                    score=chance,
-                    decision=_decide(chance, threshold),
-                    threshold=threshold,
-                    model_version=version,
-                    feature_set=feature_set,
-                    features=rows[i],
-                    other_sets=others[i] if others else UNSET,
-                    apply_seq=sequence[i],
-                    duplicate_of=None if duplicates[i] < 0 else duplicates[i],
-                    age_ms=age_ms,
-                    stale=age_ms > timing.deadline_ms,
-                    stages=Stages(
+                Score(  # by place: with names each takes 0.9 us instead of 0.2
+                    1,  # schema version
+                    transaction.transaction_id,
+                    transaction.event_time_ms,
+                    transaction.entities.customer,
+                    transaction.entities.terminal,
+                    transaction.amount_minor,
+                    transaction.currency,
+                    part.partition,
+                    message.offset(),
+                    sent_at_ms,
+                    chances[i],
+                    decisions[i],
+                    threshold,
+                    version,
+                    None,  # no challenger is scored yet
+                    feature_set,
+                    rows[i],
+                    sequence[i],
+                    None if duplicates[i] < 0 else duplicates[i],
+                    age_ms,
+                    age_ms > timing.deadline_ms,
+                    Stages(
                         max(batch.polled_at_ms - sent_at_ms, 0),
                         timing.features_ms,
                         timing.model_ms,
                         until_produce,
                     ),
+                    others[i] if others else UNSET,
                 )
             )
             i += 1
@@ -209,8 +211,10 @@ def dead_letter(letter: DeadLetter, most_bytes: int = MAX_DEAD_LETTER_BYTES) -> 
 
 def room_of(output: Output) -> int:
     """Return the bytes that a batch with this record alone takes at the broker, at most."""
-    texts = [len(name.encode()) + len(text or "") + 10 for name, text in output.headers]
-    return BATCH_BYTES + len(output.key or b"") + len(output.value or b"") + sum(texts)
+    room = BATCH_BYTES + len(output.key or b"") + len(output.value or b"")
+    if output.headers:  # scores and alerts have none
+        room += sum(len(name.encode()) + len(text or "") + 10 for name, text in output.headers)
+    return room
 
 
 def own_headers(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, bytes | None]:

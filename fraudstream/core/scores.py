@@ -24,15 +24,17 @@ class SetFeatures(msgspec.Struct, frozen=True):
     apply_seq: int
 
 
-class Score(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Score(msgspec.Struct, frozen=True, gc=False):
     """One score: exactly one committed record of this kind, or one dead letter, exists per source position.
 
     `features` are float32 values in the order of the feature set; `apply_seq` is the place of this
     application in the state of that set; `other_sets` has the same of the other live sets by hash, if there
     are any; `age_ms` runs from the source record's Kafka timestamp to produce.
+
+    Only the last field has a default, so that the worker can give all by place.
     """
 
-    v: Literal[1] = 1
+    v: Literal[1]
     transaction_id: str
     event_time_ms: int
     customer: str
@@ -46,15 +48,15 @@ class Score(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     decision: Decision
     threshold: float | None
     model_version: str | None
-    challenger_score: float | None = None
+    challenger_score: float | None
     feature_set: str
     features: list[float]
-    other_sets: dict[str, SetFeatures] | msgspec.UnsetType = msgspec.UNSET
     apply_seq: int
-    duplicate_of: int | None = None
+    duplicate_of: int | None
     age_ms: int
     stale: bool
     stages: Stages
+    other_sets: dict[str, SetFeatures] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Alert(Score, frozen=True, kw_only=True):

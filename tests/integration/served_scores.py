@@ -51,6 +51,7 @@ def made_score(
 ) -> Score:
     """Return the record of transaction `number`, scored while no model was champion."""
     return Score(
+        v=1,
         transaction_id=str(number),
         event_time_ms=event_time_ms,
         customer=str(number % 50),
@@ -64,6 +65,7 @@ def made_score(
         decision="none",
         threshold=None,
         model_version=None,
+        challenger_score=None,
         feature_set=feature_set,
         features=features,
         other_sets=other_sets,

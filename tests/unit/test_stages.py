@@ -12,6 +12,7 @@ def buckets(times: StageTimes, stage: str) -> tuple[dict[str, float], float]:
 
 def scored(waiting: float) -> Score:
     return Score(
+        v=1,
         transaction_id="tx",
         event_time_ms=1,
         customer="c",
@@ -25,9 +26,11 @@ def scored(waiting: float) -> Score:
         decision="none",
         threshold=None,
         model_version=None,
+        challenger_score=None,
         feature_set="",
         features=[],
         apply_seq=1,
+        duplicate_of=None,
         age_ms=1,
         stale=False,
         stages=Stages(waiting, 3.0, 0.5, 12.0),

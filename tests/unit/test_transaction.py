@@ -101,6 +101,9 @@ def test_feedback_survives_the_round_trip(name: str, t: int, labelled: int, labe
         (changed(entities={"customer": "c1"}), "invalid_field", "terminal"),
         (changed(entities={"customer": "", "terminal": "m"}), "invalid_field", "customer"),
         (changed(currency="euro"), "invalid_field", "$.currency"),
+        (changed(currency="eur"), "invalid_field", "currency 'eur'; allowed: three letters A-Z"),
+        (changed(currency="EU1"), "invalid_field", "$.currency"),
+        (changed(currency="ÉUR"), "invalid_field", "$.currency"),
         (b"[]", "invalid_field", "array"),
     ],
 )
