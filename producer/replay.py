@@ -55,7 +55,10 @@ class ReplayPlan(Struct, frozen=True, kw_only=True):
 
 
 class Progress(Struct, frozen=True):
-    """Where a running replay is: `position` of `total` rows, `sent` of them and `labels` by this run."""
+    """Where a running replay is: `position` of `total` rows, `sent` of them and `labels` by this run.
+
+    `silent_s`: for how long Kafka has taken nothing of what was handed over.
+    """
 
     position: int
     total: int
@@ -64,6 +67,7 @@ class Progress(Struct, frozen=True):
     event_time_ms: int
     lag_s: float
     seconds: float
+    silent_s: float
 
 
 class ReplayStats(Struct, frozen=True, kw_only=True):
@@ -280,6 +284,7 @@ class _Replay:
             event_time_ms=self._timeline.event_time_ms(at),
             lag_s=self._lag_s,
             seconds=monotonic_s() - self._began_s,
+            silent_s=self._producer.silent_s,
         )
 
     def _stats(self, undelivered: int, finished: bool) -> ReplayStats:

@@ -6,8 +6,8 @@ from fraudstream.core import metrics as m
 from fraudstream.core.health import Health
 from producer.replay import Progress
 
-SILENT_S = 60.0
-"""A replay of which nothing was heard for so long waits: for the broker, or for a row to be due."""
+SILENT_S = 5.0
+"""Kafka that has taken nothing for so long is waited for; so it is where the replay says nothing more."""
 
 
 class ReplayMetrics:
@@ -17,6 +17,7 @@ class ReplayMetrics:
         self._metrics = ServiceMetrics(m.PRODUCER)
         self._sent = self._labels = 0
         self._heard_s: float | None = None
+        self._silent_s = 0.0
         self.registry = self._metrics.registry
         self._metrics.state(m.REPLAY_STATE, "starting")
 
@@ -30,14 +31,14 @@ class ReplayMetrics:
         made.gauge(m.REPLAY_POSITION).set(progress.position)
         made.gauge(m.REPLAY_LATE).set(progress.lag_s)
         made.gauge(m.REPLAY_EVENT_TIME).set(progress.event_time_ms)
-        self._heard_s = monotonic_s()
+        self._heard_s, self._silent_s = monotonic_s(), progress.silent_s
         self.health()
 
     def health(self) -> Health:
         """Return `ready` while it goes on; the gauge of the state says the same."""
         if self._heard_s is None:
             found = Health("starting")
-        elif (silent_s := monotonic_s() - self._heard_s) > SILENT_S:
+        elif (silent_s := monotonic_s() - self._heard_s + self._silent_s) > SILENT_S:
             found = Health("waiting", f"nothing was sent for {silent_s:.0f} s")
         else:
             found = Health("ready")

@@ -48,6 +48,8 @@ class LedgerMetrics:
         """Return `ready` while judgements are fresh; the gauge of the state says the same."""
         if not self._watch.has_judged:
             found = Health("starting")
+        elif self._watch.away:
+            found = Health("waiting", self._watch.away)
         elif self._age_s() > STALE_S:
             found = Health("waiting", f"the newest judgement is {self._age_s():.0f} s old")
         else:

@@ -76,12 +76,14 @@ class Watch:
 
     `judged_s`: when the last complete round began (monotonic), before the first when the watch began;
     `read_s`: when a record came last. All that was committed before `judged_s` is accounted for.
+    `away`: what the broker's silence was told as, "" while it answers.
     """
 
     def __init__(self, log: Reader, group: str, books: Books) -> None:
         self.books = books
         self.judged_s = self.read_s = monotonic_s()
         self.has_judged = False
+        self.away = ""
         self._log = log
         self._group = group
         self._round: Round | None = None

@@ -253,12 +253,14 @@ class Follow:
             self._watch.step()
         except DependencyUnreachable as exc:
             wait_s = self._backoff.failed(began_s, exc)
+            self._watch.away = str(exc)
             if not self._told_away and monotonic_s() - self._backoff.since_s > BRIEFLY_S:
                 self._told_away = True
                 self._screen.say(f"{exc}: what was read is kept, the ledger goes on when it does")
             self._pause.wait(wait_s)
             return
         self._backoff.answered()
+        self._watch.away = ""
         if self._told_away:
             self._told_away = False
             self._screen.say("Kafka answers again")

@@ -50,6 +50,10 @@ class RecordProducer(Protocol):
 
     client: str
 
+    @property
+    def silent_s(self) -> float:
+        """For how long, in seconds, the broker has taken nothing of what is outstanding, when last looked."""
+
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
         """Hand over the records; waits where the broker does not keep up."""
 
@@ -88,6 +92,8 @@ class _Silence:
         self._delivered = 0
         self._since_s = monotonic_s()
         self._told = False
+        self.seconds = 0.0
+        """How long nothing was taken, as of the last look."""
 
     def seen(self, delivered: int, outstanding: int) -> None:
         """Note the numbers of records delivered and outstanding now.
@@ -98,8 +104,9 @@ class _Silence:
         now_s = monotonic_s()
         if not outstanding or delivered > self._delivered:
             self._delivered, self._since_s, self._told = delivered, now_s, False
+            self.seconds = 0.0
             return
-        silent_s = now_s - self._since_s
+        self.seconds = silent_s = now_s - self._since_s
         if silent_s > TOLD_AFTER_S and not self._told:
             self._told = True
             logger.warning(
@@ -160,6 +167,10 @@ class _Confluent:
         self._producer = Producer(config | quiet)
         self._waited = Producer(config)
         self._handed_over = 0
+
+    @property
+    def silent_s(self) -> float:
+        return self._silence.seconds
 
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
         produce = self._producer.produce
@@ -270,6 +281,10 @@ class _KafkaPython:
                 f"Kafka at {settings.kafka_bootstrap} does not answer ({exc}): start it with"
                 " `fraudstream stack up`, or set FRAUDSTREAM_KAFKA_BOOTSTRAP to a broker that runs"
             ) from exc
+
+    @property
+    def silent_s(self) -> float:
+        return self._silence.seconds
 
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
         for record in records:

@@ -122,6 +122,28 @@ def test_a_monitor_is_not_ready_while_mlflow_is_away_but_goes_on_reading(
 
 
 @pytest.mark.parametrize(
+    ("service", "why"),
+    [
+        (
+            ("replay", "--generate", "60000", "--rate", "50", "--metrics-port", "0"),
+            "nothing was sent",
+        ),
+        (("ledger", "--watch", "--metrics-port", "0"), "Kafka at"),
+    ],
+    ids=["replay", "ledger"],
+)
+def test_a_service_of_kafka_alone_is_not_ready_while_that_is_away(
+    service: tuple[str, ...], why: str, own_stack: Settings, tmp_path: Path
+) -> None:
+    with worker(own_stack, tmp_path / "service.log", service=service) as running:
+        port = port_of(running)
+        wait_until(partial(ready, port), timeout_s=30, what="ready")
+        with frozen(own_stack, "kafka"):
+            wait_until(partial(waits_for, port, why), timeout_s=20, what="says so")
+        wait_until(partial(ready, port), timeout_s=30, what="ready again")
+
+
+@pytest.mark.parametrize(
     ("name", "server", "rhythm_s"),
     [("trainer", "kafka", 1), ("monitor", "kafka", 1), ("monitor", "mlflow", 5)],
 )

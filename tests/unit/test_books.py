@@ -330,7 +330,8 @@ def test_the_gauges_are_the_balance() -> None:
     made.result((-1, -1), Output(DEAD_LETTER, (0, 0), 0))
     made.judge_committed({0: 5})
     watch = cast(
-        "Watch", SimpleNamespace(books=made, has_judged=True, judged_s=monotonic_s() - 1_000)
+        "Watch",
+        SimpleNamespace(books=made, has_judged=True, judged_s=monotonic_s() - 1_000, away=""),
     )
     metrics = LedgerMetrics(watch)
     metrics.show(made.ledger())

@@ -182,21 +182,31 @@ def test_a_delay_of_weeks_has_a_bucket_of_its_own() -> None:
     assert (counts["10.0"], counts["14.0"]) == (0, 1)
 
 
+def replayed(sent: int, silent_s: float = 0.0) -> Progress:
+    return Progress(
+        position=sent + 5,
+        total=100,
+        sent=sent,
+        labels=2,
+        event_time_ms=1_700_000_000_000,
+        lag_s=0.5,
+        seconds=1.0,
+        silent_s=silent_s,
+    )
+
+
+def test_a_replay_waits_once_kafka_takes_nothing_and_goes_on_once_it_does() -> None:
+    metrics = ReplayMetrics()
+    for silent_s, state in ((4.0, "ready"), (5.5, "waiting"), (0.0, "ready")):
+        metrics.show(replayed(10, silent_s))
+        assert metrics.health().state == state
+
+
 def test_a_replay_shows_how_far_it_is() -> None:
     metrics = ReplayMetrics()
     assert metrics.health() == Health("starting")
     for sent in (10, 25):
-        metrics.show(
-            Progress(
-                position=sent + 5,
-                total=100,
-                sent=sent,
-                labels=2,
-                event_time_ms=1_700_000_000_000,
-                lag_s=0.5,
-                seconds=1.0,
-            )
-        )
+        metrics.show(replayed(sent))
     found = families(generate_latest(metrics.registry).decode())
     assert found["fraudstream_producer_sent"].samples[0].value == 25
     assert found["fraudstream_producer_labels"].samples[0].value == 2
