@@ -129,6 +129,12 @@ class Assignment:
             for partition, last in last_offsets.items()
         ]
 
+    def has_committed(self, last_offsets: Mapping[int, int], generation: int) -> bool:
+        """Return whether this worker has committed these offsets, which it read in that generation."""
+        return generation == self.generation and all(
+            self.committed[partition] > last for partition, last in last_offsets.items()
+        )
+
     def done(self, last_offsets: dict[int, int]) -> None:
         """Take note that everything up to these offsets is committed."""
         for partition, last in last_offsets.items():

@@ -54,6 +54,8 @@ class HotPath:
         self._ahead = Ahead(parts.live, parts.labels, parts.transactions.topic_id, parts.assignment)
         self._hand: InHand | None = None
         """Polled, its features asked for; finished while those of the next batch are."""
+        self._tried: InHand | None = None
+        """Its commit was begun, and it is not known what became of it."""
         self._alone = False
         """A hop failed: the next batch is taken through alone, so that it can be halved."""
         self._failing_since: float | None = None
@@ -305,7 +307,9 @@ class HotPath:
         p = self._parts
         notes = p.deaths.amend(hand.notes, hand.last_offsets)
         offsets = p.assignment.offsets_after(hand.last_offsets, notes)
+        self._tried = hand
         p.output.commit(emitted.outputs, offsets, p.assignment.group_metadata)
+        self._tried = None
         p.assignment.done(hand.last_offsets)
         p.deaths.done(notes)
         p.same_topics.heard(monotonic_s())
@@ -314,13 +318,13 @@ class HotPath:
     def _count(self, batch: Batch, emitted: Emitted, probabilities: np.ndarray | None) -> None:
         status = self.status
         status.count_batch(batch, emitted, probabilities, commit_ms=self._last_ms["commit"])
-        model = self._serving.model
-        if model is not None and self._serving.fresh:
-            logger.info("serving version %s", model.version)
-            status.model_version = model.version
-            status.swaps += 1
-            self._serving.fresh = False
+        self._swapped()
         status.check_probe()
+
+    def _swapped(self) -> None:
+        """Take note that a batch is committed, and with it the event of a swap if it was the first."""
+        if (version := self._serving.committed()) is not None:
+            self.status.swapped(version)
 
     def _timed(self, hop: str, call: Callable[[], T]) -> T:
         started = monotonic_s()
@@ -385,6 +389,9 @@ class HotPath:
         try:
             p.output.restore(anew=p.limits.refresh())
             p.assignment.rewind()
+            tried, self._tried = self._tried, None
+            if tried and p.assignment.has_committed(tried.last_offsets, tried.generation):
+                self._swapped()
         except (BatchAborted, DependencyUnreachable) as exc:
             self._start_over(exc)
             return False

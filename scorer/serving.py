@@ -43,6 +43,14 @@ class Serving:
         if (model := self._champion.take()) is not None:
             self.model, self.fresh = model, True
 
+    def committed(self) -> str | None:
+        """Take note that a batch is committed; return the version of whose swap it told, None for none."""
+        if self.model is None or not self.fresh:
+            return None
+        logger.info("serving version %s", self.model.version)
+        self.fresh = False
+        return self.model.version
+
     @property
     def feature_set(self) -> str:
         """The hash of the set whose features the model reads.

@@ -97,6 +97,11 @@ class Status(msgspec.Struct):
         self.truncated += _new(served.truncated, served)
         self.beyond_retention += _new(served.beyond_retention, served)
 
+    def swapped(self, version: str) -> None:
+        """Take note of the version that serves from now on."""
+        self.model_version = version
+        self.swaps += 1
+
     def check_probe(self) -> None:
         """Look at the share of dead letters until the batch with which the first records are complete.
 

@@ -23,7 +23,9 @@ from fraudstream.core.model import FloatArray
 from fraudstream.core.settings import Settings
 from monitoring.monitor import Monitor
 from scorer import app, batch, evenness, neighbours
+from scorer.output import BatchAborted, TransactionalOutput
 from scorer.rebuild import Rebuild
+from scorer.results import Output
 from scorer.status import Status
 from tests.feature_streams import mutated
 
@@ -140,6 +142,23 @@ def _die_at(owner: Owner, function: str, when: Callable[..., bool]) -> None:
     setattr(owner, function, deadly)
 
 
+def _lose_the_answer(owner: Owner, when: Callable[[Sequence[Output]], bool]) -> None:
+    """Commit, once, and take it for aborted, as when the broker dies between deed and answer."""
+    original = owner.commit
+
+    def commit(output: Owner, outputs: list[Output], *more: Owner) -> None:
+        original(output, outputs, *more)
+        if when(outputs):
+            owner.commit = original
+            raise BatchAborted("the answer is lost")
+
+    owner.commit = commit
+
+
+def _tells_of_a_swap(outputs: Sequence[Output]) -> bool:
+    return any(each.topic == "audit" for each in outputs)
+
+
 def _has_poison(_: Model, features: FloatArray) -> bool:
     return bool((features[:, 0] == POISON_AMOUNT).any())
 
@@ -175,6 +194,9 @@ CHANGES: dict[str, Callable[[], None]] = {
         _die_at, batch, "decode_transaction", lambda _: True
     ),
     "the clock jumps back an hour": _jump_back,
+    "the answer to the commit of a swap is lost": partial(
+        _lose_the_answer, TransactionalOutput, _tells_of_a_swap
+    ),
     "freeze before the first fold": partial(_freeze_before, FeatureStore, "fold"),
     "freeze before the state is ready": partial(_freeze_before, FeatureState, "put", _is_rebuilt),
     "freeze before former states are deleted": partial(

@@ -119,6 +119,31 @@ def test_a_promoted_model_is_swapped_in_between_two_batches_under_traffic(
         assert set(versions[first:]) == {"1"}, "after the swap every score is by the new version"
 
 
+@pytest.mark.parametrize("partitions", [2])
+def test_a_swap_whose_commit_is_carried_out_but_not_answered_is_told_once(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    settings = faster(topics, model_poll_ms=100, web_port=free_port())
+    features = np.random.default_rng(1).random((3_000, 9)).astype(np.float32)
+    exported = trained(features, features[:, 0] > 0.97)
+    lost = ["the answer to the commit of a swap is lost"]
+    with worker(settings, tmp_path / "scorer.log", changes=lost) as running:
+        stream = source(STREAM)
+        replay_table(settings, stream, ReplayPlan(pace=Unpaced(), limit=500, client="confluent"))
+        wait_until(lambda: caught_up(settings, log), timeout_s=30, what="scored without a model")
+        make_champion(settings, exported)
+        for limit in (2_000, 3_000):
+            plan = ReplayPlan(pace=AtRate(1_000), limit=limit, client="confluent")
+            replay_table(settings, stream, plan)
+            wait_until(lambda: caught_up(settings, log), timeout_s=30, what="scored")
+        assert json.loads(view(settings.web_port, "/model")[1]) == {"version": "1", "swaps": 1}
+        assert running.stop() == 0
+        assert "the answer is lost; the batch is read again" in running.said()
+    events = [msgspec.json.decode(r.value or b"", type=AuditEvent) for r in log.records("audit")]
+    assert [event.event for event in events] == ["feature_set", "swap"]
+    assert count(log, f"{settings.environment}.scorer").balanced
+
+
 def free_port() -> int:
     import socket  # noqa: PLC0415
 
