@@ -57,7 +57,7 @@ class ReplayPlan(Struct, frozen=True, kw_only=True):
 class Progress(Struct, frozen=True):
     """Where a running replay is: `position` of `total` rows, `sent` of them and `labels` by this run.
 
-    `silent_s`: for how long Kafka has taken nothing of what was handed over.
+    `silent_s` tells, whenever it is asked, for how long Kafka has taken nothing of what was handed over.
     """
 
     position: int
@@ -67,7 +67,7 @@ class Progress(Struct, frozen=True):
     event_time_ms: int
     lag_s: float
     seconds: float
-    silent_s: float
+    silent_s: Callable[[], float]
 
 
 class ReplayStats(Struct, frozen=True, kw_only=True):

@@ -1,13 +1,14 @@
 """What a replay serves with `--metrics-port`: how far it is, and whether it still sends."""
 
-from fraudstream.clients.clock import monotonic_s
+from collections.abc import Callable
+
 from fraudstream.clients.metrics import ServiceMetrics
 from fraudstream.core import metrics as m
 from fraudstream.core.health import Health
 from producer.replay import Progress
 
 SILENT_S = 5.0
-"""Kafka that has taken nothing for so long is waited for; so it is where the replay says nothing more."""
+"""Kafka that has taken nothing for so long is waited for."""
 
 
 class ReplayMetrics:
@@ -16,10 +17,9 @@ class ReplayMetrics:
     def __init__(self) -> None:
         self._metrics = ServiceMetrics(m.PRODUCER)
         self._sent = self._labels = 0
-        self._heard_s: float | None = None
-        self._silent_s = 0.0
+        self._silent_s: Callable[[], float] | None = None
         self.registry = self._metrics.registry
-        self._metrics.state(m.REPLAY_STATE, "starting")
+        self._metrics.state(m.REPLAY_STATE, lambda: self.health().state)
 
     def show(self, progress: Progress) -> None:
         """Take over where the replay is."""
@@ -31,16 +31,12 @@ class ReplayMetrics:
         made.gauge(m.REPLAY_POSITION).set(progress.position)
         made.gauge(m.REPLAY_LATE).set(progress.lag_s)
         made.gauge(m.REPLAY_EVENT_TIME).set(progress.event_time_ms)
-        self._heard_s, self._silent_s = monotonic_s(), progress.silent_s
-        self.health()
+        self._silent_s = progress.silent_s
 
     def health(self) -> Health:
         """Return `ready` while it goes on; the gauge of the state says the same."""
-        if self._heard_s is None:
-            found = Health("starting")
-        elif (silent_s := monotonic_s() - self._heard_s + self._silent_s) > SILENT_S:
-            found = Health("waiting", f"nothing was sent for {silent_s:.0f} s")
-        else:
-            found = Health("ready")
-        self._metrics.state(m.REPLAY_STATE, found.state)
-        return found
+        if self._silent_s is None:
+            return Health("starting")
+        if (silent_s := self._silent_s()) > SILENT_S:
+            return Health("waiting", f"Kafka has taken nothing for {silent_s:.0f} s")
+        return Health("ready")

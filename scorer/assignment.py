@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
@@ -129,10 +129,12 @@ class Assignment:
             for partition, last in last_offsets.items()
         ]
 
-    def has_committed(self, last_offsets: Mapping[int, int], generation: int) -> bool:
-        """Return whether this worker has committed these offsets, which it read in that generation."""
-        return generation == self.generation and all(
-            self.committed[partition] > last for partition, last in last_offsets.items()
+    def begins_at(self, offsets: Sequence[TopicPartition]) -> bool:
+        """Return whether the group is at just these offsets, with their notes: nobody has gone on since."""
+        return bool(offsets) and all(
+            (self.committed.get(each.partition), self.notes.get(each.partition))
+            == (each.offset, each.metadata)
+            for each in offsets
         )
 
     def done(self, last_offsets: dict[int, int]) -> None:

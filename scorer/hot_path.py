@@ -7,7 +7,7 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.feature_store import (
@@ -54,8 +54,8 @@ class HotPath:
         self._ahead = Ahead(parts.live, parts.labels, parts.transactions.topic_id, parts.assignment)
         self._hand: InHand | None = None
         """Polled, its features asked for; finished while those of the next batch are."""
-        self._tried: InHand | None = None
-        """Its commit was begun, and it is not known what became of it."""
+        self._tried: list[TopicPartition] = []
+        """Offsets whose commit was begun, and it is not known what became of it."""
         self._alone = False
         """A hop failed: the next batch is taken through alone, so that it can be halved."""
         self._failing_since: float | None = None
@@ -307,9 +307,9 @@ class HotPath:
         p = self._parts
         notes = p.deaths.amend(hand.notes, hand.last_offsets)
         offsets = p.assignment.offsets_after(hand.last_offsets, notes)
-        self._tried = hand
+        self._tried = offsets
         p.output.commit(emitted.outputs, offsets, p.assignment.group_metadata)
-        self._tried = None
+        self._tried = []
         p.assignment.done(hand.last_offsets)
         p.deaths.done(notes)
         p.same_topics.heard(monotonic_s())
@@ -389,8 +389,8 @@ class HotPath:
         try:
             p.output.restore(anew=p.limits.refresh())
             p.assignment.rewind()
-            tried, self._tried = self._tried, None
-            if tried and p.assignment.has_committed(tried.last_offsets, tried.generation):
+            tried, self._tried = self._tried, []
+            if p.assignment.begins_at(tried):
                 self._swapped()
         except (BatchAborted, DependencyUnreachable) as exc:
             self._start_over(exc)

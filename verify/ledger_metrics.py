@@ -20,7 +20,7 @@ GAUGES = {
 """Each the field of that name of `Ledger`."""
 DIFFERENCE = ("lost", "duplicates", "unfounded", "mismatched")
 STALE_S = 30.0
-"""A judgement that is older says nothing of now: the ledger waits for Kafka or for a transaction's end."""
+"""A judgement that is older says nothing of now: a transaction is open, say, and hides what is behind it."""
 
 
 class LedgerMetrics:
@@ -33,7 +33,7 @@ class LedgerMetrics:
         self.registry = self._metrics.registry
         self._metrics.gauge(m.LEDGER_AGE).set_function(self._age_s)
         self._metrics.gauge(m.LEDGER_OLDEST).set_function(self._oldest_s)
-        self.health()
+        self._metrics.state(m.LEDGER_STATE, lambda: self.health().state)
 
     def show(self, ledger: Ledger) -> None:
         """Set every gauge to the balance as of now."""
@@ -42,20 +42,16 @@ class LedgerMetrics:
             self._metrics.gauge(metric).set(getattr(ledger, field))
         difference = sum(getattr(ledger, name) for name in DIFFERENCE)
         self._metrics.gauge(m.LEDGER_DIFFERENCE).set(difference)
-        self.health()
 
     def health(self) -> Health:
         """Return `ready` while judgements are fresh; the gauge of the state says the same."""
         if not self._watch.has_judged:
-            found = Health("starting")
-        elif self._watch.away:
-            found = Health("waiting", self._watch.away)
-        elif self._age_s() > STALE_S:
-            found = Health("waiting", f"the newest judgement is {self._age_s():.0f} s old")
-        else:
-            found = Health("ready")
-        self._metrics.state(m.LEDGER_STATE, found.state)
-        return found
+            return Health("starting")
+        if away := self._watch.away:
+            return Health("waiting", away)
+        if self._age_s() > STALE_S:
+            return Health("waiting", f"the newest judgement is {self._age_s():.0f} s old")
+        return Health("ready")
 
     def _age_s(self) -> float:
         return monotonic_s() - self._watch.judged_s

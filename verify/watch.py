@@ -76,7 +76,7 @@ class Watch:
 
     `judged_s`: when the last complete round began (monotonic), before the first when the watch began;
     `read_s`: when a record came last. All that was committed before `judged_s` is accounted for.
-    `away`: what the broker's silence was told as, "" while it answers.
+    `away`: why the broker cannot be asked, as who calls `step` was told; "" while it can.
     """
 
     def __init__(self, log: Reader, group: str, books: Books) -> None:

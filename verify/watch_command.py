@@ -253,10 +253,8 @@ class Follow:
             self._watch.step()
         except DependencyUnreachable as exc:
             wait_s = self._backoff.failed(began_s, exc)
-            self._watch.away = str(exc)
-            if not self._told_away and monotonic_s() - self._backoff.since_s > BRIEFLY_S:
-                self._told_away = True
-                self._screen.say(f"{exc}: what was read is kept, the ledger goes on when it does")
+            if monotonic_s() - self._backoff.since_s > BRIEFLY_S:
+                self._tell_away(str(exc))
             self._pause.wait(wait_s)
             return
         self._backoff.answered()
@@ -264,3 +262,9 @@ class Follow:
         if self._told_away:
             self._told_away = False
             self._screen.say("Kafka answers again")
+
+    def _tell_away(self, why: str) -> None:
+        self._watch.away = why
+        if not self._told_away:
+            self._told_away = True
+            self._screen.say(f"{why}: what was read is kept, the ledger goes on when it does")

@@ -50,9 +50,8 @@ class RecordProducer(Protocol):
 
     client: str
 
-    @property
     def silent_s(self) -> float:
-        """For how long, in seconds, the broker has taken nothing of what is outstanding, when last looked."""
+        """Return for how long the broker has taken nothing of what is outstanding; any thread may ask."""
 
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
         """Hand over the records; waits where the broker does not keep up."""
@@ -92,8 +91,11 @@ class _Silence:
         self._delivered = 0
         self._since_s = monotonic_s()
         self._told = False
-        self.seconds = 0.0
-        """How long nothing was taken, as of the last look."""
+        self._waits = False
+
+    def seconds(self) -> float:
+        """Return how long nothing was delivered, if something is outstanding; any thread may ask."""
+        return monotonic_s() - self._since_s if self._waits else 0.0
 
     def seen(self, delivered: int, outstanding: int) -> None:
         """Note the numbers of records delivered and outstanding now.
@@ -104,9 +106,10 @@ class _Silence:
         now_s = monotonic_s()
         if not outstanding or delivered > self._delivered:
             self._delivered, self._since_s, self._told = delivered, now_s, False
-            self.seconds = 0.0
+            self._waits = outstanding > 0
             return
-        self.seconds = silent_s = now_s - self._since_s
+        self._waits = True
+        silent_s = now_s - self._since_s
         if silent_s > TOLD_AFTER_S and not self._told:
             self._told = True
             logger.warning(
@@ -168,9 +171,8 @@ class _Confluent:
         self._waited = Producer(config)
         self._handed_over = 0
 
-    @property
     def silent_s(self) -> float:
-        return self._silence.seconds
+        return self._silence.seconds()
 
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
         produce = self._producer.produce
@@ -203,6 +205,7 @@ class _Confluent:
                 )
             while left := self._waited.flush(WAIT_S):
                 self._failures.check()
+                left += len(self._producer)
                 self._silence.seen(self._handed_over + len(records) - left, left)
         self._failures.check()
         self._handed_over += len(records)
@@ -220,7 +223,7 @@ class _Confluent:
                 self.check()
                 if monotonic_s() > deadline_s:
                     return left
-        self._failures.check()
+        self.check()
         return 0
 
     def close(self) -> None:
@@ -282,9 +285,8 @@ class _KafkaPython:
                 " `fraudstream stack up`, or set FRAUDSTREAM_KAFKA_BOOTSTRAP to a broker that runs"
             ) from exc
 
-    @property
     def silent_s(self) -> float:
-        return self._silence.seconds
+        return self._silence.seconds()
 
     def send(self, topic: str, records: Iterable[Outgoing]) -> None:
         for record in records:

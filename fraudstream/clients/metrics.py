@@ -1,6 +1,7 @@
 """The metrics of one service as prometheus-client has them, made from the typed list."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -32,10 +33,14 @@ class ServiceMetrics:
         """Return a histogram of the list."""
         return self._histograms[metric]
 
-    def state(self, metric: Metric, state: State) -> None:
-        """Show the one state that a service is in, of all that there are."""
+    def state(self, metric: Metric, now: Callable[[], State]) -> None:
+        """Show the one state that a service is in, of all that there are, as `now` says when it is asked."""
+
+        def holds(state: State) -> float:
+            return float(now() == state)
+
         for each in STATES:
-            self.gauge(metric).labels(each).set(each == state)
+            self.gauge(metric).labels(each).set_function(partial(holds, each))
 
     def only(self, metric: Metric, label: str) -> None:
         """Show 1 for one label of a gauge, and none of the others."""
@@ -62,11 +67,9 @@ class Condition:
     """How a service is, as its loop says; the gauge of its state shows the same."""
 
     def __init__(self, metrics: ServiceMetrics, metric: Metric) -> None:
-        self._metrics = metrics
-        self._metric = metric
-        self.become(Health("starting"))
+        self.now = Health("starting")
+        metrics.state(metric, lambda: self.now.state)
 
     def become(self, health: Health) -> None:
         """Be so from now on; other threads may read `now`."""
         self.now = health
-        self._metrics.state(self._metric, health.state)

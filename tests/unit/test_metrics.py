@@ -2,6 +2,7 @@
 
 import re
 import urllib.request
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import cast
 from urllib.error import HTTPError
@@ -161,7 +162,7 @@ def test_names_are_those_of_the_service_and_none_is_there_twice() -> None:
 def test_the_metrics_of_a_service_have_kind_meaning_and_labels() -> None:
     made = ServiceMetrics(m.TRAINER)
     made.counter(m.TRAININGS).labels("failed").inc()
-    made.state(m.TRAINER_STATE, "ready")
+    made.state(m.TRAINER_STATE, lambda: "ready")
     made.only(m.TRAINER_MODEL, "1")
     made.only(m.TRAINER_MODEL, "2")
     made.gauge(m.TRAINER_METRIC).labels("auc").set(0.5)
@@ -182,7 +183,7 @@ def test_a_delay_of_weeks_has_a_bucket_of_its_own() -> None:
     assert (counts["10.0"], counts["14.0"]) == (0, 1)
 
 
-def replayed(sent: int, silent_s: float = 0.0) -> Progress:
+def replayed(sent: int, silent_s: Callable[[], float] = lambda: 0.0) -> Progress:
     return Progress(
         position=sent + 5,
         total=100,
@@ -196,10 +197,12 @@ def replayed(sent: int, silent_s: float = 0.0) -> Progress:
 
 
 def test_a_replay_waits_once_kafka_takes_nothing_and_goes_on_once_it_does() -> None:
-    metrics = ReplayMetrics()
-    for silent_s, state in ((4.0, "ready"), (5.5, "waiting"), (0.0, "ready")):
-        metrics.show(replayed(10, silent_s))
+    metrics, silence = ReplayMetrics(), SimpleNamespace(seconds=0.0)
+    metrics.show(replayed(10, lambda: silence.seconds))
+    for silence.seconds, state in ((4.0, "ready"), (5.5, "waiting"), (0.0, "ready")):
         assert metrics.health().state == state
+        shown = families(generate_latest(metrics.registry).decode())[m.REPLAY_STATE.name].samples
+        assert [each.labels["state"] for each in shown if each.value] == [state], "without a word"
 
 
 def test_a_replay_shows_how_far_it_is() -> None:
