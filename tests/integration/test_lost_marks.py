@@ -1,10 +1,13 @@
 """Offsets that were committed in a transaction of which the broker has lost the end: the results decide."""
 
+import re
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from confluent_kafka import Producer
 from kafka import KafkaAdminClient, TopicPartition
@@ -13,6 +16,8 @@ from kafka.structs import OffsetAndMetadata
 
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
+from fraudstream.core.transaction import decode_transaction
+from tests.integration.served_scores import made_score
 from tests.integration.test_faults import caught_up, transaction
 from tests.integration.test_odd_input import bare_stack
 from tests.processes import faster, wait_until, worker
@@ -123,3 +128,63 @@ def test_a_worker_goes_on_where_the_results_end_when_a_commit_has_lost_its_mark(
     assert ("the group goes on at {0: 50, 1: 50}" in second.said()) == bool(back)
     assert ledger.balanced, ledger
     assert ledger.scored == 2 * SENT
+
+
+def write_results(settings: Settings, offsets: dict[int, range]) -> None:
+    """Write the scores of transactions, by partition, as `send_everywhere` has sent them."""
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap})
+    for partition, places in offsets.items():
+        for offset in places:
+            paid = decode_transaction(transaction(2 * offset + partition))
+            score = msgspec.structs.replace(
+                made_score(offset, event_time_ms=paid.event_time_ms, features=[0.0] * 9),
+                transaction_id=paid.transaction_id,
+                customer=paid.entities.customer,
+                terminal=paid.entities.terminal,
+                amount_minor=paid.amount_minor,
+                source_partition=partition,
+            )
+            value = msgspec.json.encode(score)
+            producer.produce(topic_name(settings.environment, "scores"), value, b"c1", partition)
+    assert producer.flush(30) == 0
+
+
+@pytest.mark.proof
+def test_two_workers_settle_one_lost_transaction_each_in_its_own_partition(
+    bare_stack: Callable[[str], Settings], tmp_path: Path
+) -> None:
+    ahead, slots = 20, ("0", "1")
+    settings = faster(bare_stack(LINE), transaction_timeout_ms=1_000, session_timeout_ms=30_000)
+    with ExitStack() as stack, Log(settings) as log:
+        for slot in slots:
+            stack.enter_context(worker(settings, tmp_path / f"first-{slot}.log", "--slot", slot))
+        said = partial(both_say, tmp_path, "first")
+        wait_until(lambda: {"[0]", "[1]"} <= owned(said()), timeout_s=60, what="one each")
+        send_everywhere(settings, range(SENT))
+        wait_until(lambda: caught_up(settings, log), timeout_s=30, what="scored")
+        ends = log.committed(f"{settings.environment}.scorer")
+    send_everywhere(settings, range(SENT, 2 * SENT))
+    write_results(settings, {p: range(end, end + ahead) for p, end in ends.items()})
+    with closing(Group(settings)) as group:
+        group.commit_without_end({p: end + ahead for p, end in ends.items()}, slot=7)
+    with ExitStack() as stack, Log(settings) as log:
+        for slot in slots:
+            stack.enter_context(worker(settings, tmp_path / f"second-{slot}.log", "--slot", slot))
+        wait_until(lambda: caught_up(settings, log), timeout_s=90, what="scored")
+        ledger = count(log, f"{settings.environment}.scorer")
+    found = both_say(tmp_path, "second")
+    assert "the group goes on at {0: 70}" in found
+    assert "the group goes on at {1: 70}" in found
+    assert "transactions without an end are aborted" in found
+    assert ledger.balanced, ledger
+    assert ledger.scored == 2 * SENT
+
+
+def both_say(folder: Path, name: str) -> str:
+    """Return the logs of both workers."""
+    return "".join((folder / f"{name}-{slot}.log").read_text() for slot in (0, 1))
+
+
+def owned(said: str) -> set[str]:
+    """Return what each assignment in a log was."""
+    return set(re.findall(r"owns partitions (\[[^]]*])", said))
