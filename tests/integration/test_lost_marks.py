@@ -20,7 +20,7 @@ from fraudstream.core.transaction import decode_transaction
 from tests.integration.served_scores import made_score
 from tests.integration.test_faults import caught_up, transaction
 from tests.integration.test_odd_input import bare_stack
-from tests.processes import faster, wait_until, worker
+from tests.processes import Worker, faster, wait_until, worker
 from verify.ledger import Log, count
 
 __all__ = ["bare_stack"]
@@ -169,7 +169,9 @@ def test_two_workers_settle_one_lost_transaction_each_in_its_own_partition(
         group.commit_without_end({p: end + ahead for p, end in ends.items()}, slot=7)
     with ExitStack() as stack, Log(settings) as log:
         for slot in slots:
-            stack.enter_context(worker(settings, tmp_path / f"second-{slot}.log", "--slot", slot))
+            late = worker(settings, tmp_path / f"second-{slot}.log", "--slot", slot)
+            asks = partial(cannot_go_on, stack.enter_context(late))
+            wait_until(asks, timeout_s=30, what="is not told; the next one begins later")
         wait_until(lambda: caught_up(settings, log), timeout_s=90, what="scored")
         ledger = count(log, f"{settings.environment}.scorer")
     found = both_say(tmp_path, "second")
@@ -178,6 +180,10 @@ def test_two_workers_settle_one_lost_transaction_each_in_its_own_partition(
     assert "transactions without an end are aborted" in found
     assert ledger.balanced, ledger
     assert ledger.scored == 2 * SENT
+
+
+def cannot_go_on(each: Worker) -> bool:
+    return "does not tell where to go on" in each.said()
 
 
 def both_say(folder: Path, name: str) -> str:
