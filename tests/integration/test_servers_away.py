@@ -125,7 +125,7 @@ def test_a_monitor_is_not_ready_while_mlflow_is_away_but_goes_on_reading(
     ("service", "why"),
     [
         (
-            ("replay", "--generate", "60000", "--rate", "50", "--metrics-port", "0"),
+            ("replay", "--rate", "50", "--metrics-port", "0"),
             "Kafka has taken nothing",
         ),
         (("ledger", "--watch", "--metrics-port", "0"), "Kafka at"),
