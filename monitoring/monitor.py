@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Never, TypeVar
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -92,20 +92,24 @@ class Monitor:
             Fenced: another monitor reports now.
         """
         self._watch.start()
-        with TopicReader(self._settings) as reader:
-            while True:
-                try:
-                    moved = self.round(reader)
-                except DependencyUnreachable as exc:
-                    logger.warning("%s; asked again in %.0f s", exc, AWAY_S)
-                    self._producer = None
-                    self._condition.become(Health("waiting", str(exc)))
-                    self._pause.wait(AWAY_S)
-                    continue
-                why = self._watch.why
-                self._condition.become(Health("waiting", why) if why else Health("ready"))
-                if not moved:
-                    self._pause.wait(LOOK_S)
+        while True:
+            try:
+                with TopicReader(self._settings) as reader:
+                    self._go_on(reader)
+            except DependencyUnreachable as exc:
+                logger.warning("%s; asked again in %.0f s", exc, AWAY_S)
+                self._producer = None
+                self._condition.become(Health("waiting", str(exc)))
+                self._pause.wait(AWAY_S)
+
+    def _go_on(self, reader: TopicReader) -> Never:
+        """Read round after round, until a server does not answer: a reader may have lost it for good."""
+        while True:
+            moved = self.round(reader)
+            why = self._watch.why
+            self._condition.become(Health("waiting", why) if why else Health("ready"))
+            if not moved:
+                self._pause.wait(LOOK_S)
 
     def round(self, reader: TopicReader) -> bool:
         """Read what is there now, report, save; return whether anything was there."""

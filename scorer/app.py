@@ -10,7 +10,7 @@ from functools import partial
 
 import faust
 import msgspec
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from faust.web import Request, Response, View
 from mode import Service
 
@@ -29,6 +29,7 @@ from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
 from scorer.assignment import WAYS_OUT, Assignment, group_name
 from scorer.champion import Champion
+from scorer.contact import Contact, answers_new_client, end_at_once
 from scorer.deaths import Deaths
 from scorer.evenness import Evenness
 from scorer.hot_path import HotPath
@@ -177,6 +178,14 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
             output=output,
             limits=limits,
             same_topics=SameTopics(settings, [*facts.values()]),
+            contact=Contact(
+                [
+                    (consumer, TopicPartition(transactions.name, 0)),
+                    (feedback, TopicPartition(names["feedback"], 0)),
+                ],
+                partial(answers_new_client, settings),
+                end_at_once,
+            ),
             deaths=Deaths(
                 assignment,
                 lambda places: output.commit([], places, assignment.group_metadata),

@@ -121,10 +121,11 @@ class HotPath:
         p = self._parts
         p.assignment.subscribe()
         try:
-            while not self._stopping.is_set():
-                self.step()
-            self._finish_last()
-            p.deaths.withdraw()
+            with p.contact:
+                while not self._stopping.is_set():
+                    self.step()
+                self._finish_last()
+                p.deaths.withdraw()
             self.status.become("stopped")
         except (Abandoned, BatchAborted, DependencyUnreachable, Fenced, Refused):
             p.deaths.withdraw()

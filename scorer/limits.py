@@ -30,7 +30,6 @@ class Limits:
             DependencyUnreachable: no broker answers.
         """
         self._settings = settings
-        self._admin = AdminClient(common(settings))
         self._bytes = self._ask(settings.connect_timeout_ms / 1000)
 
     @property
@@ -70,8 +69,11 @@ class Limits:
     def _ask(self, timeout_s: float) -> dict[str, int]:
         names = {topic_name(self._settings.environment, each): each for each in RESULTS}
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        admin = AdminClient(
+            common(self._settings)
+        )  # a new one: a client may lose its broker for good
         try:
-            found = self._admin.describe_configs(resources, request_timeout=timeout_s)
+            found = admin.describe_configs(resources, request_timeout=timeout_s)
             limits = {
                 names[each.name]: int(answer.result()["max.message.bytes"].value)
                 for each, answer in found.items()

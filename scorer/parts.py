@@ -7,6 +7,7 @@ from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.settings import Settings
 from scorer.assignment import Assignment
 from scorer.champion import Champion
+from scorer.contact import Contact
 from scorer.deaths import Deaths
 from scorer.evenness import Evenness
 from scorer.labels import LabelReader
@@ -32,3 +33,4 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     deaths: Deaths
     same_topics: SameTopics
+    contact: Contact

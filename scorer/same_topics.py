@@ -23,6 +23,7 @@ class SameTopics:
     """Looks at the id of each topic. librdkafka would read on in a topic of the same name."""
 
     def __init__(self, settings: Settings, topics: Sequence[TopicFacts]) -> None:
+        self._settings = settings
         self._admin = AdminClient(common(settings))
         self._timeout_s = settings.request_timeout_ms / 1000
         self._topics = {topic.name: topic for topic in topics}
@@ -58,6 +59,8 @@ class SameTopics:
         answers = [self._check(self._topics[name], each) for name, each in self._asked.items()]
         if any(answers) or not answers:
             self.heard(now_s)
+        else:  # a client may lose its broker for good (scorer/contact.py)
+            self._admin = AdminClient(common(self._settings))
         self._asked_s = now_s
         names = TopicCollection([*self._topics])
         self._asked = self._admin.describe_topics(names, request_timeout=self._timeout_s)

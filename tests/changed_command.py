@@ -22,7 +22,7 @@ from fraudstream.clients.inference import Model
 from fraudstream.core.model import FloatArray
 from fraudstream.core.settings import Settings
 from monitoring.monitor import Monitor
-from scorer import app, batch, evenness, neighbours
+from scorer import app, batch, contact, evenness, neighbours
 from scorer.output import BatchAborted, TransactionalOutput
 from scorer.rebuild import Rebuild
 from scorer.results import Output
@@ -176,6 +176,9 @@ CHANGES: dict[str, Callable[[], None]] = {
     "neighbours are waited for for a minute": _wait_for_a_minute,
     "commits carry no event time": _tell_nothing,
     "the worker's own client finds no broker": _lose_the_broker,
+    "no question of the worker's own clients is answered": partial(
+        vars(contact).__setitem__, "_answers", lambda *_: False
+    ),
     "the monitor dies before it tells": partial(_die_at, Monitor, "_tell", lambda *_: True),
     "the monitor dies before it saves": partial(_die_at, Monitor, "_save", lambda *_: True),
     "the monitor dies once it has saved": partial(_die_at, Monitor, "_show", lambda *_: True),

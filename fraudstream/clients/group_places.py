@@ -38,6 +38,7 @@ class GroupPlaces:
     """Asks for the places of one group in one topic, one question at a time. Not thread-safe."""
 
     def __init__(self, settings: Settings, topic: TopicFacts, group: str) -> None:
+        self._settings = settings
         self._admin = AdminClient(common(settings))
         self._timeout_s = settings.request_timeout_ms / 1000
         every = [TopicPartition(topic.name, partition) for partition in range(topic.partitions)]
@@ -80,6 +81,9 @@ class GroupPlaces:
             ends = {place.partition: each.result().offset for place, each in self._ends.items()}
             found = group.result().topic_partitions
         except KafkaException as exc:
+            self._admin = AdminClient(
+                common(self._settings)
+            )  # the former may have lost its broker for good
             raise KafkaUnreachable(
                 f"Kafka does not tell how far the group is: {exc.args[0].str()}"
             ) from exc

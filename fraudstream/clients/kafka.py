@@ -145,11 +145,17 @@ def _connected(settings: Settings) -> AdminClient:
 
 
 class Broker:
-    """One connection that only asks whether Kafka answers."""
+    """One connection that only asks whether Kafka answers; a new one after each time that it does not.
+
+    A client may lose its broker for good (librdkafka #5301).
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin = AdminClient(common(settings) | {"log_level": 0})
+        self._admin = self._client()
+
+    def _client(self) -> AdminClient:
+        return AdminClient(common(self._settings) | {"log_level": 0})
 
     def require_answer(self) -> None:
         """Return once a broker has answered; a signal ends the wait at once.
@@ -163,6 +169,7 @@ class Broker:
         try:
             asked.result()
         except KafkaException as exc:
+            self._admin = self._client()
             raise unreachable(self._settings, exc) from exc
 
 

@@ -1,22 +1,29 @@
 """What a broker, a clock or a person may do to a running environment: a clear end or a defined reaction."""
 
+import json
 import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     NewPartitions,
 )
 from kafka import KafkaAdminClient
 
+from fraudstream.clients import kafka
 from fraudstream.clients.topic_admin import create_topics
 from fraudstream.core.scores import Score
 from fraudstream.core.settings import Settings, make_settings
 from fraudstream.core.topics import topic_name
 from fraudstream.stack import embedded, kafka_server
+from fraudstream.stack.state import StackPaths
+from scorer.contact import Contact, answers_new_client
 from tests.integration.test_faults import make_anew
 from tests.integration.test_poison import caught_up, check, ids, running, send, transaction
 from tests.integration.test_workers import decoded
@@ -185,3 +192,68 @@ def test_settings_that_contradict_each_other_end_a_command_with_both_names(
     done = run(faster(settings, transaction_timeout_ms=60_000), "scorer")
     assert done.returncode == 2
     assert "transaction_timeout_ms = 60000 must be below session_timeout_ms" in done.stderr
+
+
+FLAPPING = "broker.session.timeout.ms=1000\nbroker.heartbeat.interval.ms=2500"
+"""Every other second this broker says that there is none, as one does that stood still for long."""
+
+
+@pytest.mark.proof
+def test_a_client_that_has_lost_the_broker_for_good_is_found_out(
+    bare_stack: Callable[[str], Settings],
+) -> None:
+    settings = bare_stack(FLAPPING)
+    topic = topic_name(settings.environment, "transactions")
+    often = {"group.id": "looks", "topic.metadata.refresh.interval.ms": 1_000}
+    clients = [Consumer(kafka.common(settings) | often) for _ in range(8)]
+    gone: list[Consumer] = []
+
+    def one_is_lost() -> bool:
+        gone.extend(client for client in clients if is_lost(client))
+        return bool(gone)
+
+    wait_until(one_is_lost, timeout_s=180, what="one is lost: eight seconds of silence")
+    consumer = gone[0]
+    paths = StackPaths.of(settings)
+    properties = paths.root / "kafka.properties"
+    properties.write_text(properties.read_text().replace(FLAPPING, ""))
+    broker = json.loads(paths.state.read_text())["servers"]["kafka"]["pid"]
+    os.kill(int(broker), signal.SIGKILL)  # it is started again, and says always that it is there
+    new_client = partial(answers_new_client, settings)
+    wait_until(new_client, timeout_s=30, what="it is back")
+    lost: list[bool] = []
+    contact = Contact(
+        [(consumer, TopicPartition(topic, 0))], new_client, partial(lost.append, True)
+    )
+
+    def found() -> bool:
+        contact.look()
+        return bool(lost)
+
+    wait_until(found, timeout_s=60, what="it is found out")
+    assert is_lost(consumer), "and that is true"
+    for client in clients:
+        client.close()
+
+
+def is_lost(client: Consumer) -> bool:
+    """Return whether a client is told of no broker for eight seconds; asking is what makes it forget them."""
+    for _ in range(4):
+        with suppress(KafkaException):
+            client.list_topics(timeout=2)
+            return False
+    return True
+
+
+def test_a_worker_whose_client_is_lost_ends_and_the_next_one_goes_on(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    send(topics, [transaction(n) for n in range(100)])
+    lost = ["no question of the worker's own clients is answered"]
+    with worker(topics, tmp_path / "lost.log", changes=lost) as one:
+        assert one.process.wait(40) == 1
+        assert "the client of this worker has lost it for good" in one.said()
+    send(topics, [transaction(n) for n in range(100, 200)])
+    with running(topics, log, tmp_path):
+        pass
+    check(topics, log, scored=200, dead=0)
