@@ -197,7 +197,7 @@ def test_signals_that_follow_the_first_do_not_disturb_the_cleaning_up() -> None:
         assert CLEANED_UP in terminal.after()
 
 
-@pytest.mark.parametrize("controlling", [True, False])
+@pytest.mark.parametrize("controlling", [True, pytest.param(False, marks=pytest.mark.proof)])
 def test_a_closed_terminal_ends_the_story_cleanly(*, controlling: bool, tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     with on_a_terminal("story", "60", str(witness), controlling=controlling) as terminal:

@@ -97,7 +97,9 @@ def send_everywhere(settings: Settings, numbers: range) -> None:
 @pytest.mark.parametrize(
     ("back", "ahead", "slot"),
     [
-        pytest.param(20, 0, 7, id="of another slot, with its results there"),
+        pytest.param(
+            20, 0, 7, id="of another slot, with its results there", marks=pytest.mark.proof
+        ),
         pytest.param(0, 25, 7, id="of another slot, without", marks=pytest.mark.proof),
         pytest.param(20, 0, 0, id="of its own slot, with", marks=pytest.mark.proof),
         pytest.param(0, 25, 0, id="of its own slot, without", marks=pytest.mark.proof),

@@ -77,6 +77,7 @@ def cut_tail(run: Run) -> None:
     )
 
 
+@pytest.mark.proof
 def test_a_server_killed_with_the_tail_of_its_file_cut_off_is_rolled_forward(run: Run) -> None:
     score_under(run, cut_tail)
     assert "scoring stops until they are rebuilt" in run.said()
@@ -229,6 +230,7 @@ def fill_the_server(run: Run) -> None:
     wait_until(lambda: over in metrics(run), timeout_s=30, what="it is waited for no longer")
 
 
+@pytest.mark.proof
 def test_a_full_server_is_waited_for_and_nothing_is_lost(run: Run) -> None:
     run.settings = faster(run.settings, web_port=free_port())
     score_under(run, fill_the_server, workers=1)

@@ -86,7 +86,8 @@ def test_a_worker_whose_feature_server_is_away_names_that_one(
         wait_until(partial(ready, port), timeout_s=20, what="ready again")
 
 
-@pytest.mark.parametrize("server", [pytest.param("kafka", marks=pytest.mark.proof), "mlflow"])
+@pytest.mark.proof
+@pytest.mark.parametrize("server", ["kafka", "mlflow"])
 def test_a_trainer_between_two_rounds_is_not_ready_while_a_server_is_away(
     server: str, own_stack: Settings, tmp_path: Path
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_trainer_between_two_rounds_is_not_ready_while_a_server_is_away(
     assert trainer.said().count("not trained") == 1, "what was away brings no round forward"
 
 
+@pytest.mark.proof
 def test_a_monitor_is_not_ready_while_mlflow_is_away_but_goes_on_reading(
     own_stack: Settings, tmp_path: Path
 ) -> None:

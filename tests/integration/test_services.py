@@ -7,6 +7,8 @@ import urllib.request
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from fraudstream.clients.score_log import read_feedback
 from fraudstream.core.settings import Settings
 from tests.integration.served_scores import send, serve, transactional
@@ -70,6 +72,7 @@ def test_the_trainer_waits_for_enough_then_promotes_what_passes_and_keeps_the_ch
     assert "version 2 is not promoted: it is worse than version 1" in said
 
 
+@pytest.mark.proof
 def test_a_trainer_trains_again_only_when_something_came_be_it_started_again(
     topics: Settings, tmp_path: Path
 ) -> None:
@@ -93,6 +96,7 @@ def test_a_trainer_trains_again_only_when_something_came_be_it_started_again(
     assert champion(topics) == "2"
 
 
+@pytest.mark.proof
 def test_a_trainer_promotes_nothing_after_somebody_went_back_until_somebody_promotes(
     topics: Settings, tmp_path: Path
 ) -> None:
