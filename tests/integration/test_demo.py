@@ -128,6 +128,7 @@ def test_an_interrupted_demo_ends_everything_and_a_second_one_is_refused(
     assert not processes_of(tmp_path)
 
 
+@pytest.mark.proof
 def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
     log = tmp_path / "demo.log"
     with log.open("wb") as file:

@@ -199,6 +199,7 @@ def test_a_champion_of_another_live_set_is_swapped_to_without_a_restart(run: Run
     assert all(said_of(score, NINE) for score in served), "the former set goes on"
 
 
+@pytest.mark.proof
 def test_a_champion_of_a_set_that_is_not_live_is_refused_until_the_set_is_filled(run: Run) -> None:
     first = run.start()
     send(run, 2_000)

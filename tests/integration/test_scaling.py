@@ -27,8 +27,7 @@ class Fleet:
         self.workers: list[Worker] = []
 
     def scale(self, n: int) -> float:
-        """Have n workers; return the seconds until each has its share of the partitions."""
-        begun = monotonic_s()
+        """Have n workers; return the seconds from the last start or end until each has its share."""
         while len(self.workers) < n:
             log = self.folder / f"worker-{self.started}.log"
             self.workers.append(Worker(self.settings, log, "--leave"))
@@ -38,6 +37,7 @@ class Fleet:
             asked = monotonic_s()
             assert leaving.stop() == 0, leaving.said()[-2_000:]
             assert monotonic_s() - asked <= 5, "SIGTERM: the batch is committed and it ends"
+        begun = monotonic_s()
         wait_until(lambda: self.shares() == [PARTITIONS // n] * n, timeout_s=30, what=f"{n} share")
         return monotonic_s() - begun
 
