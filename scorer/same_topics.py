@@ -5,9 +5,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
 
-from fraudstream.clients.kafka import TopicFacts, common
+from fraudstream.clients.kafka import Asking, TopicFacts
 from fraudstream.core.errors import Refused
 from fraudstream.core.settings import Settings
 from scorer.assignment import WAYS_OUT
@@ -23,8 +22,7 @@ class SameTopics:
     """Looks at the id of each topic. librdkafka would read on in a topic of the same name."""
 
     def __init__(self, settings: Settings, topics: Sequence[TopicFacts]) -> None:
-        self._settings = settings
-        self._admin = AdminClient(common(settings))
+        self._asking = Asking(settings)
         self._timeout_s = settings.request_timeout_ms / 1000
         self._topics = {topic.name: topic for topic in topics}
         self._asked: dict[str, Future[Any]] = {}
@@ -59,11 +57,11 @@ class SameTopics:
         answers = [self._check(self._topics[name], each) for name, each in self._asked.items()]
         if any(answers) or not answers:
             self.heard(now_s)
-        else:  # a client may lose its broker for good (scorer/contact.py)
-            self._admin = AdminClient(common(self._settings))
+        else:
+            self._asking.renew()
         self._asked_s = now_s
         names = TopicCollection([*self._topics])
-        self._asked = self._admin.describe_topics(names, request_timeout=self._timeout_s)
+        self._asked = self._asking.client.describe_topics(names, request_timeout=self._timeout_s)
 
     def _check(self, topic: TopicFacts, answer: "Future[Any]") -> bool:
         """Return whether the answer is a broker's."""

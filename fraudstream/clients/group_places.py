@@ -11,13 +11,12 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
     ListOffsetsResultInfo,
     OffsetSpec,
 )
 from msgspec import Struct
 
-from fraudstream.clients.kafka import TopicFacts, common
+from fraudstream.clients.kafka import Asking, TopicFacts
 from fraudstream.core.errors import KafkaUnreachable
 from fraudstream.core.settings import Settings
 
@@ -38,8 +37,7 @@ class GroupPlaces:
     """Asks for the places of one group in one topic, one question at a time. Not thread-safe."""
 
     def __init__(self, settings: Settings, topic: TopicFacts, group: str) -> None:
-        self._settings = settings
-        self._admin = AdminClient(common(settings))
+        self._asking = Asking(settings)
         self._timeout_s = settings.request_timeout_ms / 1000
         every = [TopicPartition(topic.name, partition) for partition in range(topic.partitions)]
         self._request = ConsumerGroupTopicPartitions(group, every)
@@ -57,10 +55,10 @@ class GroupPlaces:
 
         What a transaction that is still open will commit does not count yet, and is not waited for.
         """
-        (self._group,) = self._admin.list_consumer_group_offsets(
+        (self._group,) = self._asking.client.list_consumer_group_offsets(
             [self._request], require_stable=False, request_timeout=self._timeout_s
         ).values()
-        self._ends = self._admin.list_offsets(
+        self._ends = self._asking.client.list_offsets(
             self._latest,
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=self._timeout_s,
@@ -81,9 +79,7 @@ class GroupPlaces:
             ends = {place.partition: each.result().offset for place, each in self._ends.items()}
             found = group.result().topic_partitions
         except KafkaException as exc:
-            self._admin = AdminClient(
-                common(self._settings)
-            )  # the former may have lost its broker for good
+            self._asking.renew()
             raise KafkaUnreachable(
                 f"Kafka does not tell how far the group is: {exc.args[0].str()}"
             ) from exc

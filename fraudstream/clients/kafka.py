@@ -144,18 +144,27 @@ def _connected(settings: Settings) -> AdminClient:
     return admin
 
 
-class Broker:
-    """One connection that only asks whether Kafka answers; a new one after each time that it does not.
+class Asking:
+    """A client for questions, to be renewed after one that was not answered.
 
-    A client may lose its broker for good (librdkafka #5301).
+    It may have lost its broker for good (librdkafka #5301, docs/adr/0024).
     """
+
+    def __init__(self, settings: Settings, **config: object) -> None:
+        self._config = common(settings) | config
+        self.renew()
+
+    def renew(self) -> None:
+        """Ask with a new client from now on."""
+        self.client = AdminClient(self._config)
+
+
+class Broker:
+    """One connection that only asks whether Kafka answers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._admin = self._client()
-
-    def _client(self) -> AdminClient:
-        return AdminClient(common(self._settings) | {"log_level": 0})
+        self._asking = Asking(settings, log_level=0)
 
     def require_answer(self) -> None:
         """Return once a broker has answered; a signal ends the wait at once.
@@ -163,13 +172,13 @@ class Broker:
         Raises:
             DependencyUnreachable: none answers within `request_timeout_ms`.
         """
-        asked = self._admin.describe_cluster(
+        asked = self._asking.client.describe_cluster(
             request_timeout=self._settings.request_timeout_ms / 1000
         )
         try:
             asked.result()
         except KafkaException as exc:
-            self._admin = self._client()
+            self._asking.renew()
             raise unreachable(self._settings, exc) from exc
 
 

@@ -1,6 +1,5 @@
 """What a broker, a clock or a person may do to a running environment: a clear end or a defined reaction."""
 
-import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from fraudstream.core.topics import topic_name
 from fraudstream.stack import embedded, kafka_server
 from fraudstream.stack.state import StackPaths
 from scorer.contact import Contact, answers_new_client
-from tests.integration.test_faults import make_anew
+from tests.integration.test_faults import kafka_pid, make_anew
 from tests.integration.test_poison import caught_up, check, ids, running, send, transaction
 from tests.integration.test_workers import decoded
 from tests.processes import faster, run, wait_until, worker
@@ -214,11 +213,11 @@ def test_a_client_that_has_lost_the_broker_for_good_is_found_out(
 
     wait_until(one_is_lost, timeout_s=180, what="one is lost: eight seconds of silence")
     consumer = gone[0]
-    paths = StackPaths.of(settings)
-    properties = paths.root / "kafka.properties"
+    properties = StackPaths.of(settings).root / "kafka.properties"
     properties.write_text(properties.read_text().replace(FLAPPING, ""))
-    broker = json.loads(paths.state.read_text())["servers"]["kafka"]["pid"]
-    os.kill(int(broker), signal.SIGKILL)  # it is started again, and says always that it is there
+    os.kill(
+        kafka_pid(settings), signal.SIGKILL
+    )  # it is started again, and says always that it is there
     new_client = partial(answers_new_client, settings)
     wait_until(new_client, timeout_s=30, what="it is back")
     lost: list[bool] = []
