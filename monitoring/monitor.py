@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Never, TypeVar
@@ -43,6 +44,8 @@ Ranges = dict[int, tuple[int, int]]
 LOOK_S = 1.0
 SAVE_S = 10.0
 """The state is written so often, and whenever something was reported; what came since is read again."""
+HANGS_S = 60.0
+"""A batch of records, or a question to a server, takes less."""
 AWAY_S = 2.0
 """A server that does not answer is asked again after so long."""
 TOPICS = ("feedback", "dead-letters", "alerts", "scores")
@@ -72,12 +75,14 @@ class Monitor:
         self._widths: dict[str, int | None] = {}
         """How many features each version has that was asked for, None where that is not known."""
         self._progress = Progress({})
+        self._read: Counter[str] = Counter()
+        """Records by topic since the state was saved: after a failure they are read again."""
         self._saved_s = 0.0
         self._unsaved = False
         self._metrics = ServiceMetrics(m.MONITOR)
         self._pause = threading.Event()
         self.registry = self._metrics.registry
-        self._condition = Condition(self._metrics, m.MONITOR_STATE)
+        self._condition = Condition(self._metrics, m.MONITOR_STATE, HANGS_S)
 
     def health(self) -> Health:
         """Return how the service is; may be called from another thread."""
@@ -127,7 +132,8 @@ class Monitor:
             moved = True
             for messages in reader.batches(topic, ranges):
                 self._take(name, messages)
-                self._metrics.counter(m.MONITOR_READ).labels(name).inc(len(messages))
+                self._read[name] += len(messages)
+                self._condition.move()
             before |= {p: end for p, (_, end) in ranges.items()}
         if moved:
             for version in sorted(self._watching.unknown()):
@@ -222,6 +228,7 @@ class Monitor:
             label_delay_ms=find_set(settings, None).label_delay_ms,
             levels=self._levels,
         )
+        self._read.clear()
         self._widths.clear()
         self._require_same_topics()
         self._progress = Progress(self._watching.state.newest)
@@ -289,6 +296,16 @@ class Monitor:
                 "FRAUDSTREAM_STATE_DIR; what was reported is not reported again"
             ) from exc
         self._saved_s, self._unsaved = monotonic_s(), False
+        self._count()
+
+    def _count(self) -> None:
+        """Count what is in the state that was saved: what is read again after a failure counts once."""
+        for name, records in self._read.items():
+            self._metrics.counter(m.MONITOR_READ).labels(name).inc(records)
+        self._read.clear()
+        for each in self._watching.delays_days:
+            self._metrics.histogram(m.MONITOR_DELAY).observe(each)
+        self._watching.delays_days.clear()
 
     def _show(self) -> None:
         watching, gauge = self._watching, self._metrics.gauge
@@ -308,9 +325,6 @@ class Monitor:
                 gauge(m.MONITOR_BINS).labels(name, str(number)).set(count)
         for name, alarm in watching.state.alarms.items():
             gauge(m.MONITOR_DRIFT).labels(name).set(alarm.drifts)
-        for each in watching.delays_days:
-            self._metrics.histogram(m.MONITOR_DELAY).observe(each)
-        watching.delays_days.clear()
 
 
 def _load(file: Path) -> State:

@@ -20,6 +20,8 @@ from trainer.options import TrainingOptions
 from trainer.past import LearnedFrom, learned_from, learned_last, offsets_now
 from trainer.pipeline import TrainingReport, train
 
+HANGS_S = 3600.0
+"""A training says what it does; no step of it, the fit of all trees included, takes so long."""
 SERVERS_AGAIN_S = 5.0
 """The servers are looked at so often between two rounds, and one that does not answer is asked again."""
 
@@ -52,7 +54,7 @@ class TrainerService:
         )
         self._pause = threading.Event()
         self.registry = self._metrics.registry
-        self._condition = Condition(self._metrics, m.TRAINER_STATE)
+        self._condition = Condition(self._metrics, m.TRAINER_STATE, HANGS_S)
 
     def health(self) -> Health:
         """Return how the service is; may be called from another thread."""
@@ -123,7 +125,7 @@ class TrainerService:
     def _train(self, options: TrainingOptions) -> str:
         """Return the outcome, one of those that the metric names."""
         try:
-            report = train(self._settings, options, self._say)
+            report = train(self._settings, options, self._tell)
         except DependencyUnreachable:
             raise
         except TooLittle as exc:
@@ -133,6 +135,10 @@ class TrainerService:
             self._say(f"failed: {exc}")
             return "failed"
         return self._told(report)
+
+    def _tell(self, what: str) -> None:
+        self._condition.move()
+        self._say(what)
 
     def _told(self, report: TrainingReport) -> str:
         for name, value in report.metrics.items():

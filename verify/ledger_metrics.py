@@ -3,7 +3,7 @@
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.metrics import ServiceMetrics
 from fraudstream.core import metrics as m
-from fraudstream.core.health import Health
+from fraudstream.core.health import Health, hanging
 from verify.ledger import Ledger
 from verify.watch import Watch
 
@@ -21,6 +21,8 @@ GAUGES = {
 DIFFERENCE = ("lost", "duplicates", "unfounded", "mismatched")
 STALE_S = 30.0
 """A judgement that is older says nothing of now: a transaction is open, say, and hides what is behind it."""
+HANGS_S = 60.0
+"""A step of the watch takes a tenth of a second, and what it asks Kafka has limits far below this."""
 
 
 class LedgerMetrics:
@@ -45,6 +47,8 @@ class LedgerMetrics:
 
     def health(self) -> Health:
         """Return `ready` while judgements are fresh; the gauge of the state says the same."""
+        if (still_s := monotonic_s() - self._watch.stepped_s) > HANGS_S:
+            return hanging(still_s)
         if not self._watch.has_judged:
             return Health("starting")
         if away := self._watch.away:

@@ -76,12 +76,14 @@ class Watch:
 
     `judged_s`: when the last complete round began (monotonic), before the first when the watch began;
     `read_s`: when a record came last. All that was committed before `judged_s` is accounted for.
+    `stepped_s`: when the last step began.
     `away`: why the broker cannot be asked, as who calls `step` was told; "" while it can.
     """
 
     def __init__(self, log: Reader, group: str, books: Books) -> None:
         self.books = books
         self.judged_s = self.read_s = monotonic_s()
+        self.stepped_s = monotonic_s()
         self.has_judged = False
         self.away = ""
         self._log = log
@@ -96,7 +98,7 @@ class Watch:
         Raises:
             FraudstreamError: as the methods of `LiveLog`; after DependencyUnreachable step again.
         """
-        now_s = monotonic_s()
+        now_s = self.stepped_s = monotonic_s()
         if self._round is None and now_s - self._began_s >= ROUND_S:
             self._begin(now_s)
         elif now_s - self._looked_s >= LOOK_S:

@@ -5,7 +5,8 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from fraudstream.core.health import STATES, Health, State
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.core.health import STATES, Health, State, hanging
 from fraudstream.core.metrics import Metric
 
 
@@ -64,12 +65,28 @@ class ServiceMetrics:
 
 
 class Condition:
-    """How a service is, as its loop says; the gauge of its state shows the same."""
+    """How a service is, as its loop says; the gauge of its state shows the same.
 
-    def __init__(self, metrics: ServiceMetrics, metric: Metric) -> None:
-        self.now = Health("starting")
+    A loop that says nothing for `most_s` seconds hangs: nothing that it does takes so long.
+    """
+
+    def __init__(self, metrics: ServiceMetrics, metric: Metric, most_s: float) -> None:
+        self._said = Health("starting")
+        self._most_s = most_s
+        self._moved_s = monotonic_s()
         metrics.state(metric, lambda: self.now.state)
 
+    @property
+    def now(self) -> Health:
+        """What the loop said last, or that it hangs; may be asked by other threads."""
+        still_s = monotonic_s() - self._moved_s
+        return self._said if still_s <= self._most_s else hanging(still_s)
+
     def become(self, health: Health) -> None:
-        """Be so from now on; other threads may read `now`."""
-        self.now = health
+        """Be so from now on."""
+        self._said = health
+        self.move()
+
+    def move(self) -> None:
+        """Take note that the loop goes on, in the midst of something long."""
+        self._moved_s = monotonic_s()

@@ -107,7 +107,7 @@ def _app(
         if path == "/metrics":
             return metrics(environ, start_response)  # type: ignore[no-any-return]
         now = health()
-        statuses = {"/livez": True, "/readyz": now.ready, "/healthz": now.ready}
+        statuses = {"/livez": not now.hangs, "/readyz": now.ready, "/healthz": now.ready}
         if path not in statuses:
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"there are /livez, /readyz, /healthz and /metrics here\n"]

@@ -33,8 +33,15 @@ class Health(msgspec.Struct, omit_defaults=True):
     done: int = 0
     of: int = 0
     """Records of the present rebuild."""
+    hangs: bool = False
+    """Whether its loop has stood still for longer than anything it does may take; /livez says 503 then."""
 
     @property
     def ready(self) -> bool:
         """Return whether the service can do its work now."""
         return self.state == "ready"
+
+
+def hanging(still_s: float) -> Health:
+    """Return what a service is whose loop has not moved for `still_s` seconds."""
+    return Health("waiting", f"its loop has not moved for {still_s:.0f} s: restart it", hangs=True)

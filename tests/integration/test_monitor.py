@@ -1,5 +1,6 @@
 """The monitoring service on real servers: its reports, and that kills neither lose nor double one."""
 
+import itertools
 import signal
 from functools import partial
 from pathlib import Path
@@ -12,14 +13,24 @@ from kafka import KafkaAdminClient, TopicPartition
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.topic_admin import create_topics
 from fraudstream.core import metrics as m
+from fraudstream.core.errors import DependencyUnreachable
 from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.model import CHAMPION, model_name
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
+from monitoring.drift import Levels
+from monitoring.monitor import Monitor
 from monitoring.reports import DayReport, DriftReport, QualityReport, Report, key_of, name_of
-from monitoring.watching import State
+from monitoring.watching import State, Watching
 from tests.integration.desk import DAY_ROWS, Desk, days_over, plain_days, reports
-from tests.integration.served_scores import SPAN_MS, T0, made_score, transactional
+from tests.integration.served_scores import (
+    SPAN_MS,
+    T0,
+    fraud_label,
+    made_score,
+    send,
+    transactional,
+)
 from tests.integration.test_faults import say
 from tests.integration.test_services import ask, port_of, shows
 from tests.processes import Worker, faster, run, wait_until, worker
@@ -120,8 +131,12 @@ def test_a_second_monitor_is_refused_and_so_are_levels_that_contradict_each_othe
         assert f"--leave {leave} must be below --enter {enter}" in wrong.stderr
 
 
+def _file(topics: Settings) -> Path:
+    return state_path(topics) / "monitor" / f"{topics.environment}.msgpack"
+
+
 def test_a_log_that_is_not_the_one_that_was_read_is_refused(topics: Settings) -> None:
-    file = state_path(topics) / "monitor" / f"{topics.environment}.msgpack"
+    file = _file(topics)
     file.parent.mkdir(parents=True)
     file.write_bytes(msgspec.msgpack.encode(State(offsets={"scores": {0: 10}})))
     done = run(topics, "monitor")
@@ -154,6 +169,33 @@ def test_a_monitor_with_another_state_folder_takes_over_and_nothing_is_there_twi
             assert second.stop() == 0
     keys = [key_of(each) for each in reports(topics)]
     assert len(keys) == len(set(keys)) == 3
+
+
+def test_what_is_read_again_after_a_round_that_broke_off_is_counted_once(
+    topics: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = [made_score(i, event_time_ms=T0 + i, features=[1.0] * 9) for i in range(50)]
+    producer = transactional(topics)
+    producer.begin_transaction()
+    send(producer, topics, scores, [fraud_label(each) for each in scores[:7]])
+    producer.commit_transaction()
+    service, due, rounds = Monitor(topics, Levels()), Watching.due, itertools.count(1)
+
+    def breaks_off(self: Watching, until_ms: int) -> list[Report]:
+        number = next(rounds)
+        if number == 1:
+            raise DependencyUnreachable("Kafka does not answer")
+        if number == 3:
+            raise KeyboardInterrupt
+        return due(self, until_ms)
+
+    monkeypatch.setattr(Watching, "due", breaks_off)
+    with pytest.raises(KeyboardInterrupt):
+        service.run()
+    counted = partial(service.registry.get_sample_value, m.MONITOR_READ.name)
+    assert counted({"topic": "scores"}) == 50
+    assert counted({"topic": "feedback"}) == 7
+    assert service.registry.get_sample_value(f"{m.MONITOR_DELAY.name}_count") == 7
 
 
 def test_a_label_that_is_none_is_left_out_and_said(topics: Settings, tmp_path: Path) -> None:

@@ -331,13 +331,22 @@ def test_the_gauges_are_the_balance() -> None:
     made.judge_committed({0: 5})
     watch = cast(
         "Watch",
-        SimpleNamespace(books=made, has_judged=True, judged_s=monotonic_s() - 1_000, away=""),
+        SimpleNamespace(
+            books=made,
+            has_judged=True,
+            judged_s=monotonic_s() - 1_000,
+            stepped_s=monotonic_s(),
+            away="",
+        ),
     )
     metrics = LedgerMetrics(watch)
     metrics.show(made.ledger())
     families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
     shown = {family.name: family.samples for family in families}
-    assert metrics.health().state == "waiting", "a judgement of 1,000 s ago says nothing of now"
+    health = metrics.health()
+    assert (health.state, health.hangs) == ("waiting", False), "1,000 s ago says nothing of now"
+    watch.stepped_s -= 61
+    assert metrics.health().hangs
     assert {each.name.removesuffix("_total") for each in LEDGER} <= shown.keys()
     plain = {
         name.removeprefix("fraudstream_ledger_"): round(

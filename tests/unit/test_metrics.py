@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
-from fraudstream.clients.metrics import ServiceMetrics
+from fraudstream.clients.metrics import Condition, ServiceMetrics
 from fraudstream.clients.service_web import served
 from fraudstream.core import metrics as m
 from fraudstream.core.errors import DEAD_LETTER_KINDS, SettingsError
@@ -236,6 +236,28 @@ def test_health_is_told_and_only_ready_is_ready() -> None:
         assert asked(port, "/readyz") == (200, b'{"state":"ready"}')
         assert asked(port, "/metrics")[0] == 200
         assert asked(port, "/")[0] == 404
+        now = Health("waiting", hangs=True)
+        assert asked(port, "/livez")[0] == asked(port, "/readyz")[0] == 503
+
+
+def test_a_loop_that_stands_still_hangs_until_it_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now_s=100.0)
+    monkeypatch.setattr("fraudstream.clients.metrics.monotonic_s", lambda: clock.now_s)
+    metrics = ServiceMetrics(m.MONITOR)
+    condition = Condition(metrics, m.MONITOR_STATE, 60)
+    assert condition.now == Health("starting")
+    condition.become(Health("ready"))
+    clock.now_s += 50
+    condition.move()
+    clock.now_s += 50
+    assert condition.now == Health("ready")
+    clock.now_s += 11
+    assert (condition.now.hangs, condition.now.ready) == (True, False)
+    assert condition.now.why == "its loop has not moved for 61 s: restart it"
+    shown = families(generate_latest(metrics.registry).decode())[m.MONITOR_STATE.name].samples
+    assert [each.labels["state"] for each in shown if each.value] == ["waiting"]
+    condition.move()
+    assert condition.now == Health("ready")
 
 
 def test_a_port_that_is_taken_is_named() -> None:
