@@ -12,6 +12,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
+from fraudstream.clients.kafka_python import AWAY
 from fraudstream.core.errors import FraudstreamError, KafkaUnreachable, Refused
 from fraudstream.core.scores import Alert
 from fraudstream.core.settings import Settings
@@ -44,6 +45,11 @@ def alerts(
         while follow or any(consumer.position(place) < ends[place] for place in places):
             for records in consumer.poll(timeout_ms=200).values():
                 yield from _decoded(records, on_broken)
+    except AWAY as exc:
+        raise KafkaUnreachable(
+            f"Kafka at {settings.kafka_bootstrap} does not answer any more ({type(exc).__name__}): start "
+            "again when it does; `--from-beginning` shows what came meanwhile"
+        ) from exc
     except KafkaError as exc:
         raise FraudstreamError(
             f"the alerts on {settings.kafka_bootstrap} cannot be read with kafka-python ({exc}): for records "

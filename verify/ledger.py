@@ -13,10 +13,11 @@ import msgspec
 import numpy as np
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import KafkaError, OffsetOutOfRangeError, RetriableError
+from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
 from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.kafka_python import AWAY
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
@@ -136,7 +137,7 @@ class Log:
             try:
                 offsets: dict[TopicPartition, OffsetAndMetadata]
                 offsets = self._admin.list_group_offsets({group: None})[group]
-            except RetriableError as exc:
+            except AWAY as exc:
                 if monotonic_s() > deadline:
                     raise DependencyUnreachable(
                         f"Kafka does not tell the offsets of group {group} ({type(exc).__name__}): "

@@ -6,8 +6,9 @@ import msgspec
 from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError, RetriableError
+from kafka.errors import KafkaError, LogTruncationError, OffsetOutOfRangeError
 
+from fraudstream.clients.kafka_python import AWAY
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
@@ -145,7 +146,7 @@ class LiveLog(Log):
                 f"records were deleted before the ledger has read them, or a topic was made anew ({exc}): "
                 "start the ledger again"
             )
-        if isinstance(exc, RetriableError):
+        if isinstance(exc, AWAY):
             return DependencyUnreachable(
                 f"Kafka at {self._address} does not answer ({type(exc).__name__})"
             )

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Never
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
+from kafka.errors import NodeNotReadyError, UnknownBrokerIdError
 
 from fraudstream.clients.kafka import transactional_producer
 from fraudstream.core.errors import DependencyUnreachable
@@ -30,6 +32,7 @@ from tests.integration.test_poison import RawName
 from tests.integration.test_workers import free_port
 from tests.processes import command, faster, run, wait_until, worker
 from verify.ledger import Log, count
+from verify.live_log import LiveLog
 
 __all__ = ["own_stack"]
 TOTAL = 300
@@ -255,6 +258,24 @@ def test_a_broker_that_is_away_is_waited_for_and_nothing_is_forgotten(
     assert all(away), said
     assert said[1:-1:2] == ["Kafka answers again"] * len(away)
     assert said[-1] == "stopped"
+
+
+@pytest.mark.parametrize("error", [UnknownBrokerIdError(-1), NodeNotReadyError(1)])
+def test_a_broker_that_knows_no_controller_yet_is_asked_again(
+    error: Exception, topics: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that was frozen says so for a moment; a watch ended with an error about codecs then."""
+    with LiveLog(topics) as log:
+        whole = KafkaAdminClient.describe_topics
+
+        def refuses(*_: object, **__: object) -> Never:
+            monkeypatch.setattr(KafkaAdminClient, "describe_topics", whole)
+            raise error
+
+        monkeypatch.setattr(KafkaAdminClient, "describe_topics", refuses)
+        with pytest.raises(DependencyUnreachable, match=type(error).__name__):
+            log.grown()
+        assert len(log.grown()) == 3 * topics.partitions
 
 
 def test_a_topic_made_anew_ends_the_watch(topics: Settings, tmp_path: Path) -> None:
