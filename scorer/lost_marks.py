@@ -1,9 +1,9 @@
 """Offsets whose transaction has ended, while the broker has lost the mark that says so.
 
-Kafka 4.3.1, killed between its decision on a transaction and the marks that it then writes, was seen to
-leave out that of the group's offsets (docs/adr/0022). It answers UNSTABLE_OFFSET_COMMIT from then on to
-whoever asks where to go on, restarts of workers and of the broker included. Whether such offsets hold is told
-by what was in the same transaction: the results, which readers see or do not.
+Kafka 4.3.0 to 4.4.0, killed between its decision on a transaction and the marks that it then writes, can
+leave them out (docs/adr/0022, 0025). It answers UNSTABLE_OFFSET_COMMIT from then on to whoever asks where to
+go on, restarts of workers and of the broker included. Whether such offsets hold is told by what was in the
+same transaction: the results, which readers see or do not.
 """
 
 import logging
@@ -95,6 +95,9 @@ class LostMarks:
         seen = open_in_offsets(self._settings, self._group) if unsettled else frozenset()
         first = self._first
         hanging = first.open & seen if first else frozenset()
+        if unsettled and not seen:
+            places = [place.partition for place in unsettled]
+            logger.warning("offsets of partitions %s wait for a transaction that is ending", places)
         if first is None or not hanging:
             self._first = _First(monotonic_s(), seen, self._ends()) if seen else None
         elif monotonic_s() - first.at_s > self.after_s:

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 IMAGES = {
     "debian": "fraudstream-standin/debian:12",
-    "kafka": "fraudstream-standin/kafka:4.3.1",
+    "kafka": "fraudstream-standin/kafka:4.2.1",
     "valkey": "fraudstream-standin/valkey:9",
     "postgres": "fraudstream-standin/postgres:15",
     "prometheus": "fraudstream-standin/prometheus:2",

@@ -27,7 +27,8 @@ from fraudstream.core.errors import (
 )
 from fraudstream.stack.locks import exclusive
 
-KAFKA_VERSION = "4.3.1"
+KAFKA_VERSION = "4.2.1"
+"""4.3.0 to 4.4.0 can lose the end of a transaction when their only broker is killed (ADR 0025)."""
 INSTALL_COMMAND = f"{sys.executable} -m fraudstream.stack.kafka_jars"
 ATTEMPTS = 3
 INSTALL_LOCK_WAIT_S = 300.0

@@ -9,9 +9,9 @@ import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES
-from fraudstream.stack.kafka_jars import checked_folder, class_path
+from fraudstream.stack.kafka_jars import KAFKA_VERSION, checked_folder, class_path
 from fraudstream.stack.ports import HOST
 from fraudstream.stack.state import ServerPlan, StackPaths
 
@@ -23,6 +23,8 @@ LIGHT_COMPILER = "-XX:TieredStopAtLevel=1"
 """Java's thorough compiler takes a third of a core for minutes, more than its code saves (ADR 0019)."""
 SHORT_PAUSES = ("-XX:+UseShenandoahGC", "-XX:ShenandoahGCMode=generational")
 """Java's usual collector stops a broker for up to 180 ms on a machine whose cores are busy (ADR 0021)."""
+WRITER = "kafka.version"
+"""Beside the data: which Kafka has written them."""
 BATCH_OVERHEAD_BYTES = 64 * 1024
 
 
@@ -31,12 +33,16 @@ def plan_kafka(paths: StackPaths, ports: dict[str, int]) -> ServerPlan:
 
     Raises:
         FraudstreamError: no Java runtime, or Kafka's jars are missing.
-        Refused: a jar is not the one that was committed.
+        Refused: a jar is not the one that was committed, or a newer Kafka has written the data.
     """
     folder = checked_folder()
     data = paths.data / "kafka"
-    if not any(data.glob("__cluster_metadata-0")):
+    if any(data.glob("__cluster_metadata-0")):
+        _require_readable(data, paths.data / WRITER)
+    else:
         shutil.rmtree(data, ignore_errors=True)  # never started: holds at most half a formatting
+    paths.data.mkdir(parents=True, exist_ok=True)
+    (paths.data / WRITER).write_text(KAFKA_VERSION)
     properties = paths.root / "kafka.properties"
     properties.write_text(_kafka_properties(data, ports["kafka"], ports["kafka_controller"]))
     logging = paths.root / "kafka-log4j2.properties"
@@ -57,6 +63,21 @@ def plan_kafka(paths: StackPaths, ports: dict[str, int]) -> ServerPlan:
         port=ports["kafka"],
         steps=(serve,) if data.exists() else (prepare, serve),
     )
+
+
+def _require_readable(data: Path, writer: Path) -> None:
+    """Refuse what a newer Kafka has written; data without a version beside them are of 4.3.1 (ADR 0025)."""
+    version = writer.read_text() if writer.exists() else "4.3.1"
+    if _numbers(version) > _numbers(KAFKA_VERSION):
+        raise Refused(
+            f"the topics in {data} were written by Kafka {version}, and this release has {KAFKA_VERSION}, "
+            "which cannot read them (docs/adr/0025 says why): `fraudstream stack down --wipe` removes "
+            "topics, features and models; to keep them, use the release that wrote them"
+        )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
 
 
 def start_options(folder: Path) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def engine() -> str:
 @pytest.fixture
 def system(engine: str, tmp_path: Path) -> Iterator[System]:
     """A project of its own, with ports and secrets of its own; nothing of it is left."""
-    image = "fraudstream-standin/kafka:4.3.1"
+    image = "fraudstream-standin/kafka:4.2.1"
     look = ("docker", "image", "inspect", image)
     if IMAGES == "standin" and subprocess.run(look, capture_output=True, check=False).returncode:
         pytest.skip(f"engine {engine} has no {image}: `make images-standin`, or IMAGES=default")

@@ -226,6 +226,21 @@ def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         embedded.up(settings)
 
 
+@pytest.mark.parametrize("written_by", ["", "4.3.1", "4.10.0"])
+def test_data_that_a_newer_kafka_has_written_are_refused_and_not_touched(
+    written_by: str, full: Settings
+) -> None:
+    data = StackPaths.of(full).data
+    (data / "kafka" / "__cluster_metadata-0").mkdir(parents=True)
+    if written_by:
+        (data / "kafka.version").write_text(written_by)
+    with pytest.raises(
+        Refused, match=f"written by Kafka {written_by or '4.3.1'}, and this release has"
+    ):
+        embedded.up(full, owner_pid=os.getpid())
+    assert (data / "kafka" / "__cluster_metadata-0").exists()
+
+
 def test_a_full_disk_is_told_before_anything_starts(
     valkey: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

