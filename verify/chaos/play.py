@@ -183,9 +183,9 @@ class Player:
 
     def _recovered(self, pending: Pending) -> None:
         if not self._wait(COMMIT_S, lambda: pending.took_s is not None):
+            whose = f" of partitions {sorted(pending.partitions)}" if pending.partitions else ""
             raise self._stuck(
-                f"no score of partitions {sorted(pending.partitions or [])} was committed within "
-                f"{COMMIT_S:.0f} s after a fault ({pending.kind()})"
+                f"no score{whose} was committed within {COMMIT_S:.0f} s after a fault ({pending.kind()})"
             )
 
     def _kill_newcomer(self, event: Event) -> bool:
