@@ -25,6 +25,8 @@ SHORT_PAUSES = ("-XX:+UseShenandoahGC", "-XX:ShenandoahGCMode=generational")
 """Java's usual collector stops a broker for up to 180 ms on a machine whose cores are busy (ADR 0021)."""
 WRITER = "kafka.version"
 """Beside the data: which Kafka has written them."""
+INTERNAL_SEGMENT_BYTES = 1024 * 1024
+"""The smallest that Kafka takes; only what is behind the newest segment is compacted."""
 BATCH_OVERHEAD_BYTES = 64 * 1024
 
 
@@ -137,6 +139,9 @@ def _kafka_properties(data: Path, port: int, controller_port: int) -> str:
         # Default 9 s: that is how long a broker that was killed waits for its own former self.
         "broker.session.timeout.ms": 2_000,
         "broker.heartbeat.interval.ms": 500,
+        # Default 100 MiB: a log that takes half a second to load can be loaded by halves (ADR 0026).
+        "offsets.topic.segment.bytes": INTERNAL_SEGMENT_BYTES,
+        "transaction.state.log.segment.bytes": INTERNAL_SEGMENT_BYTES,
         # Default 128 MiB of heap, for topics that hold a few thousand keys.
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
     }
