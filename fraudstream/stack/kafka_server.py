@@ -142,6 +142,8 @@ def _kafka_properties(data: Path, port: int, controller_port: int) -> str:
         # Default 100 MiB: a log that takes half a second to load can be loaded by halves (ADR 0026).
         "offsets.topic.segment.bytes": INTERNAL_SEGMENT_BYTES,
         "transaction.state.log.segment.bytes": INTERNAL_SEGMENT_BYTES,
+        # Default 24 h: for so long each mark of a transaction would stay in them.
+        "log.cleaner.delete.retention.ms": 60_000,
         # Default 128 MiB of heap, for topics that hold a few thousand keys.
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
     }
