@@ -27,7 +27,7 @@ demo: .venv/.runtime
 # STACK=containers: the servers of the tests run in containers.
 STACK ?= embedded
 # Most tests wait for servers: two at a time, each on a stack of its own. JOBS=0: one, in this process.
-JOBS ?= 2
+JOBS ?= $(if $(filter containers,$(STACK)),0,2)
 test: .venv/.dev
 	@TEST_STACK=$(STACK) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 

@@ -3,7 +3,6 @@
 import logging
 import os
 import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Never, TypeVar
@@ -44,8 +43,8 @@ Ranges = dict[int, tuple[int, int]]
 LOOK_S = 1.0
 SAVE_S = 10.0
 """The state is written so often, and whenever something was reported; what came since is read again."""
-HANGS_S = 60.0
-"""A batch of records, or a question to a server, takes less."""
+HANGS_S = 120.0
+"""A batch of records takes less, and so do the questions that are asked of a server one after the other."""
 AWAY_S = 2.0
 """A server that does not answer is asked again after so long."""
 TOPICS = ("feedback", "dead-letters", "alerts", "scores")
@@ -75,8 +74,8 @@ class Monitor:
         self._widths: dict[str, int | None] = {}
         """How many features each version has that was asked for, None where that is not known."""
         self._progress = Progress({})
-        self._read: Counter[str] = Counter()
-        """Records by topic since the state was saved: after a failure they are read again."""
+        self._counted: dict[tuple[str, int], int] = {}
+        """By topic and partition the offset after the last record that was counted."""
         self._saved_s = 0.0
         self._unsaved = False
         self._metrics = ServiceMetrics(m.MONITOR)
@@ -124,6 +123,7 @@ class Monitor:
         for name in TOPICS:
             topic = topic_name(self._settings.environment, name)
             ends = reader.bounds(topic)
+            self._condition.move()
             before = state.offsets.setdefault(name, {})
             ranges = {p: (before.get(p, low), end) for p, (low, end) in ends.items()}
             self._check_places(topic, ranges, ends)
@@ -132,7 +132,7 @@ class Monitor:
             moved = True
             for messages in reader.batches(topic, ranges):
                 self._take(name, messages)
-                self._read[name] += len(messages)
+                self._count(name, messages)
                 self._condition.move()
             before |= {p: end for p, (_, end) in ranges.items()}
         if moved:
@@ -140,6 +140,16 @@ class Monitor:
                 self._follow(version)
         self._report(moved=moved)
         return moved
+
+    def _count(self, name: str, messages: Sequence[Message]) -> None:
+        """Count what has not been counted; after a round that was broken off records are read again."""
+        new = 0
+        for each in messages:
+            place, offset = (name, each.partition() or 0), each.offset() or 0
+            if offset >= self._counted.get(place, 0):
+                self._counted[place] = offset + 1
+                new += 1
+        self._metrics.counter(m.MONITOR_READ).labels(name).inc(new)
 
     def _report(self, *, moved: bool) -> None:
         """Tell of days that are over or mature; save then, and now and then."""
@@ -195,6 +205,7 @@ class Monitor:
 
     def _follow(self, version: str) -> None:
         """Compare what this version scores with its training."""
+        self._condition.move()
         reference = self._reference(version)
         self._widths[version] = None if reference is None else len(reference.features)
         self._watching.follow(version, reference)
@@ -228,9 +239,9 @@ class Monitor:
             label_delay_ms=find_set(settings, None).label_delay_ms,
             levels=self._levels,
         )
-        self._read.clear()
         self._widths.clear()
         self._require_same_topics()
+        self._condition.move()
         self._progress = Progress(self._watching.state.newest)
         producer = transactional_producer(
             settings, transactional_id=f"{settings.environment}.monitor"
@@ -296,13 +307,6 @@ class Monitor:
                 "FRAUDSTREAM_STATE_DIR; what was reported is not reported again"
             ) from exc
         self._saved_s, self._unsaved = monotonic_s(), False
-        self._count()
-
-    def _count(self) -> None:
-        """Count what is in the state that was saved: what is read again after a failure counts once."""
-        for name, records in self._read.items():
-            self._metrics.counter(m.MONITOR_READ).labels(name).inc(records)
-        self._read.clear()
         for each in self._watching.delays_days:
             self._metrics.histogram(m.MONITOR_DELAY).observe(each)
         self._watching.delays_days.clear()

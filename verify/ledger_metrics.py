@@ -21,8 +21,8 @@ GAUGES = {
 DIFFERENCE = ("lost", "duplicates", "unfounded", "mismatched")
 STALE_S = 30.0
 """A judgement that is older says nothing of now: a transaction is open, say, and hides what is behind it."""
-HANGS_S = 60.0
-"""A step of the watch takes a tenth of a second, and what it asks Kafka has limits far below this."""
+HANGS_S = 120.0
+"""A step takes a tenth of a second; with a broker that hangs, what it asks has limits below this."""
 
 
 class LedgerMetrics:

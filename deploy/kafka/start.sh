@@ -13,7 +13,8 @@ export KAFKA_LOG4J_OPTS="-Dlog4j2.configurationFile=/fraudstream/kafka/log4j2.pr
 ours=$(basename /opt/kafka/libs/kafka_2.13-*.jar .jar)
 ours=${ours#kafka_2.13-}
 # Volumes without the file are of 4.3.1 (docs/adr/0025).
-theirs=$(cat "${data%/*}/kafka.version" 2>/dev/null || echo 4.3.1)
+theirs=$(cat "${data%/*}/kafka.version" 2>/dev/null)
+theirs=${theirs:-4.3.1}
 if [ -d "$data/__cluster_metadata-0" ] && [ "$(printf '%s\n' "$ours" "$theirs" | sort -V | tail -n 1)" != "$ours" ]; then
     echo "error: the volume kafka-data was written by Kafka $theirs, and this image has $ours, which cannot read" \
         "it: set KAFKA_IMAGE to an image of $theirs, or remove the volume and with it the topics" >&2
@@ -24,5 +25,5 @@ if ! [ -d "$data/__cluster_metadata-0" ]; then
     id=$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=')
     /opt/kafka/bin/kafka-storage.sh format --cluster-id "A${id:1}" --config $conf || exit 1
 fi
-echo "$ours" >"${data%/*}/kafka.version"
+echo "$ours" >"${data%/*}/kafka.version.new" && mv "${data%/*}/kafka.version.new" "${data%/*}/kafka.version"
 exec /opt/kafka/bin/kafka-server-start.sh $conf

@@ -8,7 +8,7 @@ State = Literal["starting", "ready", "waiting", "rebuilding", "snapshot", "stopp
 MEANINGS: dict[State, str] = {
     "starting": "it looks for its servers, or for what it is to work on",
     "ready": "its servers answer and it has what it works on: a scorer its partitions and features",
-    "waiting": "a server does not answer or takes no writes; nothing is lost, it tries again",
+    "waiting": "a server does not answer or takes no writes, or its loop hangs; nothing is lost",
     "rebuilding": "the features are made anew from the log",
     "snapshot": "the features are being copied",
     "stopped": "it was asked to end, or has ended",

@@ -43,8 +43,7 @@ def plan_kafka(paths: StackPaths, ports: dict[str, int]) -> ServerPlan:
         _require_readable(data, paths.data / WRITER)
     else:
         shutil.rmtree(data, ignore_errors=True)  # never started: holds at most half a formatting
-    paths.data.mkdir(parents=True, exist_ok=True)
-    (paths.data / WRITER).write_text(KAFKA_VERSION)
+    _note_writer(paths.data / WRITER)
     properties = paths.root / "kafka.properties"
     properties.write_text(_kafka_properties(data, ports["kafka"], ports["kafka_controller"]))
     logging = paths.root / "kafka-log4j2.properties"
@@ -70,12 +69,20 @@ def plan_kafka(paths: StackPaths, ports: dict[str, int]) -> ServerPlan:
 def _require_readable(data: Path, writer: Path) -> None:
     """Refuse what a newer Kafka has written; data without a version beside them are of 4.3.1 (ADR 0025)."""
     version = writer.read_text() if writer.exists() else "4.3.1"
-    if _numbers(version) > _numbers(KAFKA_VERSION):
+    if not re.fullmatch(r"\d+(\.\d+)*", version) or _numbers(version) > _numbers(KAFKA_VERSION):
         raise Refused(
             f"the topics in {data} were written by Kafka {version}, and this release has {KAFKA_VERSION}, "
             "which cannot read them (docs/adr/0025 says why): `fraudstream stack down --wipe` removes "
             "topics, features and models; to keep them, use the release that wrote them"
         )
+
+
+def _note_writer(writer: Path) -> None:
+    """Note who writes the data from now on; a start that is killed leaves the old word or the new one."""
+    writer.parent.mkdir(parents=True, exist_ok=True)
+    new = writer.with_suffix(".new")
+    new.write_text(KAFKA_VERSION)
+    new.replace(writer)
 
 
 def _numbers(version: str) -> list[int]:

@@ -226,7 +226,7 @@ def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         embedded.up(settings)
 
 
-@pytest.mark.parametrize("written_by", ["", "4.3.1", "4.10.0"])
+@pytest.mark.parametrize("written_by", ["", "4.3.1", "4.10.0", "4.2.x"])
 def test_data_that_a_newer_kafka_has_written_are_refused_and_not_touched(
     written_by: str, full: Settings
 ) -> None:

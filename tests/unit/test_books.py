@@ -280,6 +280,15 @@ def test_a_result_whose_marker_is_on_its_way_is_not_lost() -> None:
     assert not said
 
 
+def test_a_watch_that_does_not_step_hangs_and_one_that_does_goes_on() -> None:
+    watch = Watch(Broker(), "g", books()[0])
+    metrics = LedgerMetrics(watch)
+    watch.stepped_s -= 1_000
+    assert metrics.health().hangs
+    watch.step()
+    assert not metrics.health().hangs
+
+
 @pytest.mark.usefixtures("at_once")
 def test_ends_are_asked_after_what_is_committed() -> None:
     broker, (made, _) = Broker(), books()
@@ -345,7 +354,7 @@ def test_the_gauges_are_the_balance() -> None:
     shown = {family.name: family.samples for family in families}
     health = metrics.health()
     assert (health.state, health.hangs) == ("waiting", False), "1,000 s ago says nothing of now"
-    watch.stepped_s -= 61
+    watch.stepped_s -= 121
     assert metrics.health().hangs
     assert {each.name.removesuffix("_total") for each in LEDGER} <= shown.keys()
     plain = {

@@ -193,7 +193,14 @@ def test_the_images_leave_out_what_they_say_they_leave_out() -> None:
 
 @pytest.mark.parametrize(
     ("written_by", "starts"),
-    [("4.2.1", True), ("4.1.0", True), ("4.10.0", False), ("4.3.1", False), (None, False)],
+    [
+        ("4.2.1", True),
+        ("4.1.0", True),
+        ("4.10.0", False),
+        ("4.3.1", False),
+        (None, False),
+        ("", False),
+    ],
 )
 def test_a_volume_that_a_newer_kafka_has_written_is_refused_by_its_version(
     written_by: str | None, starts: bool, tmp_path: Path
@@ -204,7 +211,7 @@ def test_a_volume_that_a_newer_kafka_has_written_is_refused_by_its_version(
     (kafka / "bin").mkdir()
     shutil.copy("/bin/true", kafka / "bin" / "kafka-server-start.sh")
     (volume / "log" / "__cluster_metadata-0").mkdir(parents=True)
-    if written_by:
+    if written_by is not None:
         (volume / "kafka.version").write_text(written_by + "\n")
     script = (REPOSITORY / "deploy" / "kafka" / "start.sh").read_text()
     for path, ours in (("/opt/kafka", kafka), ("/var/lib/kafka/data", volume)):
