@@ -234,6 +234,11 @@ class Log:
             raise FraudstreamError(
                 f"records of topic {topic} were deleted while they were read: count again"
             ) from exc
+        except AWAY as exc:
+            raise DependencyUnreachable(
+                f"topic {topic} cannot be read to its end: Kafka does not answer any more "
+                f"({type(exc).__name__}): count again when it does"
+            ) from exc
         except KafkaError as exc:
             raise FraudstreamError(
                 f"topic {topic} cannot be read with kafka-python ({exc}): for records in lz4, snappy or "

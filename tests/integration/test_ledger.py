@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Never
+from unittest.mock import Mock
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from kafka import KafkaAdminClient, KafkaProducer
-from kafka.errors import NodeNotReadyError, UnknownBrokerIdError
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaTimeoutError, NodeNotReadyError, UnknownBrokerIdError
 
 from fraudstream.clients.kafka import transactional_producer
 from fraudstream.core.errors import DependencyUnreachable
@@ -27,7 +28,14 @@ from fraudstream.core.topics import topic_name
 from producer.generator import make_parameters, source
 from producer.pace import AtRate
 from producer.replay import ReplayPlan, replay_table
-from tests.integration.test_faults import caught_up, kafka_pid, make_anew, own_stack, transaction
+from tests.integration.test_faults import (
+    caught_up,
+    kafka_pid,
+    make_anew,
+    own_stack,
+    say,
+    transaction,
+)
 from tests.integration.test_poison import RawName
 from tests.integration.test_workers import free_port
 from tests.processes import command, faster, run, wait_until, worker
@@ -276,6 +284,15 @@ def test_a_broker_that_knows_no_controller_yet_is_asked_again(
         with pytest.raises(DependencyUnreachable, match=type(error).__name__):
             log.grown()
         assert len(log.grown()) == 3 * topics.partitions
+
+
+def test_a_broker_that_goes_away_while_records_are_counted_is_said_to_be_away(
+    topics: Settings, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(topics, "transactions", transaction(1))
+    monkeypatch.setattr(KafkaConsumer, "poll", Mock(side_effect=KafkaTimeoutError("no answer")))
+    with pytest.raises(DependencyUnreachable, match="does not answer any more"):
+        list(log.records("transactions"))
 
 
 def test_a_topic_made_anew_ends_the_watch(topics: Settings, tmp_path: Path) -> None:
