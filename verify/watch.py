@@ -82,8 +82,7 @@ class Watch:
 
     def __init__(self, log: Reader, group: str, books: Books) -> None:
         self.books = books
-        self.judged_s = self.read_s = monotonic_s()
-        self.stepped_s = monotonic_s()
+        self.judged_s = self.read_s = self.stepped_s = monotonic_s()
         self.has_judged = False
         self.away = ""
         self._log = log

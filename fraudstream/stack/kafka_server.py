@@ -13,7 +13,7 @@ from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES
 from fraudstream.stack.kafka_jars import KAFKA_VERSION, checked_folder, class_path
 from fraudstream.stack.ports import HOST
-from fraudstream.stack.state import ServerPlan, StackPaths
+from fraudstream.stack.state import ServerPlan, StackPaths, replace_whole
 
 MIN_JAVA = 17
 JAVA_OF_OPTIONS = 25
@@ -43,7 +43,7 @@ def plan_kafka(paths: StackPaths, ports: dict[str, int]) -> ServerPlan:
         _require_readable(data, paths.data / WRITER)
     else:
         shutil.rmtree(data, ignore_errors=True)  # never started: holds at most half a formatting
-    _note_writer(paths.data / WRITER)
+    replace_whole(paths.data / WRITER, KAFKA_VERSION.encode())
     properties = paths.root / "kafka.properties"
     properties.write_text(_kafka_properties(data, ports["kafka"], ports["kafka_controller"]))
     logging = paths.root / "kafka-log4j2.properties"
@@ -75,14 +75,6 @@ def _require_readable(data: Path, writer: Path) -> None:
             "which cannot read them (docs/adr/0025 says why): `fraudstream stack down --wipe` removes "
             "topics, features and models; to keep them, use the release that wrote them"
         )
-
-
-def _note_writer(writer: Path) -> None:
-    """Note who writes the data from now on; a start that is killed leaves the old word or the new one."""
-    writer.parent.mkdir(parents=True, exist_ok=True)
-    new = writer.with_suffix(".new")
-    new.write_text(KAFKA_VERSION)
-    new.replace(writer)
 
 
 def _numbers(version: str) -> list[int]:

@@ -129,9 +129,14 @@ def running_state(paths: StackPaths) -> StackState | None:
 
 
 def write_atomically(path: Path, content: object) -> None:
-    """Write `content` as JSON so that a reader sees the old or the new file, never a half."""
+    """Write `content` as JSON, as `replace_whole` does."""
+    replace_whole(path, msgspec.json.format(msgspec.json.encode(content)))
+
+
+def replace_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old or the new one, never a half."""
     new = path.with_suffix(".new")
-    new.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    new.write_bytes(content)
     new.replace(path)
 
 

@@ -215,9 +215,8 @@ def test_a_client_that_has_lost_the_broker_for_good_is_found_out(
     consumer = gone[0]
     properties = StackPaths.of(settings).root / "kafka.properties"
     properties.write_text(properties.read_text().replace(FLAPPING, ""))
-    os.kill(
-        kafka_pid(settings), signal.SIGKILL
-    )  # it is started again, and says always that it is there
+    # It is started again, and says always that it is there.
+    os.kill(kafka_pid(settings), signal.SIGKILL)
     new_client = partial(answers_new_client, settings)
     wait_until(new_client, timeout_s=30, what="it is back")
     lost: list[bool] = []

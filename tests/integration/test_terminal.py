@@ -59,7 +59,7 @@ def test_progress_on_a_terminal_ends_with_the_result(topics: Settings, tmp_path:
 
 @pytest.mark.parametrize(
     ("how", "expected"),
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 0, marks=pytest.mark.proof)],
+    [(signal.SIGTERM, 143), (signal.SIGINT, 0)],
 )
 @pytest.mark.proof
 def test_a_demo_that_waits_at_its_end_says_how_it_was_ended(
