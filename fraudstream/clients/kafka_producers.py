@@ -326,8 +326,9 @@ class _KafkaPython:
                 topic, value=value, key=key, headers=headers, partition=partition
             )
         except KafkaPythonError as exc:
-            self._failures.add(topic, partition, str(exc))
-            raise DeliveryFailed(f"Kafka did not take a record of {topic}: {exc}") from exc
+            # Where the sending thread has just ended, the record that ended it is the first reason.
+            self._failures.add(topic, partition, f"{type(exc).__name__}: {exc}")
+            raise self._failures.error() from exc
         future.add_callback(self._on_delivery)
         future.add_errback(self._on_failure, topic, partition)
         return future

@@ -31,6 +31,7 @@ from fraudstream.core.transaction import decode_feedback, decode_transaction
 from producer.pace import AtRate, AtSpeed, Pace, Unpaced
 from producer.replay import Client, ReplayPlan, replay_table
 from producer.sources import Source, event_times
+from tests.processes import wait_until
 from tests.replay_log import (
     assert_each_row_once_in_order,
     assert_labels_precede,
@@ -275,6 +276,29 @@ def test_a_record_that_kafka_refuses_ends_the_replay_and_leaves_no_gap(
     rows = [r.row for r in read_all(topics, "transactions")]
     assert rows == list(range(len(rows)))
     assert 0 < len(rows) <= 700
+
+
+def test_a_record_handed_over_while_the_client_ends_tells_what_ended_it(
+    topics: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_max_bytes(topics, 90_000)
+    producer = open_producer(topics, "kafka-python", threading.Event())
+    inner = producer._producer  # type: ignore[attr-defined]
+    send = inner.send
+
+    def send_late(*args: object, **fields: object) -> object:
+        """Send the second one only when the first has ended the client: between its check and its sending."""
+        if fields["value"] == b"y":
+            wait_until(lambda: inner._accumulator._closed, timeout_s=30, what="the client's end")
+        return send(*args, **fields)
+
+    monkeypatch.setattr(inner, "send", send_late)
+    name = topic_name(topics.environment, "transactions")
+    with pytest.raises(
+        DeliveryFailed, match=r"partition 0: MessageSizeTooLarge.* nothing was skipped"
+    ):
+        producer.send(name, [(b"k", b"x" * 100_000, 0, []), (b"k", b"y", 0, [])])
+    producer.close()
 
 
 def send_with_pauses(producer: RecordProducer, topic: str, records: list[Outgoing]) -> None:
