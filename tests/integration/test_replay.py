@@ -283,20 +283,19 @@ def test_a_record_handed_over_while_the_client_ends_tells_what_ended_it(
 ) -> None:
     set_max_bytes(topics, 90_000)
     producer = open_producer(topics, "kafka-python", threading.Event())
-    inner = producer._producer  # type: ignore[attr-defined]
-    send = inner.send
+    send = KafkaProducer.send
 
-    def send_late(*args: object, **fields: object) -> object:
+    def send_late(self: KafkaProducer, *args: object, **fields: object) -> object:
         """Send the second one only when the first has ended the client: between its check and its sending."""
         if fields["value"] == b"y":
-            wait_until(lambda: inner._accumulator._closed, timeout_s=30, what="the client's end")
-        return send(*args, **fields)
+            ended = self._accumulator
+            wait_until(lambda: ended._closed, timeout_s=30, what="the client's end")  # noqa: SLF001
+        return send(self, *args, **fields)
 
-    monkeypatch.setattr(inner, "send", send_late)
+    monkeypatch.setattr(KafkaProducer, "send", send_late)
     name = topic_name(topics.environment, "transactions")
-    with pytest.raises(
-        DeliveryFailed, match=r"partition 0: MessageSizeTooLarge.* nothing was skipped"
-    ):
+    reason = r"partition 0: MessageSizeTooLarge.* nothing was skipped"
+    with pytest.raises(DeliveryFailed, match=reason):
         producer.send(name, [(b"k", b"x" * 100_000, 0, []), (b"k", b"y", 0, [])])
     producer.close()
 

@@ -5,17 +5,20 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from typing import cast
 
 import msgspec
 import pytest
+from confluent_kafka import Message
 
 from fraudstream.clients.feature_library import library_source
 from fraudstream.core.feature_set import NINE
+from fraudstream.core.scores import Stages
 from verify.chaos.points import POINTS, STEPS, TELLING, Faults
 from verify.chaos.report import Rebuilt, Report
 from verify.chaos.sabotage import NO_MARK, NO_REPLY, SABOTAGES, TIE_BY_ARRIVAL
 from verify.chaos.schedule import RANDOM, SERVER_FAULTS, make_schedule, planned_points
-from verify.chaos.watch import Recovery
+from verify.chaos.watch import Pending, Recovery
 
 SOUND = Report(
     seed=1,
@@ -147,3 +150,38 @@ def test_recoveries_in_time_or_too_few_to_judge_are_no_shortcoming() -> None:
         "kafka_back": Recovery(4, 9_000.0, 9_000.0),
     }
     assert msgspec.structs.replace(SOUND, recovery_ms=found).shortcomings == []
+
+
+class Result:
+    """A score as a reader has it: of a record sent at one moment, polled and handed over at others."""
+
+    def __init__(self, *, sent_ms: int, waiting_ms: float, produced_ms: int) -> None:
+        self._produced_ms = produced_ms
+        self._value = msgspec.json.encode(
+            {"source_timestamp_ms": sent_ms, "stages": Stages(waiting_ms, 0.0, 0.0, 0.0)}
+        )
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, self._produced_ms
+
+    def value(self) -> bytes:
+        return self._value
+
+
+@pytest.mark.parametrize("partitions", [None, {3}])
+def test_a_batch_that_was_past_its_features_does_not_end_a_rebuild(
+    partitions: set[int] | None,
+) -> None:
+    rebuilt = Pending(str, partitions, "", polled=True)
+    back = Pending(str, partitions, "", polled=False)
+    since = rebuilt.since_ms
+    past = {
+        3: cast("Message", Result(sent_ms=since - 900, waiting_ms=400, produced_ms=since + 900))
+    }
+    assert back.ended_by(past)
+    assert not rebuilt.ended_by(past)
+    first = {
+        3: cast("Message", Result(sent_ms=since - 900, waiting_ms=1_400, produced_ms=since + 900))
+    }
+    assert rebuilt.ended_by(first)
+    assert rebuilt.ended_by({4: first[3]}) == (partitions is None)

@@ -211,7 +211,7 @@ class Player:
         for each in armed:
             if each.alive:
                 each.disarm()
-        pending = self._watch.expect("rebuild_of_a_killed_rebuilder")
+        pending = self._watch.expect("rebuild_of_a_killed_rebuilder", polled=True)
         for _ in [each for each in armed if not each.alive]:
             self._count(event.point)
         self._recovered(pending)
@@ -255,7 +255,7 @@ class Player:
     def _rebuild(self) -> None:
         records = self._sender.position
         self._empty_redis()
-        pending = self._watch.expect("rebuild")
+        pending = self._watch.expect("rebuild", polled=True)
         self._recovered(pending)
         self.rebuilds.append(Rebuilt(records, round((pending.took_s or 0.0) * 1000, 1)))
 
@@ -268,4 +268,4 @@ class Player:
             breaking.kill(self._settings, name)
         else:
             breaking.freeze(self._settings, name, event.seconds)
-        self._recovered(self._watch.expect(f"{name}_back"))
+        self._recovered(self._watch.expect(f"{name}_back", polled=name == "redis"))

@@ -28,7 +28,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     `not_passed_in_time`: how often a worker did not come by the point at which it was to die, and the kill
     was tried again. `kills` counts workers, servers are among `others`. `recovery_ms` runs from the end of a
-    fault to the first commit. `unplanned_ends`: workers that ended though nobody had killed or frozen them.
+    fault to the first commit, where Redis was the victim to the first of records polled after it.
+    `unplanned_ends`: workers that ended though nobody had killed or frozen them.
     """
 
     seed: int

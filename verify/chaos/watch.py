@@ -2,14 +2,15 @@
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from types import TracebackType
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from fraudstream.clients.clock import monotonic_s, now_ms
+from fraudstream.core.scores import Stages
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 
@@ -20,6 +21,13 @@ ASKED_MS = {
     "redis_back": 5_000.0,
 }
 """How long a recovery may take, by kind, on a machine that has nothing else to do."""
+
+
+class Polled(msgspec.Struct, frozen=True):
+    """What of a score tells when its record was polled."""
+
+    source_timestamp_ms: int
+    stages: Stages
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -35,15 +43,38 @@ class Recovery(msgspec.Struct, frozen=True):
 
 
 class Pending:
-    """A fault that has ended: the first result of one of `partitions` produced after it ends the recovery."""
+    """A fault that has ended: the first result of one of `partitions` produced after it ends the recovery.
 
-    def __init__(self, kind: Callable[[], str], partitions: set[int] | None, after: str) -> None:
+    With `polled`, the first one whose record was polled after it.
+    """
+
+    def __init__(
+        self, kind: Callable[[], str], partitions: set[int] | None, after: str, *, polled: bool
+    ) -> None:
         self.kind = kind
         self.after = after
         self.partitions = partitions
         self.since_ms = now_ms()
         self.began_s = monotonic_s()
         self.took_s: float | None = None
+        self._polled = polled
+
+    def ended_by(self, newest: Mapping[int, Message]) -> bool:
+        """Return whether one of these scores, the newest of each partition, ends the recovery."""
+        places = newest.keys() if self.partitions is None else newest.keys() & self.partitions
+        moment = polled_ms if self._polled else produced_ms
+        return any(moment(newest[place]) > self.since_ms for place in places)
+
+
+def produced_ms(score: Message) -> float:
+    """Return when a score was handed to Kafka's client, in Unix ms."""
+    return score.timestamp()[1]
+
+
+def polled_ms(score: Message) -> float:
+    """Return when the record that a score is of was polled, in Unix ms."""
+    told = msgspec.json.decode(score.value() or b"", type=Polled)
+    return told.source_timestamp_ms + told.stages.waiting
 
 
 class Watch:
@@ -89,13 +120,20 @@ class Watch:
         self._thread.join()
         self._consumer.close()
 
-    def expect(self, kind: str | Callable[[], str], partitions: set[int] | None = None) -> Pending:
+    def expect(
+        self,
+        kind: str | Callable[[], str],
+        partitions: set[int] | None = None,
+        *,
+        polled: bool = False,
+    ) -> Pending:
         """Begin to measure: the fault ends now. Without partitions, any of them counts.
 
-        A `kind` that only the recovery tells is asked for once it is over.
+        A `kind` that only the recovery tells is asked for once it is over. `polled`: only results of records
+        polled from now on count, where a batch may have been past what has failed.
         """
         asked = (lambda: kind) if isinstance(kind, str) else kind
-        made = Pending(asked, partitions, " after ".join(reversed(self._faults)))
+        made = Pending(asked, partitions, " after ".join(reversed(self._faults)), polled=polled)
         with self._lock:
             self._pending.append(made)
         return made
@@ -124,19 +162,15 @@ class Watch:
             except KafkaException:
                 continue  # the broker is away: that is the test
             now_s = monotonic_s()
-            newest: dict[int, int] = {}
-            for message in messages:
-                if message.error() is None:
-                    newest[message.partition() or 0] = message.timestamp()[1]
+            newest = {each.partition() or 0: each for each in messages if each.error() is None}
             self.seen += len(messages)
             if newest:
                 self._note(newest, now_s)
 
-    def _note(self, newest: dict[int, int], now_s: float) -> None:
+    def _note(self, newest: Mapping[int, Message], now_s: float) -> None:
         with self._lock:
             for each in list(self._pending):
-                places = newest.keys() if each.partitions is None else each.partitions
-                if any(newest.get(place, 0) > each.since_ms for place in places):
+                if each.ended_by(newest):
                     each.took_s = now_s - each.began_s
                     self._took[each.kind()].append((each.took_s * 1000, each.after))
                     self._pending.remove(each)
