@@ -102,8 +102,16 @@ class Assignment:
         )
 
     def leave(self) -> None:
-        """Close the consumer; what is assigned in the meantime is not taken up: nothing would read it."""
+        """Close the consumer; what is assigned in the meantime is not taken up: nothing would read it.
+
+        A consumer that is closed while partitions wait to be taken up may wait for ever for the answer to
+        that (librdkafka destroys the request of a group that has ended), so they are answered before.
+        """
         self._leaving = True
+        self._consumer.unsubscribe()
+        self._consumer.assignment()  # answered once what came before is in the queue
+        while self._consumer.consume(1_000, 0):
+            pass  # read ahead, for nobody
         self._consumer.close()
 
     def rewind(self) -> None:

@@ -1,6 +1,7 @@
 """librdkafka as this product needs it: configurations with reasons, first contact, topic facts."""
 
 import logging
+import threading
 from typing import Any
 
 from confluent_kafka import (
@@ -14,11 +15,15 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
 
+from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import KafkaUnreachable, Refused
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES
 
 logger = logging.getLogger(__name__)
+
+LOADING_S = 0.1
+"""A coordinator that loads is asked again after so long."""
 
 
 class TopicFacts(Struct, frozen=True):
@@ -208,19 +213,30 @@ def require_coordinator(settings: Settings, group: str) -> None:
         DependencyUnreachable: it is not available within `connect_timeout_ms`.
     """
     admin = AdminClient(common(settings))
+    deadline_s = monotonic_s() + settings.connect_timeout_ms / 1000
+    while error := _no_coordinator(admin, group, max(deadline_s - monotonic_s(), LOADING_S)):
+        # The admin client asks again for who it is, not for what one says that is loading.
+        loads = error.code() == KafkaError.COORDINATOR_LOAD_IN_PROGRESS
+        if not loads or monotonic_s() > deadline_s:
+            raise KafkaUnreachable(
+                f"Kafka has no coordinator for group {group} ({error.str()}): see what the broker says "
+                "with `fraudstream stack logs` (topic __consumer_offsets), then start the worker again"
+            )
+        threading.Event().wait(LOADING_S)
+
+
+def _no_coordinator(admin: AdminClient, group: str, timeout_s: float) -> KafkaError | None:
+    """Ask a group's coordinator for its offsets; return why there are none, None if there are."""
     asked = admin.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group)],
-        require_stable=False,
-        request_timeout=settings.connect_timeout_ms / 1000,
+        [ConsumerGroupTopicPartitions(group)], require_stable=False, request_timeout=timeout_s
     )
     try:
         for answer in asked.values():
             answer.result()
     except KafkaException as exc:
-        raise KafkaUnreachable(
-            f"Kafka has no coordinator for group {group} ({exc.args[0].str()}): see what the broker says "
-            "with `fraudstream stack logs` (topic __consumer_offsets), then start the worker again"
-        ) from exc
+        error: KafkaError = exc.args[0]
+        return error
+    return None
 
 
 def unreachable(settings: Settings, exc: KafkaException) -> KafkaUnreachable:

@@ -59,6 +59,72 @@ def test_tables_of_another_mlflow_are_named_and_not_touched(system: System, tmp_
     until(lambda: system.is_healthy(mlflow), timeout_s=90, what="MLflow healthy by itself")
 
 
+def test_tables_of_an_older_mlflow_are_upgraded_by_the_command_that_is_named(
+    system: System, tmp_path: Path
+) -> None:
+    ready_secrets(tmp_path / "secrets", [])
+    system.compose("up", "--detach", "--wait", "--no-build", "postgres")
+    older = system.compose("run", "--rm", "--entrypoint", "python3", "mlflow", "-c", OLDER_TABLES)
+    system.compose("up", "--detach", "--no-build", "mlflow")
+    until(
+        lambda: f"(revision {older.strip()}, this one needs" in logs(system),
+        timeout_s=60,
+        what="the revisions in the log",
+    )
+    system.compose("run", "--rm", "mlflow", "upgrade")
+    (mlflow,) = system.containers("mlflow")
+    until(lambda: system.is_healthy(mlflow), timeout_s=90, what="MLflow healthy by itself")
+
+
+def test_a_postgres_that_goes_away_under_mlflow_is_answered_503_and_comes_back(
+    system: System, tmp_path: Path
+) -> None:
+    ready_secrets(tmp_path / "secrets", [])
+    system.compose("up", "--detach", "--wait", "--no-build", "postgres", "mlflow")
+    (mlflow,) = system.containers("mlflow")
+    began = system.started_at(mlflow)
+
+    system.compose("stop", "postgres")
+    until(lambda: not system.is_healthy(mlflow), timeout_s=90, what="MLflow not healthy")
+    assert said("docker", "exec", mlflow, "python3", "-c", SEARCH).strip() == "503"
+
+    system.compose("start", "postgres")
+    until(lambda: system.is_healthy(mlflow), timeout_s=90, what="MLflow healthy by itself")
+    assert system.started_at(mlflow) == began
+
+
+SEARCH = """
+import urllib.error, urllib.request
+place = "http://127.0.0.1:5000/api/2.0/mlflow/registered-models/search?max_results=1"
+try:
+    print(urllib.request.urlopen(place, timeout=10).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+
+OLDER_TABLES = """
+import os, pathlib
+import sqlalchemy
+from alembic import command
+from alembic.script import ScriptDirectory
+from mlflow.store.db import utils
+from mlflow.store.tracking.dbmodels.initial_models import Base
+
+os.environ["PGPASSWORD"] = pathlib.Path("/run/secrets/postgres_password").read_text().strip()
+config = utils._get_alembic_config("")
+scripts = ScriptDirectory.from_config(config)
+(newest,) = scripts.get_heads()
+older = scripts.get_revision(newest).down_revision
+engine = sqlalchemy.create_engine("postgresql+psycopg://mlflow@postgres/mlflow")
+Base.metadata.create_all(engine)
+with engine.begin() as connection:
+    config.attributes["connection"] = connection
+    command.upgrade(config, older)
+print(older)
+"""
+"""Makes the tables as the MLflow before the newest change of its tables had them, by MLflow's own steps."""
+
+
 def sql(system: System, statement: str) -> str:
     (postgres,) = system.containers("postgres")
     options = ("--username=mlflow", "--quiet", "--tuples-only", "--command", statement)

@@ -60,6 +60,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def shortcomings(self) -> list[str]:
+        """Return all that falls short, in words: what is `wrong`, and what took too long."""
+        return self.wrong + self._slow
+
+    @property
+    def wrong(self) -> list[str]:
         """Return what is wrong, in words; empty if the product held and the run proves it."""
         counts = {
             "lost": self.lost,
@@ -73,7 +78,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         found += [f"point {point} was never hit" for point in self.never_hit]
         if not self.redelivered_records:
             found.append("nothing was redelivered: the run proves nothing")
-        return found + self._slow
+        return found
 
     @property
     def _slow(self) -> list[str]:
