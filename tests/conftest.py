@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from redis import Redis
 
@@ -19,6 +20,10 @@ REPOSITORY = Path(__file__).parents[1]
 STACK = os.environ.get("TEST_STACK", "embedded")
 HANDBOOK = os.environ.get("FRAUDSTREAM_HANDBOOK")
 _numbers = itertools.count(1)
+
+# What an example takes says something of the machine, and two tests share it.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 if STACK not in ("embedded", "containers"):
     raise pytest.UsageError(f"STACK={STACK}: embedded or containers")

@@ -1,7 +1,7 @@
 """A process of a test: the demo's screen with pictures that move, and a main flow that waits.
 
-Usage: python -m tests.moving_screen HOW SECONDS [FILE]; HOW is one of the names in `HOWS`; FILE is
-written when everything was cleaned up.
+Usage: python -m tests.moving_screen HOW SECONDS [FILE]; HOW is one of the names in `HOWS`; FILE tells
+that it is cleaning up, then that everything was cleaned up.
 """
 
 import os
@@ -103,6 +103,7 @@ def main() -> None:
             try:
                 HOWS[how](screen, seconds)
             finally:
+                witness.write_text("cleaning up")
                 wait(0.7)
                 witness.write_text(CLEANED_UP)
                 sys.stderr.write(f"{CLEANED_UP}\n")

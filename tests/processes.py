@@ -13,6 +13,9 @@ import msgspec
 
 from fraudstream.core.settings import Settings
 
+PATIENCE = 3
+"""Times as long as a state usually takes at most is waited for it: the machine may be slow and shared."""
+
 
 def command(settings: Settings, *arguments: str, changes: Sequence[str] = ()) -> list[str]:
     """Return the command line of the product with these settings, with `changes` made to it."""
@@ -35,16 +38,16 @@ def run(
         command(settings, *arguments),
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=timeout_s * PATIENCE,
         check=False,
     )
 
 
 def wait_until(reached: Callable[[], bool], *, timeout_s: float, what: str) -> None:
     """Ask until it is so; what is waited for is named when it does not come."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s * PATIENCE
     while not reached():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        assert time.monotonic() < deadline, f"not within {timeout_s * PATIENCE} s: {what}"
         time.sleep(0.002)
 
 
@@ -72,7 +75,7 @@ class Worker:
     def stop(self, timeout_s: float = 15) -> int:
         """SIGTERM; return the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout_s)
+        return self.process.wait(timeout_s * PATIENCE)
 
     def said(self) -> str:
         """Return everything in the log."""

@@ -6,7 +6,6 @@ Tests that kill, freeze or look into a server start one of their own as a proces
 import os
 import re
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +20,7 @@ from testcontainers.core.network import Network
 
 from fraudstream.stack.embedded import Addresses
 from fraudstream.stack.servers import kafka_answers, mlflow_answers, redis_answers
+from tests.ports import free_port
 
 REPOSITORY = Path(__file__).parents[1]
 DEPLOY = REPOSITORY / "deploy"
@@ -37,14 +37,6 @@ def image(service: str) -> str:
     ).groups()  # type: ignore[union-attr]
     lines = (DEPLOY / "standin/images.env").read_text().splitlines() if STANDIN else []
     return dict(line.split("=", 1) for line in lines if "_IMAGE=" in line).get(variable, default)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @contextmanager

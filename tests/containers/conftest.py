@@ -1,27 +1,17 @@
 """The compose file on stand-in images, or on those that IMAGES names; skipped without an engine."""
 
 import os
-import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from benchmarks.container_system import System
+from tests.ports import free_port
 
 IMAGES = os.environ.get("IMAGES", "standin")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens at."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +42,14 @@ def system(engine: str, tmp_path: Path) -> Iterator[System]:
     look = ("docker", "image", "inspect", image)
     if IMAGES == "standin" and subprocess.run(look, capture_output=True, check=False).returncode:
         pytest.skip(f"engine {engine} has no {image}: `make images-standin`, or IMAGES=default")
-    mlflow, prometheus, grafana = free_ports(3)
+    first = free_port(adjacent=3)
     made = System(
         f"fraudstream-test-{uuid.uuid4().hex[:8]}",
         IMAGES=IMAGES,
         SECRETS_DIR=tmp_path / "secrets",
-        MLFLOW_PORT=mlflow,
-        PROMETHEUS_PORT=prometheus,
-        GRAFANA_PORT=grafana,
+        MLFLOW_PORT=first,
+        PROMETHEUS_PORT=first + 1,
+        GRAFANA_PORT=first + 2,
     )
     try:
         yield made

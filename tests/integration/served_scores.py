@@ -31,12 +31,12 @@ def serve(settings: Settings, count: int, *, fraud_labels: bool = True, seed: in
     answers = [fraud_label(score) for score in frauds] if fraud_labels else []
     producer = transactional(settings)
     producer.begin_transaction()
-    send(producer, settings, scores, answers)
-    producer.commit_transaction()
-    producer.begin_transaction()
     send(producer, settings, [made_score(count, event_time_ms=T0, features=[0.0] * 9)], [])
     producer.flush()
     producer.abort_transaction()
+    producer.begin_transaction()
+    send(producer, settings, scores, answers)
+    producer.commit_transaction()
     return len(frauds)
 
 

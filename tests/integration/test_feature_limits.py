@@ -104,11 +104,14 @@ def test_thousands_of_transactions_of_one_time_are_found_their_place_quickly(
     connect: Connect, server: Redis
 ) -> None:
     store = connect()
-    before_s = cpu_s(server)
+    used_s = []
     for batch in at_one_time(8_000):
+        before_s = cpu_s(server)
         store.apply(TOPIC, [batch])
-    used_s = cpu_s(server) - before_s
-    assert used_s < 4.0, "by looking at one after the other: 9 s"
+        used_s.append(cpu_s(server) - before_s)
+    quarter = len(used_s) // 4
+    first_s, last_s = sum(used_s[:quarter]), sum(used_s[-quarter:])
+    assert last_s < 4 * first_s + 0.2, "by looking at one after the other: 7 times"
 
 
 def cpu_s(server: Redis) -> float:

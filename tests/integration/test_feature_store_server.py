@@ -32,9 +32,19 @@ def own(tmp_path: Path) -> Iterator[Server]:
     server.kill()
 
 
-def connect(url: str, feature_set: FeatureSet = NINE, *, timeout_ms: int = 2_000) -> FeatureStore:
+def connect(
+    url: str,
+    feature_set: FeatureSet = NINE,
+    *,
+    timeout_ms: int = 2_000,
+    connect_timeout_ms: int = 2_000,
+) -> FeatureStore:
     return FeatureStore.connect(
-        url, "test", feature_set, connect_timeout_ms=2_000, request_timeout_ms=timeout_ms
+        url,
+        "test",
+        feature_set,
+        connect_timeout_ms=connect_timeout_ms,
+        request_timeout_ms=timeout_ms,
     )
 
 
@@ -60,7 +70,7 @@ def test_an_absent_server_is_named_without_its_password() -> None:
 
 def test_a_server_that_reads_its_data_from_disk_is_waited_for(own: Server) -> None:
     fill_slowly(own)
-    connect(own.url, timeout_ms=20_000).close()
+    connect(own.url, timeout_ms=20_000, connect_timeout_ms=60_000).close()
     assert own.client.dbsize() >= LOADED
 
 
@@ -225,10 +235,10 @@ def test_a_full_server_is_back_pressure_and_loses_nothing(own: Server, log: Log)
 
 
 def test_a_call_that_times_out_may_be_repeated(own: Server, log: Log) -> None:
-    store, twin = connect(own.url, timeout_ms=200), Twin()
+    store, twin = connect(own.url, timeout_ms=2_000), Twin()
     store.apply(TOPIC, [log.slice(0, 0, 100)])
     twin_replies(twin, [log.slice(0, 0, 100)])
-    own.client.client_pause(1_000)
+    own.client.client_pause(6_000)
     batch = [log.slice(0, 100, 200)]
     with pytest.raises(DependencyUnreachable, match="does not answer"):
         store.apply(TOPIC, batch)

@@ -37,7 +37,7 @@ from tests.integration.test_faults import (
     transaction,
 )
 from tests.integration.test_poison import RawName
-from tests.integration.test_workers import free_port
+from tests.ports import free_port
 from tests.processes import command, faster, run, wait_until, worker
 from verify.ledger import Log, count
 from verify.live_log import LiveLog

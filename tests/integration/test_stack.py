@@ -168,7 +168,7 @@ def test_sigkill_of_the_supervisor_leaves_nothing_and_the_next_up_works(valkey: 
     embedded.up(valkey)
     state = running(valkey)
     os.kill(state.supervisor.pid, signal.SIGKILL)
-    assert within(5, lambda: is_all_gone(valkey, state))
+    assert within(60, lambda: is_all_gone(valkey, state))
     with pytest.raises(DependencyUnreachable, match="fraudstream stack up"):
         with_addresses(valkey)
     assert ping(embedded.up(valkey).redis_url)
@@ -187,14 +187,14 @@ def test_the_guard_alone_kills_what_a_killed_supervisor_leaves() -> None:
     assert len(group(leader.pid)) == 3
     leader.kill()
     leader.communicate()
-    assert within(5, lambda: not group(leader.pid))
+    assert within(60, lambda: not group(leader.pid))
 
 
 def test_a_dead_server_is_started_anew_at_its_address(valkey: Settings) -> None:
     url = run_up(valkey, owned=False).communicate("")[0].strip()  # the starter is gone by now
     os.kill(running(valkey).servers["redis"].pid, signal.SIGKILL)
-    assert within(5, lambda: running(valkey).servers["redis"].restarts == 1)
-    assert within(5, lambda: running(valkey).servers["redis"].ready)
+    assert within(60, lambda: running(valkey).servers["redis"].restarts == 1)
+    assert within(60, lambda: running(valkey).servers["redis"].ready)
     assert ping(url)
 
 
@@ -301,17 +301,17 @@ def test_sigkill_of_the_owner_leaves_nothing_of_all_three_servers(
     assert pids < group(state.supervisor.pid)
     owner.kill()
     owner.communicate()
-    assert within(10, lambda: is_all_gone(full, state))
+    assert within(60, lambda: is_all_gone(full, state))
 
 
 def test_sigkill_of_a_start_midway_leaves_nothing_and_the_next_works(full: Settings) -> None:
     starter = run_up(full, owned=False)
-    assert within(10, lambda: embedded.status(full) is not None)
+    assert within(60, lambda: embedded.status(full) is not None)
     state = running(full)
     assert not state.servers["kafka"].ready
     starter.kill()
     starter.communicate()
-    assert within(10, lambda: is_all_gone(full, state))
+    assert within(60, lambda: is_all_gone(full, state))
 
     bootstrap = embedded.up(full, wait_for=["kafka"]).kafka_bootstrap
     create_topics(bootstrap, "kept", 1, timeout_ms=5_000)

@@ -80,7 +80,7 @@ def test_one_lost_and_one_doubled_among_two_million_are_named_while_they_come() 
         "duplicate: 1:400001 of transactions, again at scores 0:400001",
     ]
     assert most < 300_000, "what is settled is not kept"
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 120, "not a search in all that came before"
 
 
 def test_one_lost_and_one_doubled_among_two_million_are_named_after_the_fact() -> None:
@@ -96,7 +96,7 @@ def test_one_lost_and_one_doubled_among_two_million_are_named_after_the_fact() -
     assert figures(ledger) == (0, 1, 1, 0, 0)
     assert ledger.lost_positions == [Position(*LOST)]
     assert ledger.duplicate_positions == [Position(*DOUBLED)]
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 120, "not a search in all that came before"
 
 
 def test_what_is_not_committed_waits() -> None:
