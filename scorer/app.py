@@ -144,7 +144,7 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
     registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
     champion = Champion(registry, model_name(settings.environment), live.sets)
     group = group_name(settings)
-    kafka.require_coordinator(settings, group)
+    kafka.require_coordinator(settings, group, names["transactions"])
     consumer = kafka.worker_consumer(settings, group=group, slot=slot)
     feedback = kafka.reader(settings, group=f"{group}.feedback", tell_end=True)
     limits = Limits(settings)

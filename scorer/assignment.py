@@ -5,7 +5,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import TopicFacts
@@ -105,22 +105,14 @@ class Assignment:
         """Close the consumer; what is assigned in the meantime is not taken up: nothing would read it.
 
         A consumer that is closed while partitions wait to be taken up may wait for ever for the answer to
-        that (librdkafka destroys the request of a group that has ended), so they are answered before.
+        that (librdkafka destroys the request of a group that has ended), so they are answered before. To
+        unsubscribe would be no way: a static member that does gives its place in the group up.
         """
         self._leaving = True
-        try:
-            self._take_what_waits()
-        except KafkaException as exc:
-            if exc.args[0].code() != KafkaError._FATAL:  # noqa: SLF001 - a fenced one is given nothing
-                raise
-        finally:
-            self._consumer.close()
-
-    def _take_what_waits(self) -> None:
-        self._consumer.unsubscribe()
-        self._consumer.assignment()  # answered once what came before is in the queue
+        self._consumer.pause(self._consumer.assignment())  # nothing is read ahead any more
         while self._consumer.consume(1_000, 0):
-            pass  # read ahead, for nobody
+            pass  # what was read ahead, for nobody
+        self._consumer.close()
 
     def rewind(self) -> None:
         """Go on from what the group has committed: a batch that failed may have been, or not.

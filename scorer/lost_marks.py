@@ -22,7 +22,12 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.clients.kafka import common, transactional_producer, unreachable
+from fraudstream.clients.kafka import (
+    common,
+    offsets_reader,
+    transactional_producer,
+    unreachable,
+)
 from fraudstream.clients.topic_log import TopicReader, record_of
 from fraudstream.core.errors import DependencyUnreachable
 from fraudstream.core.settings import Settings
@@ -157,17 +162,29 @@ class LostMarks:
 
     def _unsettled(self) -> list[TopicPartition]:
         """Return the offsets before those that are not settled, of all partitions, with their notes."""
-        found = self._offsets(self._partitions, stable=True)
-        waiting = [place.partition for place in found if place.error]
-        return self._offsets(waiting, stable=False) if waiting else []
+        places = [TopicPartition(self._topic, partition) for partition in self._partitions]
+        before = {place.partition: place for place in self._before(places)}
+        return [before[place.partition] for place in self._settled(places) if place.error]
 
-    def _offsets(self, partitions: Collection[int], *, stable: bool) -> list[TopicPartition]:
-        places = [TopicPartition(self._topic, partition) for partition in partitions]
+    def _before(self, places: list[TopicPartition]) -> list[TopicPartition]:
+        reader = offsets_reader(self._settings, self._group)
+        try:
+            return reader.committed(places, timeout=self._settings.request_timeout_ms / 1000)
+        except KafkaException as exc:
+            raise unreachable(self._settings, exc) from exc
+        finally:
+            reader.close()
+
+    def _settled(self, places: list[TopicPartition]) -> list[TopicPartition]:
+        """Ask as a reader of what is settled; only an admin client tells of each partition, and at once.
+
+        The coordinator has just answered: of one that is none it must not be asked (see `offsets_reader`).
+        """
         # Without a name the client would be gone before the answer.
         admin = AdminClient(common(self._settings))
         asked = admin.list_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(self._group, places)],
-            require_stable=stable,
+            require_stable=True,
             request_timeout=self._settings.request_timeout_ms / 1000,
         )
         try:

@@ -6,11 +6,11 @@ from typing import Any
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Producer,
     TopicCollection,
+    TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
 from msgspec import Struct
@@ -22,8 +22,13 @@ from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES
 
 logger = logging.getLogger(__name__)
 
+NO_COORDINATOR_YET = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
 LOADING_S = 0.1
-"""A coordinator that loads is asked again after so long."""
+"""A coordinator that is not there yet is asked again after so long."""
 
 
 class TopicFacts(Struct, frozen=True):
@@ -206,36 +211,46 @@ def kept_places(settings: Settings, group: str) -> list[str]:
         return []
 
 
-def require_coordinator(settings: Settings, group: str) -> None:
-    """Ask for the coordinator of a group, without which a worker would wait for partitions in silence.
+def offsets_reader(settings: Settings, group: str) -> Consumer:
+    """Return a client that asks what a group has committed (`committed`), and never joins it.
+
+    Not what an open transaction will commit. An admin client must not ask that: told that the broker is not
+    the coordinator (any more), librdkafka 2.16 looks for the group of the client, which has none, and the
+    process ends by SIGSEGV.
+    """
+    return Consumer(
+        common(settings)
+        | {"group.id": group, "isolation.level": "read_uncommitted", "enable.auto.commit": False}
+    )
+
+
+def require_coordinator(settings: Settings, group: str, topic: str) -> None:
+    """Ask for what a group has committed in a topic: without an answer a worker would wait in silence.
 
     Raises:
-        DependencyUnreachable: it is not available within `connect_timeout_ms`.
+        DependencyUnreachable: the group's coordinator is not available within `connect_timeout_ms`.
     """
-    admin = AdminClient(common(settings))
+    reader = offsets_reader(settings, group)
     deadline_s = monotonic_s() + settings.connect_timeout_ms / 1000
-    while error := _no_coordinator(admin, group, max(deadline_s - monotonic_s(), LOADING_S)):
-        # The admin client asks again for who it is, not for what one says that is loading.
-        loads = error.code() == KafkaError.COORDINATOR_LOAD_IN_PROGRESS
-        if not loads or monotonic_s() > deadline_s:
-            raise KafkaUnreachable(
-                f"Kafka has no coordinator for group {group} ({error.str()}): see what the broker says "
-                "with `fraudstream stack logs` (topic __consumer_offsets), then start the worker again"
-            )
-        threading.Event().wait(LOADING_S)
-
-
-def _no_coordinator(admin: AdminClient, group: str, timeout_s: float) -> KafkaError | None:
-    """Ask a group's coordinator for its offsets; return why there are none, None if there are."""
-    asked = admin.list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group)], require_stable=False, request_timeout=timeout_s
-    )
     try:
-        for answer in asked.values():
-            answer.result()
+        while exc := _no_offsets(reader, topic, max(deadline_s - monotonic_s(), LOADING_S)):
+            error: KafkaError = exc.args[0]
+            if error.code() not in NO_COORDINATOR_YET or monotonic_s() > deadline_s:
+                raise KafkaUnreachable(
+                    f"Kafka has no coordinator for group {group} ({error.str()}): see what the broker says "
+                    "with `fraudstream stack logs` (topic __consumer_offsets), then start the worker again"
+                ) from exc
+            threading.Event().wait(LOADING_S)
+    finally:
+        reader.close()
+
+
+def _no_offsets(reader: Consumer, topic: str, timeout_s: float) -> KafkaException | None:
+    """Return why a group's coordinator does not tell what is committed, None if it does."""
+    try:
+        reader.committed([TopicPartition(topic, 0)], timeout=timeout_s)
     except KafkaException as exc:
-        error: KafkaError = exc.args[0]
-        return error
+        return exc
     return None
 
 

@@ -36,6 +36,7 @@ class Fleet:
         while len(self.workers) > n:
             leaving = self.workers.pop()
             assert leaving.stop() == 0, leaving.said()[-2_000:]
+            assert "does not answer" not in leaving.said(), "it has given its place up itself"
         begun = monotonic_s()
         wait_until(lambda: self.shares() == [PARTITIONS // n] * n, timeout_s=30, what=f"{n} share")
         return monotonic_s() - begun
@@ -63,14 +64,17 @@ def test_one_to_four_workers_and_back_under_load(
         plan = ReplayPlan(pace=AtRate(RATE), client="confluent", loop=True)
         fleet.scale(1)
         sending = sender.submit(replay_table, settings, source(STREAM), plan, stop=over)
-        took = {n: fleet.scale(n) for n in (2, 4, 1)}
-        assert not sending.done(), f"all of it was under load: {took}"
-        over.set()
-        total = sending.result(180).sent
+        try:
+            took = {n: fleet.scale(n) for n in (2, 4, 1)}
+            assert not sending.done(), f"all of it was under load: {took}"
+        finally:
+            over.set()
+        stats = sending.result(180)
+    total = stats.sent - stats.undelivered
     group = f"{topics.environment}.scorer"
     wait_until(lambda: log.lag(group) == (total, total), timeout_s=60, what="all scored")
     ledger = count(log, group)
     assert fleet.workers.pop().stop() == 0
     assert ledger.balanced, ledger
     assert ledger.scored == total
-    assert took[1] < settings.session_timeout_ms / 1000, "who leaves is not waited for"
+    assert took[1] < settings.session_timeout_ms / 2_000, "who leaves is not waited for"
