@@ -77,7 +77,9 @@ class System:
     def make(self, *targets: str, timeout_s: float = 300) -> str:
         """Run recipes of the Makefile for this project."""
         given = (f"{name}={value}" for name, value in self._variables.items())
-        return said("make", f"PROJECT={self.project}", *given, *targets, timeout_s=timeout_s)
+        # Without ARGS of its own it would get those of a make that runs the tests.
+        fixed = ("ARGS=", f"PROJECT={self.project}")
+        return said("make", *fixed, *given, *targets, timeout_s=timeout_s)
 
     def compose(self, *arguments: str, timeout_s: float = 120) -> str:
         """Run docker compose for this project, all profiles on."""

@@ -35,6 +35,7 @@ from verify.ledger import Log, count
 
 STREAM = make_parameters({"seed": 8, "customers": 1_500, "terminals": 900, "days": 12})
 TOTAL = source(STREAM).table.num_rows
+LAST = 2_000
 RATE = 4_000
 Records = dict[tuple[int, int], Transaction]
 Fault = Callable[["Run"], object]
@@ -88,7 +89,10 @@ class Run:
 
 
 def score_under(run: Run, fault: Fault, *, workers: int = 2, rate: int = RATE) -> None:
-    """Score the stream while it is sent, with a fault after a third of it, and balance the ledger."""
+    """Score the stream while it is sent, with a fault after a third of it, and balance the ledger.
+
+    The last ones are sent once the fault is over, so that they meet what it has left.
+    """
     for _ in range(workers):
         run.start()
     wait_until(
@@ -97,11 +101,13 @@ def score_under(run: Run, fault: Fault, *, workers: int = 2, rate: int = RATE) -
         what="joined",
     )
     plan = ReplayPlan(pace=AtRate(rate), client="confluent")
+    first = msgspec.structs.replace(plan, limit=TOTAL - LAST)
     with ThreadPoolExecutor(1) as sender:
-        sending = sender.submit(replay_table, run.settings, source(STREAM), plan)
+        sending = sender.submit(replay_table, run.settings, source(STREAM), first)
         wait_until(lambda: run.committed() > TOTAL // 3, timeout_s=60, what="a third scored")
         fault(run)
-        assert sending.result(120).sent == TOTAL
+        assert sending.result(120).sent == TOTAL - LAST
+    assert replay_table(run.settings, source(STREAM), plan).sent == LAST
     wait_until(run.is_done, timeout_s=90, what="all scored")
     for each in run.workers:
         assert each.process.poll() is not None or each.stop() == 0, each.said()[-3_000:]
