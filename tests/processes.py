@@ -16,6 +16,9 @@ from fraudstream.core.settings import Settings
 PATIENCE = 3
 """Times as long as a state usually takes at most is waited for it: the machine may be slow and shared."""
 
+GUARDED = "did not let this worker end"
+"""In the log of a worker whose guard has ended it, 4.5 s after SIGTERM."""
+
 
 def command(settings: Settings, *arguments: str, changes: Sequence[str] = ()) -> list[str]:
     """Return the command line of the product with these settings, with `changes` made to it."""

@@ -11,6 +11,7 @@ __all__ = ["bare_stack"]
 
 ASKS = """
 import sys
+import threading
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from fraudstream.clients import kafka
@@ -35,7 +36,7 @@ for _ in range(20):
     kafka.require_coordinator(settings, group, name)
     try:
         while (found := places.answer()) is None:
-            pass
+            threading.Event().wait(0.01)
         told += set(found) == {0, 1}
     except KafkaUnreachable:
         pass  # to be asked again

@@ -115,13 +115,13 @@ def produce_at_once(
 
 
 FAST, SLOW = range(T0, END, DAY_MS // 50), range(T0, END, DAY_MS // 400)
+PATIENT = "neighbours are waited for for a minute"
 NOT_WAITED_FOR = "it is not waited for any more"
 
 
 def test_workers_wait_for_each_other(topics: Settings, log: Log, tmp_path: Path) -> None:
     settings = faster(topics, batch_max_records=50, web_port=free_port(adjacent=2))
-    patient = "neighbours are waited for for a minute"
-    with two_workers(settings, tmp_path, patient) as workers:
+    with two_workers(settings, tmp_path, PATIENT) as workers:
         produce_at_once(settings, workers, {0: FAST, 1: SLOW})
         held = 'fraudstream_scorer_held{partition="0"} 1'
         wait_until(
@@ -177,8 +177,7 @@ def test_a_worker_waits_for_the_partition_of_a_dead_one_until_it_takes_it_over(
 ) -> None:
     """With patience for a slow machine too: a takeover of more than the usual 10 s is not waited for."""
     settings = faster(topics, batch_max_records=50)
-    patient = "neighbours are waited for for a minute"
-    with two_workers(settings, tmp_path, patient) as (alive, dead):
+    with two_workers(settings, tmp_path, PATIENT) as (alive, dead):
         produce_at_once(settings, (alive, dead), {0: FAST, 1: SLOW})
         wait_until(lambda: scored(log, settings) > 2_000, timeout_s=30, what="some scored")
         dead.process.send_signal(how)

@@ -1,7 +1,6 @@
 """What the feature store makes of a server that is away, slow, full, unfit or of another state."""
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from fraudstream.core.twin import Twin, TwinReply
 from tests.feature_set_samples import SETS
 from tests.feature_streams import TOPIC, Log, Stream, rows, twin_replies
 from tests.own_server import Server, until
+from tests.ports import free_port
 from verify.bench.load import Load
 
 
@@ -58,9 +58,7 @@ def log() -> Log:
 
 
 def test_an_absent_server_is_named_without_its_password() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.raises(DependencyUnreachable) as caught:
         connect(f"redis://scorer:secret@127.0.0.1:{port}/2")
     assert f"127.0.0.1:{port}/2" in str(caught.value)

@@ -11,7 +11,7 @@ from fraudstream.core.settings import Settings
 from producer.generator import make_parameters, source
 from producer.pace import AtRate
 from producer.replay import ReplayPlan, replay_table
-from tests.processes import Worker, faster, wait_until
+from tests.processes import GUARDED, Worker, faster, wait_until
 from verify.ledger import Log, count
 
 STREAM = make_parameters({"seed": 5, "customers": 900, "terminals": 400, "days": 40})
@@ -37,6 +37,7 @@ class Fleet:
             leaving = self.workers.pop()
             assert leaving.stop() == 0, leaving.said()[-2_000:]
             assert "does not answer" not in leaving.said(), "it has given its place up itself"
+            assert GUARDED not in leaving.said(), "SIGTERM: the batch is committed and it ends"
         begun = monotonic_s()
         wait_until(lambda: self.shares() == [PARTITIONS // n] * n, timeout_s=30, what=f"{n} share")
         return monotonic_s() - begun

@@ -23,7 +23,7 @@ from producer.pace import AtRate, Unpaced
 from producer.replay import ReplayPlan, replay_table
 from tests.integration.test_exactly_once import make_champion, trained
 from tests.ports import free_port
-from tests.processes import Worker, faster, wait_until, worker
+from tests.processes import GUARDED, Worker, faster, wait_until, worker
 from verify.ledger import Log, count
 
 STREAM = make_parameters({"seed": 3, "customers": 400, "terminals": 300, "days": 12})
@@ -110,6 +110,7 @@ def test_a_promoted_model_is_swapped_in_between_two_batches_under_traffic(
         )
         assert running.stop() == 0
         said = running.said()
+        assert GUARDED not in said
     scores = decoded(log)
     swaps = [msgspec.json.decode(r.value or b"", type=AuditEvent) for r in log.records("audit")]
     assert said.count("no champion") == 1

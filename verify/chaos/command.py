@@ -1,8 +1,7 @@
 """`fraudstream chaos`: break the product in every way there is, and prove that nothing came of it."""
 
-from typing import Any
-
 import click
+import msgspec
 from rich.console import Console
 
 from fraudstream.clients.clock import monotonic_s
@@ -44,7 +43,7 @@ class Broken(FraudstreamError):
 )
 @json_option
 @click.pass_obj
-def chaos(settings: Settings, /, *, untimed: bool, json_file: str | None, **order: Any) -> None:  # noqa: ANN401
+def chaos(settings: Settings, /, *, untimed: bool, json_file: str | None, **order: object) -> None:
     """Kill, freeze and empty what runs; then recompute every score and count every record.
 
     Starts servers of its own in <state_dir>/chaos, replays generated transactions on 8 partitions to 1 to 4
@@ -67,7 +66,7 @@ def chaos(settings: Settings, /, *, untimed: bool, json_file: str | None, **orde
     def tell(line: str) -> None:
         console.print(f"{monotonic_s() - began_s:6.1f} s  {line}")
 
-    report = run(settings, Order(**order), tell)
+    report = run(settings, msgspec.convert(order, Order), tell)
     if json_file:
         write_json(report, json_file)
     if json_file != "-":
