@@ -31,6 +31,7 @@ from scorer.assignment import WAYS_OUT, Assignment, group_name
 from scorer.champion import Champion
 from scorer.contact import Contact, answers_new_client, end_at_once
 from scorer.deaths import Deaths
+from scorer.ends import Ends
 from scorer.evenness import Evenness
 from scorer.hot_path import HotPath
 from scorer.labels import LabelReader
@@ -247,7 +248,7 @@ def build_app(settings: Settings, hot_path: HotPath, slot: int, port: int) -> fa
     async def poll_alias() -> None:
         await asyncio.to_thread(champion.look_again)
 
-    _add_views(app, hot_path)
+    _add_views(app, hot_path, Ends(settings, hot_path.parts.transactions.name))
     return app
 
 
@@ -258,8 +259,8 @@ def _free_port(host: str) -> int:
         return port
 
 
-def _add_views(app: faust.App, hot_path: HotPath) -> None:
-    served = WorkerMetrics(hot_path.status, hot_path.parts)
+def _add_views(app: faust.App, hot_path: HotPath, ends: Ends) -> None:
+    served = WorkerMetrics(hot_path.status, hot_path.parts, ends)
 
     @app.page("/livez")
     async def livez(view: View, request: Request) -> Response:
@@ -282,7 +283,7 @@ def _add_views(app: faust.App, hot_path: HotPath) -> None:
 
     @app.page("/metrics")
     async def metrics(view: View, request: Request) -> Response:
-        return view.text(served.text())
+        return view.text(await asyncio.to_thread(served.text))
 
 
 def _health(view: View, health: Health, *, fine: bool) -> Response:

@@ -165,17 +165,16 @@ class Assignment:
                 Bounds(partition=tp.partition, committed=place, mark=mark, low=low, high=high)
             )
 
-    def lags(self) -> dict[int, int]:
-        """Return how many records of each partition are not committed, as far as the last fetch told.
+    def lags(self, ends: Mapping[int, int]) -> dict[int, int]:
+        """Return how many records before the end of each partition are not committed.
 
-        May be called from another thread; a partition of which nothing was fetched yet is left out.
+        May be called from another thread; a partition whose end is not told is left out.
         """
-        found = {}
-        for partition, committed in dict(self.committed).items():
-            end = known_end(self._consumer, self._topic.name, partition)
-            if end >= 0:
-                found[partition] = max(end - committed, 0)
-        return found
+        return {
+            partition: max(ends[partition] - committed, 0)
+            for partition, committed in dict(self.committed).items()
+            if partition in ends
+        }
 
     def committed_everywhere(self) -> dict[int, int]:
         """Return the group's next offset of every partition of the topic, -1 for none.
@@ -255,12 +254,6 @@ class Assignment:
             self.committed.pop(tp.partition, None)
         consumer.unassign()
         logger.info("gave up partitions %s", sorted(tp.partition for tp in partitions))
-
-
-def known_end(consumer: Consumer, topic: str, partition: int) -> int:
-    """Return the end of a partition as the last fetch told it, negative before the first."""
-    place = TopicPartition(topic, partition)
-    return int(consumer.get_watermark_offsets(place, cached=True)[1])
 
 
 def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 from confluent_kafka import Consumer, TopicPartition
 
-from scorer.assignment import Assignment, known_end
+from scorer.assignment import Assignment
 from scorer.batch import Batch
 from scorer.neighbours import Neighbours, Note, read_note, write_note
 
@@ -153,7 +153,9 @@ class Evenness:
         return end < 0 or end > position
 
     def _end(self, partition: int) -> int:
-        return known_end(self._consumer, self._topic, partition)
+        """Return the end of a partition as the last fetch told it, negative before the first."""
+        place = TopicPartition(self._topic, partition)
+        return int(self._consumer.get_watermark_offsets(place, cached=True)[1])
 
     def _each(self, how: Callable[[list[TopicPartition]], None], partitions: set[int]) -> None:
         if partitions:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from fraudstream.core import metrics as m
 from fraudstream.core.health import WAITS
 from scorer.histogram import Buckets
+from scorer.ends import Ends
 from scorer.live_sets import LiveSets
 from scorer.parts import Parts
 from scorer.stages import MS_PER_S
@@ -27,15 +28,16 @@ Samples = Mapping[Labels, float]
 class WorkerMetrics(Collector):
     """Reads the worker's own counters when it is asked; the hot path does nothing for it but count."""
 
-    def __init__(self, status: Status, parts: Parts) -> None:
+    def __init__(self, status: Status, parts: Parts, ends: Ends) -> None:
         self._status = status
         self._parts = parts
+        self._ends = ends
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
     def text(self) -> str:
-        """Return the page."""
+        """Return the page; waits for Kafka's answer, briefly, so that no event loop should call it."""
         return generate_latest(self._registry).decode()
 
     def describe(self) -> Iterable[Family]:
@@ -45,13 +47,24 @@ class WorkerMetrics(Collector):
     def collect(self) -> Iterator[Family]:
         """Yield every metric that has a value now."""
         status, parts = self._status, self._parts
-        plain = _counters(status) | _gauges(status) | _partitions(parts) | _features(parts.live)
+        plain = _counters(status) | _gauges(status) | self._partitions() | _features(parts.live)
         histograms = _histograms(status)
         for metric in m.SCORER:
             if metric.kind == "histogram":
                 yield _histogram(metric, histograms[metric])
             elif samples := plain[metric]:
                 yield _family(metric, samples)
+
+    def _partitions(self) -> dict[m.Metric, Samples]:
+        assignment, evenness = self._parts.assignment, self._parts.evenness
+        owned = list(assignment.positions)
+        apart, lags = evenness.apart(owned), assignment.lags(self._ends.now(owned))
+        return {
+            m.LAG: {(str(p),): lag for p, lag in lags.items()},
+            m.EVENT_TIME: {(str(p),): each.event_time_ms for p, each in apart.items()},
+            m.BEHIND: {(str(p),): each.behind_ms for p, each in apart.items()},
+            m.HELD: {(str(p),): int(each.held) for p, each in apart.items()},
+        }
 
 
 def _counters(s: Status) -> dict[m.Metric, Samples]:
@@ -81,16 +94,6 @@ def _gauges(s: Status) -> dict[m.Metric, Samples]:
         m.RESTARTS: {(s.slot,): s.restarts},
         m.REBUILD_RECORDS: {(): s.rebuild_done},
         m.REBUILD_WANTED: {(): s.rebuild_total},
-    }
-
-
-def _partitions(parts: Parts) -> dict[m.Metric, Samples]:
-    apart = parts.evenness.apart(list(parts.assignment.positions))
-    return {
-        m.LAG: {(str(p),): lag for p, lag in parts.assignment.lags().items()},
-        m.EVENT_TIME: {(str(p),): each.event_time_ms for p, each in apart.items()},
-        m.BEHIND: {(str(p),): each.behind_ms for p, each in apart.items()},
-        m.HELD: {(str(p),): int(each.held) for p, each in apart.items()},
     }
 
 

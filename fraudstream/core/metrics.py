@@ -138,7 +138,7 @@ FEATURE_STATE = _gauge(
 )
 LAG = _gauge(
     "scorer_lag",
-    "not committed yet, up to the end of the partition as the last fetch told it",
+    "not committed yet, up to the end of the partition as Kafka last told it",
     "records",
     ("partition",),
 )

@@ -62,7 +62,8 @@ def test_an_idle_worker_is_not_ready_while_kafka_is_away_and_is_with_its_next_an
         wait_until(partial(ready, port), timeout_s=30, what="ready")
         with frozen(own_stack, "kafka"):
             wait_until(partial(waits_for, port, KAFKA), timeout_s=15, what="says so")
-            assert 'fraudstream_scorer_waiting{for="kafka"} 1' in view(port, "/metrics")[1]
+            for _ in range(5):  # whatever else waits for Kafka meanwhile
+                assert 'fraudstream_scorer_waiting{for="kafka"} 1' in view(port, "/metrics")[1]
         wait_until(partial(ready, port), timeout_s=20, what="ready again")
         assert 'fraudstream_scorer_waiting{for="kafka"} 0' in view(port, "/metrics")[1]
         send(own_stack, good(range(100)))
@@ -74,7 +75,12 @@ def test_an_idle_worker_is_not_ready_while_kafka_is_away_and_is_with_its_next_an
     assert "Kafka has not answered for" in running.said()
 
 
-def test_a_worker_whose_feature_server_is_away_names_that_one(
+def lag(port: int) -> float:
+    lags = re.findall(r"^fraudstream_scorer_lag{.*} (.+)$", view(port, "/metrics")[1], re.MULTILINE)
+    return sum(float(each) for each in lags)
+
+
+def test_a_worker_whose_feature_server_is_away_names_that_one_and_tells_how_much_waits(
     own_stack: Settings, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -84,7 +90,12 @@ def test_a_worker_whose_feature_server_is_away_names_that_one(
             why = "Redis does not answer"
             wait_until(partial(waits_for, port, why), timeout_s=15, what="says so")
             assert 'fraudstream_scorer_waiting{for="redis"} 1' in view(port, "/metrics")[1]
+            send(own_stack, good(range(100)))
+            assert lag(port) == 100
+            send(own_stack, good(range(100, 250)))
+            assert lag(port) == 250
         wait_until(partial(ready, port), timeout_s=20, what="ready again")
+        wait_until(lambda: lag(port) == 0, timeout_s=20, what="scored")
 
 
 @pytest.mark.proof

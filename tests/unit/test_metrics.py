@@ -20,6 +20,7 @@ from fraudstream.core.errors import DEAD_LETTER_KINDS, SettingsError
 from fraudstream.core.health import MEANINGS, STATES, Health
 from producer.replay import Progress
 from producer.replay_metrics import ReplayMetrics
+from scorer.ends import Ends
 from scorer.evenness import Apart
 from scorer.metrics import WorkerMetrics
 from scorer.parts import Parts
@@ -28,15 +29,14 @@ from tests.conftest import REPOSITORY
 
 APART = {3: Apart(1_700_000_000_000, 60_000, held=True)}
 SERVER = SimpleNamespace(calls=12, memory_bytes=4_096)
+ENDS = cast("Ends", SimpleNamespace(now=lambda owned: dict.fromkeys(owned, 41)))
 STORE = SimpleNamespace(state=SimpleNamespace(server=SERVER, meta=SimpleNamespace(state="ready")))
 
 
 def parts(*, apart: dict[int, Apart], stores: dict[str, object]) -> Parts:
     found = SimpleNamespace(
         evenness=SimpleNamespace(apart=lambda _: apart),
-        assignment=SimpleNamespace(
-            positions=dict.fromkeys(apart, 0), lags=lambda: dict.fromkeys(apart, 41)
-        ),
+        assignment=SimpleNamespace(positions=dict.fromkeys(apart, 0), lags=lambda ends: ends),
         live=SimpleNamespace(stores=stores),
     )
     return cast("Parts", found)
@@ -48,7 +48,7 @@ def families(text: str) -> dict[str, Family]:
 
 def of_worker(status: Status, apart: dict[int, Apart], **stores: object) -> dict[str, Family]:
     """Return the product's metrics on the page of a worker with this status, by name."""
-    found = families(WorkerMetrics(status, parts(apart=apart, stores=stores)).text())
+    found = families(WorkerMetrics(status, parts(apart=apart, stores=stores), ENDS).text())
     return {name: family for name, family in found.items() if name.startswith("fraudstream")}
 
 
