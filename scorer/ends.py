@@ -1,4 +1,4 @@
-"""Where partitions end, asked of Kafka beside the worker's consumer, which knows it of what it fetches only."""
+"""Where partitions end, asked of Kafka beside the worker's consumer, which knows it of fetched ones only."""
 
 from collections.abc import Iterable
 

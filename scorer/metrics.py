@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 
 from fraudstream.core import metrics as m
 from fraudstream.core.health import WAITS
-from scorer.histogram import Buckets
 from scorer.ends import Ends
+from scorer.histogram import Buckets
 from scorer.live_sets import LiveSets
 from scorer.parts import Parts
 from scorer.stages import MS_PER_S
