@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from fraudstream.clients.kafka import Asking
 from fraudstream.core.settings import Settings
 
+LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 ANSWER_S = 0.5
 """An answer is waited for so long; it is wanted for a page that is to come while Kafka is away, too."""
 
@@ -38,7 +39,5 @@ class Ends:
 def _ends(client: AdminClient, places: list[TopicPartition]) -> dict[int, int]:
     if not places:
         return {}
-    asked = client.list_offsets(
-        {each: OffsetSpec.latest() for each in places}, request_timeout=ANSWER_S
-    )
+    asked = client.list_offsets(dict.fromkeys(places, LATEST), request_timeout=ANSWER_S)
     return {place.partition: int(answer.result().offset) for place, answer in asked.items()}
