@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from fraudstream.core.scores import Score, Stages
 from scorer.histogram import Buckets, Histogram
 
@@ -25,7 +23,7 @@ class StageTimes:
         """Add the scores of one batch: each waited for itself, the hops they went through together."""
         if not scores:
             return
-        self._stages["waiting"].add(np.array([score.stages.waiting for score in scores]))
+        self._stages["waiting"].add([score.stages.waiting for score in scores])
         first = scores[0].stages
         for name in ("features", "model", "until_produce"):
             self._stages[name].add_one(getattr(first, name), len(scores))

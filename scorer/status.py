@@ -83,7 +83,7 @@ class Status(msgspec.Struct):
         """Add a committed batch to counters and histograms; `scores` is float32 [N], None without a model."""
         self.stages.add(emitted.scores)
         if scores is not None:
-            self.scores.add(scores)
+            self.scores.add(scores.tolist())
         self.commit_ms.add_one(commit_ms)
         self.count(
             scored=batch.scorable,
