@@ -4,6 +4,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import pytest
+
+from fraudstream.clients import feature_state
 from fraudstream.clients.feature_library import Library, build_library, library_source
 from fraudstream.clients.feature_store import Applied, FeatureStore, Slice
 from fraudstream.core.feature_set import DAY_MS, NINE, FeatureSet
@@ -17,6 +20,16 @@ LABELS: tuple[Label, ...] = ("fraud", "fraud", "genuine", "unsure")
 
 Connect = Callable[..., FeatureStore]
 TOPIC = "transactions-id"
+BEGAN_MS = START_MS
+"""When states begin under `standing_clock`."""
+
+
+@contextmanager
+def standing_clock() -> Iterator[None]:
+    """Let new states begin at one time, so that those to which the same happens are the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feature_state, "now_ms", lambda: BEGAN_MS)
+        yield
 
 
 @contextmanager
@@ -36,7 +49,8 @@ def connections(settings: Settings) -> Iterator[Connect]:
         return store
 
     try:
-        yield make
+        with standing_clock():
+            yield make
     finally:
         for store in stores:
             store.close()

@@ -23,7 +23,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.feature_library import build_library
 from fraudstream.clients.feature_server import Evicting, FeatureServer
 from fraudstream.core.errors import DependencyUnreachable, Refused
@@ -42,13 +42,13 @@ _BUCKET = 0
 Phase = Literal["ready", "rebuilding", "snapshot", "retired"]
 
 
-def first_seq(now_ms: int) -> int:
-    """Return the apply_seq after which counting begins anew: above all that were given out before now.
+def first_seq(at_ms: int) -> int:
+    """Return the apply_seq after which counting begins anew: above all that were given out before that time.
 
     That holds for servers that apply less than 1,024,000 transactions a second, and stays below 2^53,
     where a double and JSON in JavaScript are exact, until the year 2248.
     """
-    return now_ms * _SEQ_PER_MS
+    return at_ms * _SEQ_PER_MS
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -115,12 +115,14 @@ class FeatureState:
     def adopt(self) -> Meta:
         """Read the record, or begin a new state where there is none, and tie it to the topics.
 
+        A new one gives out no place that an earlier one gave: an older copy of that may come back.
+
         Raises:
             DependencyUnreachable: the server does not answer.
             Refused: the state is of another version or topic.
         """
         while (meta := self.look()) is None:
-            self.put(self.fresh(), proven=True)
+            self.put(self.fresh(), proven=True, least_seq=first_seq(now_ms()))
         if meta.state != "retired":
             self.bind(self._topics)
         return meta
@@ -194,13 +196,13 @@ class FeatureState:
         )
         return self.put(changed, proven=proven, least_seq=least_seq)
 
-    def vouch(self, now_ms: int) -> bool:
+    def vouch(self, at_ms: int) -> bool:
         """Say that the state, as last read, holds all that is committed; False if it was moved since.
 
         Raises:
             DependencyUnreachable: the server does not answer.
         """
-        return self.put(self.meta, proven=True, least_seq=first_seq(now_ms))
+        return self.put(self.meta, proven=True, least_seq=first_seq(at_ms))
 
     def put(self, meta: Meta, *, proven: bool = False, least_seq: int = 0) -> bool:
         """Make `meta` the record if it still is as last read; see `move`.

@@ -7,6 +7,7 @@ die while it does.
 
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from fraudstream.clients import feature_state
 from fraudstream.clients.feature_library import Applied
 from fraudstream.clients.feature_snapshot import fill, take_snapshot
 from fraudstream.clients.feature_state import Lease, lease_key
@@ -36,6 +38,8 @@ SOME = st.integers(1, 40)
 
 class Lives(RuleBasedStateMachine):
     server: Server
+    now_ms = 1_800_000_000_000
+    """The clock of all workers; it goes on from one example to the next."""
 
     @initialize(seed=st.integers(0, 2**32), n=st.integers(20, 200))
     def begin(self, seed: int, n: int) -> None:
@@ -53,7 +57,6 @@ class Lives(RuleBasedStateMachine):
         self.twin, self.labels_of_twin = Twin(), 0
         self.lost = False
         """The state is not what it was: what was applied and not committed may be gone."""
-        self.now_ms = 1_800_000_000_000
         self.workers = [self.connect(), self.connect()]
         self.proven: set[FeatureStore] = set()
         self.stale: list[tuple[FeatureStore, bytes]] = []
@@ -169,7 +172,7 @@ class Lives(RuleBasedStateMachine):
         """Do what scorer/recovery.py does; give up after so many folds."""
         state = store.state
         self.proven.add(store)
-        self.now_ms += 1_000
+        Lives.now_ms += 1_000
         while True:
             meta = store.adopt()
             lacking = self.lacking(store)
@@ -270,16 +273,38 @@ class Lives(RuleBasedStateMachine):
         assert self.server.state("lives", "ct") == self.server.state("calm", "ct")
 
 
-@pytest.mark.parametrize("examples", [30, pytest.param(200, marks=pytest.mark.proof)])
-def test_whatever_happens_to_the_state_the_scores_are_the_same(examples: int) -> None:
+@pytest.fixture
+def lives(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Lives]]:
+    monkeypatch.setattr(feature_state, "now_ms", lambda: Lives.now_ms)
     folder = Path(tempfile.mkdtemp(prefix="lives-"))
     Lives.server = Server(folder)
-    try:
-        case = Lives.TestCase
-        case.settings = hypothesis_settings(
-            max_examples=examples, stateful_step_count=30, deadline=None
-        )
-        case().runTest()
-    finally:
-        Lives.server.kill()
-        shutil.rmtree(folder)
+    yield Lives
+    Lives.server.kill()
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("examples", [30, pytest.param(200, marks=pytest.mark.proof)])
+def test_whatever_happens_to_the_state_the_scores_are_the_same(
+    examples: int, lives: type[Lives]
+) -> None:
+    lives.TestCase.settings = hypothesis_settings(
+        max_examples=examples, stateful_step_count=30, deadline=None
+    )
+    lives.TestCase().runTest()
+
+
+@pytest.mark.parametrize(
+    ("keep", "put_back"),
+    [(Lives.take_a_snapshot, Lives.flush), (Lives.keep_a_copy, Lives.put_back_the_copy)],
+)
+def test_a_state_from_before_the_first_commit_comes_back_with_places_of_its_own(
+    keep: Callable[[Lives], None], put_back: Callable[[Lives], None], lives: type[Lives]
+) -> None:
+    case = lives()
+    case.begin(seed=0, n=20)
+    case.score(worker=0, partition=0, n=1, commits=False)
+    keep(case)
+    case.flush()
+    case.score(worker=0, partition=1, n=1, commits=True)
+    put_back(case)
+    case.teardown()

@@ -86,7 +86,7 @@ def test_the_page_of_an_alert_has_every_part() -> None:
         "score 0.581055",
         "feature set 44df9c1ad927d62b",
         "duplicate of none",
-        "apply_seq 41742",
+        "apply_seq 1838484838441742",
         "waiting in Kafka 5.0 ms",
         "other 2.6 ms",
         "age 12 ms from sending to produce, not stale",
