@@ -35,7 +35,7 @@ chaos: .venv/.runtime
 	@$(BIN)/fraudstream chaos --kills 200 $(ARGS)
 
 proofs: .venv/.dev
-	@$(BIN)/python -m pytest -m proof $(ARGS)
+	@$(BIN)/python -m pytest -m proof --hypothesis-profile=exploring $(ARGS)
 
 soak: .venv/.runtime
 	@$(BIN)/fraudstream bench soak $(ARGS)

@@ -21,8 +21,10 @@ STACK = os.environ.get("TEST_STACK", "embedded")
 HANDBOOK = os.environ.get("FRAUDSTREAM_HANDBOOK")
 _numbers = itertools.count(1)
 
-# What an example takes says something of the machine, and two tests share it.
-hypothesis.settings.register_profile("tests", deadline=None)
+# What an example takes says something of the machine, and two tests share it. `make test` has the same
+# examples each time: what fails is of the change at hand. `make proofs` looks for new ones.
+hypothesis.settings.register_profile("exploring", deadline=None)
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
 if STACK not in ("embedded", "containers"):
