@@ -1,20 +1,25 @@
 """Where partitions end, asked of Kafka beside the worker's consumer, which knows it of fetched ones only."""
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, wait
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    ListOffsetsResultInfo,
+    OffsetSpec,
+)
 
 from fraudstream.clients.kafka import Asking
 from fraudstream.core.settings import Settings
 
 LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 ANSWER_S = 0.5
-"""An answer is waited for so long; it is wanted for a page that is to come while Kafka is away, too."""
+"""An answer is waited for so long: the page that wants it is to come while Kafka is away or slow, too."""
 
 
 class Ends:
-    """The ends of a topic's partitions, as they are now or as they were last told.
+    """The ends of a topic's partitions, as they are now or as they were last told. Thread-safe.
 
     Not asked of the consumer: its calls wait for each other, those that only look as well
     (confluent-kafka 2.16), so that whoever asks it would wait for records that do not come.
@@ -22,22 +27,41 @@ class Ends:
 
     def __init__(self, settings: Settings, topic: str) -> None:
         self._asking = Asking(settings, log_level=0)
+        self._timeout_s = settings.request_timeout_ms / 1000
         self._topic = topic
+        self._turn = threading.Lock()
+        self._asked: Mapping[TopicPartition, Future[ListOffsetsResultInfo]] = {}
+        """The question that is on its way; one that is slow is taken up by who asks next."""
         self._known: dict[int, int] = {}
 
     def now(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Return the end of each partition, within `ANSWER_S`; one that was never told is left out."""
+        """Return the end of each partition, after some `ANSWER_S` at most; one never told is left out."""
         wanted = list(partitions)
-        client = self._asking.client
-        try:
-            self._known |= _ends(client, [TopicPartition(self._topic, each) for each in wanted])
-        except KafkaException:
-            self._asking.renew()
-        return {each: self._known[each] for each in wanted if each in self._known}
+        with self._turn:
+            if wanted and not self._asked:
+                places = [TopicPartition(self._topic, each) for each in wanted]
+                self._asked = self._asking.client.list_offsets(
+                    dict.fromkeys(places, LATEST), request_timeout=self._timeout_s
+                )
+            wait(self._asked.values(), ANSWER_S)
+            self._take()
+            return {each: self._known[each] for each in wanted if each in self._known}
+
+    def _take(self) -> None:
+        """Take what has been answered; a question without any answer is followed by one of a new client."""
+        over = {place: answer for place, answer in self._asked.items() if answer.done()}
+        ends = {place.partition: _end(answer) for place, answer in over.items()}
+        told = {partition: end for partition, end in ends.items() if end >= 0}
+        self._known |= told
+        if len(over) == len(self._asked):
+            self._asked = {}
+            if over and not told:
+                self._asking.renew()
 
 
-def _ends(client: AdminClient, places: list[TopicPartition]) -> dict[int, int]:
-    if not places:
-        return {}
-    asked = client.list_offsets(dict.fromkeys(places, LATEST), request_timeout=ANSWER_S)
-    return {place.partition: int(answer.result().offset) for place, answer in asked.items()}
+def _end(answer: "Future[ListOffsetsResultInfo]") -> int:
+    """Return an offset, or a negative number: that stands in some answers that did not come in time."""
+    try:
+        return int(answer.result().offset)
+    except KafkaException:
+        return -1
