@@ -322,13 +322,20 @@ class Monitor:
             (m.MONITOR_ALERT_RATE, day.alerts, decided),
         ):
             gauge(metric).set(part / whole if whole else float("nan"))
-        for name, distance in watching.state.distances.items():
-            gauge(m.MONITOR_PSI).labels(name).set(distance.psi)
-            gauge(m.MONITOR_KS).labels(name).set(distance.ks)
-            for number, count in enumerate(distance.counts):
-                gauge(m.MONITOR_BINS).labels(name, str(number)).set(count)
-        for name, alarm in watching.state.alarms.items():
-            gauge(m.MONITOR_DRIFT).labels(name).set(alarm.drifts)
+        distances, show = watching.state.distances, self._metrics.show
+        show(m.MONITOR_PSI, {(name,): each.psi for name, each in distances.items()})
+        show(m.MONITOR_KS, {(name,): each.ks for name, each in distances.items()})
+        show(
+            m.MONITOR_BINS,
+            {
+                (name, str(number)): count
+                for name, each in distances.items()
+                for number, count in enumerate(each.counts)
+            },
+        )
+        show(
+            m.MONITOR_DRIFT, {(name,): each.drifts for name, each in watching.state.alarms.items()}
+        )
 
 
 def _load(file: Path) -> State:

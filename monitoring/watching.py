@@ -256,7 +256,7 @@ class Watching:
 
     def _over(self, number: int) -> list[Report]:
         day = self._day(number)
-        found = self._distances(day)
+        last, found = self.state.distances, self._distances(day)
         if found:
             self.state.distances = found
         report = DayReport(
@@ -270,22 +270,27 @@ class Watching:
             score=found.get(SCORE),
             features={name: each for name, each in found.items() if name != SCORE},
         )
-        return [report, *(self._changes(report, found) if found else [])]
+        return [report, *(self._changes(report, last | found) if found else [])]
 
-    def _changes(self, report: DayReport, found: dict[str, Distance]) -> list[DriftReport]:
-        """Return what began or ended to drift, by the day's version, whichever the day before had."""
-        alarms = self.state.alarms
-        looked = [(name, alarms.setdefault(name, Alarm())) for name in found]
+    def _changes(self, report: DayReport, known: dict[str, Distance]) -> list[DriftReport]:
+        """Return what began or ended to drift, by the day's version, whichever the day before had.
+
+        What that version does not have drifts no more; `known` has the distances of the last day that had it.
+        """
+        before, found = self.state.alarms, self.state.distances
+        alarms = self.state.alarms = {name: before.get(name, Alarm()) for name in found}
+        changed = {n: a.drifts for n, a in alarms.items() if a.look(found[n].psi, self._levels)}
+        changed |= {n: False for n, alarm in before.items() if n not in found and alarm.drifts}
         return [
             DriftReport(
                 day=report.day,
                 what=name,
-                drifts=alarm.drifts,
-                psi=found[name].psi,
+                drifts=drifts,
+                psi=known[name].psi,
                 model_version=report.model_version or "",
             )
-            for name, alarm in looked
-            if alarm.look(found[name].psi, self._levels)
+            for name, drifts in changed.items()
+            if name in known
         ]
 
     def _distances(self, day: Day) -> dict[str, Distance]:

@@ -264,7 +264,8 @@ def _add_views(app: faust.App, hot_path: HotPath, ends: Ends) -> None:
 
     @app.page("/livez")
     async def livez(view: View, request: Request) -> Response:
-        return _health(view, hot_path.status.health(), fine=True)
+        health = hot_path.status.health()
+        return _health(view, health, fine=not health.hangs)
 
     @app.page("/readyz")
     async def readyz(view: View, request: Request) -> Response:

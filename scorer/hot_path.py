@@ -135,6 +135,7 @@ class HotPath:
 
     def step(self) -> None:
         """Take a batch up, finish the one before; after a failure, first settle what became of them."""
+        self.status.move()
         if self._unsettled and not self._settle():
             return
         messages = self._timed("poll", self._poll)

@@ -88,7 +88,7 @@ def _counters(s: Status) -> dict[m.Metric, Samples]:
 
 def _gauges(s: Status) -> dict[m.Metric, Samples]:
     return {
-        m.STATE: {(s.state,): 1},
+        m.STATE: {(s.health().state,): 1},
         m.WAITING: {(each,): int(each == s.waiting_for) for each in WAITS},
         m.MODEL: {(s.model_version,): 1} if s.model_version else {},
         m.RESTARTS: {(s.slot,): s.restarts},

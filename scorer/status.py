@@ -6,9 +6,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.feature_library import Applied
 from fraudstream.core.errors import Refused
-from fraudstream.core.health import WAITS, Health, State, Waited
+from fraudstream.core.health import WAITS, Health, State, Waited, hanging
 from scorer.batch import Batch
 from scorer.histogram import Histogram
 from scorer.results import Emitted
@@ -16,6 +17,9 @@ from scorer.stages import EDGES_MS, StageTimes
 
 PROBE_RECORDS = 1_000
 """More dead letters than half of so many first records mean a wrong deployment, not bad data."""
+
+HANGS_S = 300.0
+"""Longer than a step of the loop takes by its limits, where partitions go on after a death included."""
 
 EDGES_RECORDS = (1, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
 EDGES_SCORE = tuple(step / 20 for step in range(1, 21))
@@ -25,6 +29,8 @@ class Status(msgspec.Struct):
     """Counters since the start of this worker, and what it is at."""
 
     state: State = "starting"
+    moved_s: float = msgspec.field(default_factory=monotonic_s)
+    """When the loop last went on, by the clock that does not jump."""
     model_version: str | None = None
     records: int = 0
     scored: int = 0
@@ -117,6 +123,10 @@ class Status(msgspec.Struct):
                 "a wrong topic or schema, not like bad data; see `fraudstream dead-letters list`"
             )
 
+    def move(self) -> None:
+        """Take note that the loop goes on."""
+        self.moved_s = monotonic_s()
+
     def become(self, state: State) -> None:
         """Be at this, and wait for no server any more."""
         self.state, self.waiting_for = state, None
@@ -130,7 +140,9 @@ class Status(msgspec.Struct):
         self.become("ready" if owns else "starting")
 
     def health(self) -> Health:
-        """Return what /readyz says."""
+        """Return what /readyz says; may be called from another thread."""
+        if (still_s := monotonic_s() - self.moved_s) > HANGS_S:
+            return hanging(still_s)
         if self.waiting_for is not None:
             return Health(self.state, WAITS[self.waiting_for])
         return Health(self.state, done=self.rebuild_done, of=self.rebuild_total)

@@ -120,6 +120,7 @@ class Waiting:
             raise Abandoned("asked to stop while a server was away")
 
     def _poll(self) -> None:
+        self._status.move()
         message = self._consumer.poll(0.0)
         error = None if message is None else message.error()
         if error is not None:

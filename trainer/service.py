@@ -46,6 +46,8 @@ class TrainerService:
         self._seen: LearnedFrom | None = None
         self._due_s = 0.0
         """When the next round is, by the clock that does not jump."""
+        self._again_s = SERVERS_AGAIN_S
+        """After so long a training that a server broke off begins anew; twice as long each time."""
         self._broker = Broker(settings)
         self._models = ModelRegistry(
             settings.mlflow_url,
@@ -73,7 +75,8 @@ class TrainerService:
                     self._round()
                     self._due_s = monotonic_s() + self._rhythm.every_s
             except DependencyUnreachable as exc:
-                self._say(f"{exc}; asked again in {SERVERS_AGAIN_S:.0f} s")
+                again_s = max(self._due_s - monotonic_s(), SERVERS_AGAIN_S)
+                self._say(f"{exc}; tried again in {again_s:.0f} s")
                 self._condition.become(Health("waiting", str(exc)))
                 self._pause.wait(SERVERS_AGAIN_S)
                 continue
@@ -100,6 +103,7 @@ class TrainerService:
         started_s = monotonic_s()
         self._condition.become(Health("ready", "training"))
         outcome = self._train(options)
+        self._again_s = SERVERS_AGAIN_S
         self._seen = self._seen if outcome == "failed" else seen
         self._metrics.counter(m.TRAININGS).labels(outcome).inc()
         self._metrics.gauge(m.TRAINING_SECONDS).set(monotonic_s() - started_s)
@@ -127,6 +131,7 @@ class TrainerService:
         try:
             report = train(self._settings, options, self._tell)
         except DependencyUnreachable:
+            self._break_off()
             raise
         except TooLittle as exc:
             self._say(f"not trained: {exc}")
@@ -135,6 +140,13 @@ class TrainerService:
             self._say(f"failed: {exc}")
             return "failed"
         return self._told(report)
+
+    def _break_off(self) -> None:
+        """Wait before all of a training's work is done again; if that was broken off as well, it has failed."""
+        if self._again_s > SERVERS_AGAIN_S:
+            self._metrics.counter(m.TRAININGS).labels("failed").inc()
+        self._again_s = min(self._again_s * 2, self._rhythm.every_s)
+        self._due_s = monotonic_s() + self._again_s
 
     def _tell(self, what: str) -> None:
         self._condition.move()
@@ -147,6 +159,6 @@ class TrainerService:
             why = report.held or f"it {report.gate.why}"
             self._say(f"version {report.model_version} is not promoted: {why}")
             return "held" if report.held else "refused"
-        self._metrics.only(m.TRAINER_MODEL, report.model_version)
+        self._metrics.show(m.TRAINER_MODEL, {(report.model_version,): 1})
         self._say(f"version {report.model_version} is champion")
         return "promoted"

@@ -61,4 +61,6 @@ class LedgerMetrics:
         return monotonic_s() - self._watch.judged_s
 
     def _oldest_s(self) -> float:
+        if not self._watch.has_judged:
+            return float("nan")  # what is half read looks as if it waited
         return 0.0 if self._oldest_ms is None else max(now_ms() - self._oldest_ms, 0) / 1000

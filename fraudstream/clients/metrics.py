@@ -1,6 +1,6 @@
 """The metrics of one service as prometheus-client has them, made from the typed list."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -19,6 +19,7 @@ class ServiceMetrics:
         self._counters: dict[Metric, Counter] = {}
         self._gauges: dict[Metric, Gauge] = {}
         self._histograms: dict[Metric, Histogram] = {}
+        self._shown: dict[Metric, set[tuple[str, ...]]] = {}
         for metric in metrics:
             self._make(metric)
 
@@ -43,11 +44,14 @@ class ServiceMetrics:
         for each in STATES:
             self.gauge(metric).labels(each).set_function(partial(holds, each))
 
-    def only(self, metric: Metric, label: str) -> None:
-        """Show 1 for one label of a gauge, and none of the others."""
+    def show(self, metric: Metric, values: Mapping[tuple[str, ...], float]) -> None:
+        """Show these values of a gauge by its labels, and none of those that were shown before."""
         gauge = self.gauge(metric)
-        gauge.clear()
-        gauge.labels(label).set(1)
+        for labels in self._shown.get(metric, set()) - values.keys():
+            gauge.remove(*labels)
+        for labels, value in values.items():
+            gauge.labels(*labels).set(value)
+        self._shown[metric] = set(values)
 
     def _make(self, metric: Metric) -> None:
         name, text, labels, registry = metric.name, metric.text, metric.labels, self.registry

@@ -187,7 +187,7 @@ OUTCOMES = {
     "refused": "by the gate",
     "held": "since somebody went back to an earlier version",
     "too_little": "to learn from",
-    "failed": "",
+    "failed": "(also where a server broke it off twice in a row)",
     "nothing_new": "since the last",
 }
 TRAININGS = _count(
@@ -252,7 +252,12 @@ LEDGER = (
 """What `fraudstream ledger --watch --metrics-port` serves."""
 
 MONITOR_STATE = _state("monitor")
-MONITOR_READ = _count("monitor_read", "read and counted, by topic", labels=("topic",))
+MONITOR_READ = _count(
+    "monitor_read",
+    "read and counted, by topic",
+    labels=("topic",),
+    begins_with=("scores", "alerts", "feedback", "dead-letters"),
+)
 MONITOR_NEWEST = _gauge(
     "monitor_event_time_ms", "the newest event time of a score", "milliseconds since 1970, UTC"
 )
@@ -276,13 +281,13 @@ MONITOR_DELAY = _histogram(
 )
 MONITOR_PSI = _gauge(
     "monitor_psi",
-    "population stability index of the last day that is over, beside the training",
+    "population stability index of the last day over that had enough scores, beside the training",
     labels=("what",),
 )
 MONITOR_KS = _gauge("monitor_ks", "Kolmogorov-Smirnov distance, as `monitor_psi`", labels=("what",))
 MONITOR_BINS = _gauge(
     "monitor_bin",
-    "how many values of the last day that is over fell into a bin of the training's histogram",
+    "values of the last day over that had enough scores, by the bin of the training's histogram",
     "records",
     labels=("what", "bin"),
 )

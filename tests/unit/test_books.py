@@ -1,5 +1,6 @@
 """The live ledger: what it names, when it is certain, and how little it keeps of what is settled."""
 
+import math
 import time
 from collections.abc import Collection, Sequence
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fraudstream.clients.clock import monotonic_s, now_ms
-from fraudstream.core.metrics import LEDGER
+from fraudstream.core.metrics import LEDGER, LEDGER_OLDEST
 from verify.books import Books, Output
 from verify.ledger import Ledger, Place, Position, balance
 from verify.ledger_metrics import LedgerMetrics
@@ -328,6 +329,32 @@ def test_a_long_history_is_read_in_step_so_that_little_is_held() -> None:
         most = max(most, made.held())
     assert made.ledger().scored == total
     assert most <= AHEAD + 100_000 + 50_000
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_is_half_read_does_not_look_as_if_it_waited() -> None:
+    broker, (made, _) = Broker(), books()
+    watch = Watch(broker, "g", made)
+    metrics = LedgerMetrics(watch)
+    broker.logs["transactions"] = [transaction(n) for n in range(50)]
+    broker.logs["scores"] = [score_of(n) for n in range(50)]
+    broker.stable["scores"] = 2
+    broker.done = 50
+
+    def oldest_s() -> float:
+        metrics.show(made.ledger())
+        families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
+        return next(each.samples[0].value for each in families if each.name == LEDGER_OLDEST.name)
+
+    watch.step()
+    assert made.oldest_ms() is not None
+    assert not watch.has_judged
+    assert math.isnan(oldest_s())
+    del broker.stable["scores"]
+    for _ in range(5):
+        watch.step()
+    assert watch.has_judged
+    assert oldest_s() == 0
 
 
 def test_the_gauges_are_the_balance() -> None:

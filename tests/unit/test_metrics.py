@@ -163,8 +163,8 @@ def test_the_metrics_of_a_service_have_kind_meaning_and_labels() -> None:
     made = ServiceMetrics(m.TRAINER)
     made.counter(m.TRAININGS).labels("failed").inc()
     made.state(m.TRAINER_STATE, lambda: "ready")
-    made.only(m.TRAINER_MODEL, "1")
-    made.only(m.TRAINER_MODEL, "2")
+    made.show(m.TRAINER_MODEL, {("1",): 1})
+    made.show(m.TRAINER_MODEL, {("2",): 1})
     made.gauge(m.TRAINER_METRIC).labels("auc").set(0.5)
     found = families(generate_latest(made.registry).decode())
     for metric in m.TRAINER:

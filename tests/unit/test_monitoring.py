@@ -242,6 +242,20 @@ def test_what_drifts_ends_by_the_days_of_the_version_that_serves_then() -> None:
     assert changes == [("09", True, "1"), ("12", False, "2")]
 
 
+def test_what_a_new_version_does_not_have_drifts_no_more() -> None:
+    made, reports = watching(), []
+    made.follow("2", Reference(REFERENCE.scores, {"other": REFERENCE.features["amount"]}))
+    for day in range(6):
+        version = "2" if day >= 3 else "1"
+        rows = scored(day, amount=100.0 * (day < 3))
+        made.scores([msgspec.structs.replace(each, model_version=version) for each in rows])
+        reports += made.due(until(day + 1))
+    changes = [(e.day[-2:], e.what, e.drifts) for e in of(DriftReport, reports)]
+    assert changes == [("09", "amount", True), ("11", "amount", False)]
+    assert of(DriftReport, reports)[1].psi > 1, "that of the last day that had it"
+    assert made.state.alarms.keys() == {"score", "other"}
+
+
 def test_a_new_version_each_day_does_not_hide_drift() -> None:
     made, reports = watching(), []
     for day in range(6):

@@ -13,7 +13,7 @@ from fraudstream.core.errors import (
 )
 from fraudstream.core.health import Health
 from scorer.output import BatchAborted
-from scorer.status import Status
+from scorer.status import HANGS_S, Status
 
 
 def run(batches: list[tuple[int, int]]) -> Status:
@@ -100,3 +100,11 @@ def test_what_was_applied_before_is_counted_as_redelivered_alone() -> None:
 
     assert (status.redelivered, status.truncated, status.beyond_retention) == (1, 1, 1)
     assert type(status.redelivered) is int
+
+
+def test_a_loop_that_does_not_go_on_hangs_until_it_does() -> None:
+    status = Status(state="ready")
+    status.moved_s -= HANGS_S + 1
+    assert (status.health().state, status.health().hangs) == ("waiting", True)
+    status.move()
+    assert status.health() == Health("ready")
