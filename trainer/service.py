@@ -142,7 +142,7 @@ class TrainerService:
         return self._told(report)
 
     def _break_off(self) -> None:
-        """Wait before all of a training's work is done again; if that was broken off as well, it has failed."""
+        """Wait before all the work is done again; a training that was broken off twice has failed."""
         if self._again_s > SERVERS_AGAIN_S:
             self._metrics.counter(m.TRAININGS).labels("failed").inc()
         self._again_s = min(self._again_s * 2, self._rhythm.every_s)
