@@ -18,6 +18,7 @@ from fraudstream.clients import kafka
 from fraudstream.clients.clock import now_ms
 from fraudstream.clients.feature_store import FeatureStore
 from fraudstream.clients.group_places import GroupPlaces
+from fraudstream.clients.log_bounds import LogBounds
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.set_log import SetLog
 from fraudstream.clients.signals import END_S
@@ -159,7 +160,7 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
     transactions = facts[names["transactions"]]
     output = TransactionalOutput(make_producer, settings.environment)
     lost_marks = LostMarks(settings, group, slot, transactions.partitions)
-    assignment = Assignment(consumer, transactions, lost_marks)
+    assignment = Assignment(consumer, transactions, lost_marks, LogBounds(settings))
     return HotPath(
         Parts(
             settings=settings,

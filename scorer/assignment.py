@@ -9,6 +9,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicParti
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import TopicFacts
+from fraudstream.clients.log_bounds import LogBounds
 from fraudstream.core.errors import FraudstreamError, KafkaUnreachable, Refused
 from fraudstream.core.settings import Settings
 from scorer.lost_marks import LostMarks
@@ -71,8 +72,11 @@ def check_bounds(bounds: Bounds) -> None:
 class Assignment:
     """The partitions of one worker: `positions` (next offset to read) and `committed` (next by the group)."""
 
-    def __init__(self, consumer: Consumer, topic: TopicFacts, lost_marks: LostMarks) -> None:
+    def __init__(
+        self, consumer: Consumer, topic: TopicFacts, lost_marks: LostMarks, log: LogBounds
+    ) -> None:
         self._consumer = consumer
+        self._log = log
         self._topic = topic
         self._lost_marks = lost_marks
         self.positions: dict[int, int] = {}
@@ -245,7 +249,8 @@ class Assignment:
         self, consumer: Consumer, partitions: list[TopicPartition]
     ) -> list[tuple[TopicPartition, int, int]]:
         places = _committed(consumer, partitions)
-        return [(tp, *consumer.get_watermark_offsets(tp, timeout=ASK_S)) for tp in places]
+        bounds = self._log.ask(places, timeout_s=ASK_S)
+        return [(tp, *ends) for tp, ends in zip(places, bounds, strict=True)]
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self.generation += 1

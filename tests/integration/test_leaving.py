@@ -6,6 +6,7 @@ from confluent_kafka import Consumer, ConsumerGroupState, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from fraudstream.clients import kafka
+from fraudstream.clients.log_bounds import LogBounds
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from scorer.assignment import Assignment, group_name
@@ -30,7 +31,8 @@ def test_partitions_that_come_while_a_worker_closes_its_consumer_are_not_taken_u
     facts = kafka.topic_facts(topics, [name])[name]
     kafka.require_coordinator(topics, group, name)
     consumer = kafka.worker_consumer(topics, group=group, slot=0)
-    assignment = Watched(consumer, facts, LostMarks(topics, group, 0, facts.partitions))
+    lost_marks = LostMarks(topics, group, 0, facts.partitions)
+    assignment = Watched(consumer, facts, lost_marks, LogBounds(topics))
     assignment.subscribe()
     admin = AdminClient(kafka.common(topics))
 

@@ -1,6 +1,6 @@
 """Which partitions of a worker are held, told by what it has read; a stand-in plays the broker."""
 
-from typing import cast
+from typing import Any, cast
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -10,11 +10,10 @@ from fraudstream.core.transaction import Entities, Transaction
 from scorer.assignment import Assignment
 from scorer.batch import Batch, Part
 from scorer.evenness import Evenness
-from scorer.lost_marks import LostMarks
 from scorer.neighbours import Note, write_note
 from tests.unit.test_neighbours import Worker
 
-UNASKED = cast("LostMarks", None)
+UNASKED: Any = None
 NOW_MS = 1_700_000_000_000
 LEAD_MS = 2 * DAY_MS
 
@@ -42,7 +41,7 @@ class Reader:
     def __init__(self) -> None:
         self.log = Log()
         consumer = cast("Consumer", self.log)
-        self.assignment = Assignment(consumer, TopicFacts("topic", "id", 2), UNASKED)
+        self.assignment = Assignment(consumer, TopicFacts("topic", "id", 2), UNASKED, UNASKED)
         self.assignment.positions, self.assignment.generation = {0: 0, 1: 0}, 1
         self.evenness = Evenness(consumer, "topic", LEAD_MS, Worker().neighbours)
 
