@@ -48,14 +48,17 @@ class Ends:
             return {each: self._known[each] for each in wanted if each in self._known}
 
     def _take(self) -> None:
-        """Take what has been answered; a question without any answer is followed by one of a new client."""
+        """Take what has been answered; where a partition was not, a new client asks next.
+
+        The old one may have lost its broker for good, or bring an old leader epoch for ever.
+        """
         over = {place: answer for place, answer in self._asked.items() if answer.done()}
         ends = {place.partition: _end(answer) for place, answer in over.items()}
         told = {partition: end for partition, end in ends.items() if end >= 0}
         self._known |= told
         if len(over) == len(self._asked):
             self._asked = {}
-            if over and not told:
+            if len(told) < len(over):
                 self._asking.renew()
 
 

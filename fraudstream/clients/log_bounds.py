@@ -45,9 +45,9 @@ class LogBounds:
         ]
         try:
             first, end = ([_offset(answers[each]) for each in places] for answers in asked)
-        except KafkaException as exc:
-            if exc.args[0].code() < KafkaError.UNKNOWN:  # the client's own: no broker has answered
-                self._asking.renew()
+        except KafkaException:
+            # Also where a broker said no: this client would bring the same old leader epoch for ever.
+            self._asking.renew()
             raise
         return list(zip(first, end, strict=True))
 

@@ -1,5 +1,7 @@
 """Ends of partitions are those that a consumer of committed records is told, or the question fails."""
 
+import os
+import signal
 from functools import partial
 
 import pytest
@@ -9,7 +11,8 @@ from fraudstream.clients import kafka
 from fraudstream.clients.log_bounds import LogBounds
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
-from tests.integration.test_faults import own_stack
+from fraudstream.stack import embedded
+from tests.integration.test_faults import kafka_pid, own_stack
 from tests.integration.test_servers_away import frozen
 from tests.processes import wait_until
 
@@ -69,3 +72,14 @@ def test_a_partition_that_is_not_there_or_a_broker_that_is_away_fails_the_questi
     with frozen(own_stack, "kafka"), pytest.raises(KafkaException):
         bounds.ask(places(own_stack, 0), timeout_s=1)
     wait_until(partial(settled, bounds, places(own_stack, 0)), timeout_s=10, what="told again")
+
+
+def test_a_broker_that_was_started_again_is_asked_with_its_new_leader_epoch(
+    own_stack: Settings,
+) -> None:
+    bounds = LogBounds(own_stack)
+    wait_until(partial(settled, bounds, places(own_stack, 0)), timeout_s=10, what="it has a leader")
+    for _ in range(2):
+        os.kill(kafka_pid(own_stack), signal.SIGKILL)
+        embedded.up(own_stack)
+        wait_until(partial(settled, bounds, places(own_stack, 0)), timeout_s=30, what="told again")
