@@ -31,13 +31,14 @@ class Ends:
         self._topic = topic
         self._turn = threading.Lock()
         self._asked: Mapping[TopicPartition, Future[ListOffsetsResultInfo]] = {}
-        """The question that is on its way; one that is slow is taken up by who asks next."""
+        """The question that is on its way; who asks next takes a late answer up, and asks anew."""
         self._known: dict[int, int] = {}
 
     def now(self, partitions: Iterable[int]) -> dict[int, int]:
         """Return the end of each partition, after some `ANSWER_S` at most; one never told is left out."""
         wanted = list(partitions)
         with self._turn:
+            self._take()
             if wanted and not self._asked:
                 places = [TopicPartition(self._topic, each) for each in wanted]
                 self._asked = self._asking.client.list_offsets(

@@ -46,8 +46,8 @@ class TrainerService:
         self._seen: LearnedFrom | None = None
         self._due_s = 0.0
         """When the next round is, by the clock that does not jump."""
-        self._again_s = SERVERS_AGAIN_S
-        """After so long a training that a server broke off begins anew; twice as long each time."""
+        self._broken_off = 0
+        """How many trainings in a row a server has broken off."""
         self._broker = Broker(settings)
         self._models = ModelRegistry(
             settings.mlflow_url,
@@ -73,10 +73,10 @@ class TrainerService:
                 self._look()
                 if monotonic_s() >= self._due_s:
                     self._round()
+                    self._broken_off = 0
                     self._due_s = monotonic_s() + self._rhythm.every_s
             except DependencyUnreachable as exc:
-                again_s = max(self._due_s - monotonic_s(), SERVERS_AGAIN_S)
-                self._say(f"{exc}; tried again in {again_s:.0f} s")
+                self._say(f"{exc}; asked again in {SERVERS_AGAIN_S:.0f} s")
                 self._condition.become(Health("waiting", str(exc)))
                 self._pause.wait(SERVERS_AGAIN_S)
                 continue
@@ -103,7 +103,6 @@ class TrainerService:
         started_s = monotonic_s()
         self._condition.become(Health("ready", "training"))
         outcome = self._train(options)
-        self._again_s = SERVERS_AGAIN_S
         self._seen = self._seen if outcome == "failed" else seen
         self._metrics.counter(m.TRAININGS).labels(outcome).inc()
         self._metrics.gauge(m.TRAINING_SECONDS).set(monotonic_s() - started_s)
@@ -143,10 +142,12 @@ class TrainerService:
 
     def _break_off(self) -> None:
         """Wait before all the work is done again; a training that was broken off twice has failed."""
-        if self._again_s > SERVERS_AGAIN_S:
+        self._broken_off += 1
+        if self._broken_off > 1:
             self._metrics.counter(m.TRAININGS).labels("failed").inc()
-        self._again_s = min(self._again_s * 2, self._rhythm.every_s)
-        self._due_s = monotonic_s() + self._again_s
+        again_s = min(SERVERS_AGAIN_S * 2 ** min(self._broken_off, 20), self._rhythm.every_s)
+        self._due_s = monotonic_s() + again_s
+        self._say(f"a server broke the training off; all of it is done again in {again_s:.0f} s")
 
     def _tell(self, what: str) -> None:
         self._condition.move()

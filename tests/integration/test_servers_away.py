@@ -91,9 +91,9 @@ def test_a_worker_whose_feature_server_is_away_names_that_one_and_tells_how_much
             wait_until(partial(waits_for, port, why), timeout_s=15, what="says so")
             assert 'fraudstream_scorer_waiting{for="redis"} 1' in view(port, "/metrics")[1]
             send(own_stack, good(range(100)))
-            assert lag(port) == 100
+            wait_until(lambda: lag(port) == 100, timeout_s=10, what="100 wait")
             send(own_stack, good(range(100, 250)))
-            assert lag(port) == 250
+            wait_until(lambda: lag(port) == 250, timeout_s=10, what="250 wait")
         wait_until(partial(ready, port), timeout_s=20, what="ready again")
         wait_until(lambda: lag(port) == 0, timeout_s=20, what="scored")
 

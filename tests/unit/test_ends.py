@@ -62,6 +62,7 @@ def test_an_answer_that_is_slow_is_taken_up_later(broker: Broker, asked: Ends) -
     assert len(broker.questions) == 2, "one question at a time"
     broker.answer(11, 21)
     assert asked.now([0, 1]) == {0: 11, 1: 21}
+    assert len(broker.questions) == 3, "which may be old by now: asked anew"
     assert broker.renewed == 0
 
 
@@ -80,8 +81,7 @@ def test_no_answer_changes_nothing_and_a_new_client_asks_next(
     broker.answer(silence, silence)
     assert asked.now([0, 1]) == {0: 10, 1: 20}
     assert broker.renewed == 1
-    asked.now([1])
-    broker.answer(22)
+    broker.answer(12, 22)
     assert asked.now([1]) == {1: 22}
 
 
