@@ -3,17 +3,15 @@
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, wait
+from contextlib import suppress
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    ListOffsetsResultInfo,
-    OffsetSpec,
-)
+from confluent_kafka.admin import ListOffsetsResultInfo  # type: ignore[attr-defined]
 
 from fraudstream.clients.kafka import Asking
+from fraudstream.clients.log_bounds import LATEST, offset_of
 from fraudstream.core.settings import Settings
 
-LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 ANSWER_S = 0.5
 """An answer is waited for so long: the page that wants it is to come while Kafka is away or slow, too."""
 
@@ -54,18 +52,12 @@ class Ends:
         The old one may have lost its broker for good, or bring an old leader epoch for ever.
         """
         over = {place: answer for place, answer in self._asked.items() if answer.done()}
-        ends = {place.partition: _end(answer) for place, answer in over.items()}
-        told = {partition: end for partition, end in ends.items() if end >= 0}
+        told: dict[int, int] = {}
+        for place, answer in over.items():
+            with suppress(KafkaException):
+                told[place.partition] = offset_of(answer)
         self._known |= told
         if len(over) == len(self._asked):
             self._asked = {}
             if len(told) < len(over):
                 self._asking.renew()
-
-
-def _end(answer: "Future[ListOffsetsResultInfo]") -> int:
-    """Return an offset, or a negative number: that stands in some answers that did not come in time."""
-    try:
-        return int(answer.result().offset)
-    except KafkaException:
-        return -1

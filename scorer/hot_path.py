@@ -10,11 +10,7 @@ import numpy as np
 from confluent_kafka import KafkaException, TopicPartition
 
 from fraudstream.clients.clock import monotonic_s, now_ms
-from fraudstream.clients.feature_store import (
-    FeatureStore,
-    ReplyGone,
-    StateInDoubt,
-)
+from fraudstream.clients.feature_store import FeatureStore, ReplyGone, StateInDoubt
 from fraudstream.clients.gather import gather
 from fraudstream.core.errors import (
     BadRecord,

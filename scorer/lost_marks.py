@@ -19,7 +19,7 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import (
@@ -28,6 +28,7 @@ from fraudstream.clients.kafka import (
     transactional_producer,
     unreachable,
 )
+from fraudstream.clients.log_bounds import LATEST
 from fraudstream.clients.topic_log import TopicReader, record_of
 from fraudstream.core.errors import DependencyUnreachable
 from fraudstream.core.settings import Settings
@@ -46,7 +47,6 @@ ABORTS_AFTER_S = 12.0
 """A broker ends a transaction that is too old, and is done with it, within so long by default."""
 STEP_S = 10.0
 RESULTS = ("scores", "dead-letters")
-LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 Places = dict[str, dict[int, int]]
 """Offsets by topic and partition."""

@@ -44,7 +44,7 @@ class LogBounds:
             for spec in (EARLIEST, LATEST)
         ]
         try:
-            first, end = ([_offset(answers[each]) for each in places] for answers in asked)
+            first, end = ([offset_of(answers[each]) for each in places] for answers in asked)
         except KafkaException:
             # Also where a broker said no: this client would bring the same old leader epoch for ever.
             self._asking.renew()
@@ -52,7 +52,7 @@ class LogBounds:
         return list(zip(first, end, strict=True))
 
 
-def _offset(answer: "Future[ListOffsetsResultInfo]") -> int:
+def offset_of(answer: "Future[ListOffsetsResultInfo]") -> int:
     """Return an offset.
 
     Raises:

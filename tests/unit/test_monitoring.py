@@ -230,26 +230,29 @@ def test_versions_that_come_in_turns_are_counted_apart_and_the_newest_is_compare
     assert made.state.days[FIRST].versions["1"].scores == 1_000
 
 
-def test_what_drifts_ends_by_the_days_of_the_version_that_serves_then() -> None:
-    made, reports = watching(), []
-    made.follow("2", REFERENCE)
+def drift_then_version_2(made: Watching) -> list[object]:
+    """Return what is reported of three days with drift, and three with version 2 and none."""
+    reports: list[object] = []
     for day in range(6):
         version = "2" if day >= 3 else "1"
         rows = scored(day, amount=100.0 * (day < 3))
         made.scores([msgspec.structs.replace(each, model_version=version) for each in rows])
         reports += made.due(until(day + 1))
+    return reports
+
+
+def test_what_drifts_ends_by_the_days_of_the_version_that_serves_then() -> None:
+    made = watching()
+    made.follow("2", REFERENCE)
+    reports = drift_then_version_2(made)
     changes = [(e.day[-2:], e.drifts, e.model_version) for e in of(DriftReport, reports)]
     assert changes == [("09", True, "1"), ("12", False, "2")]
 
 
 def test_what_a_new_version_does_not_have_drifts_no_more() -> None:
-    made, reports = watching(), []
+    made = watching()
     made.follow("2", Reference(REFERENCE.scores, {"other": REFERENCE.features["amount"]}))
-    for day in range(6):
-        version = "2" if day >= 3 else "1"
-        rows = scored(day, amount=100.0 * (day < 3))
-        made.scores([msgspec.structs.replace(each, model_version=version) for each in rows])
-        reports += made.due(until(day + 1))
+    reports = drift_then_version_2(made)
     changes = [(e.day[-2:], e.what, e.drifts) for e in of(DriftReport, reports)]
     assert changes == [("09", "amount", True), ("11", "amount", False)]
     assert of(DriftReport, reports)[1].psi > 1, "that of the last day that had it"
