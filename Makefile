@@ -91,6 +91,8 @@ up:
 	@COMPOSE_PROFILES=$(PROFILES) $(COMPOSE) up --detach --wait --wait-timeout $(WAIT_S) --scale scorer=$(SCORERS) \
 		$(if $(STANDIN),--no-build) $(ARGS) || failed=1; \
 	$(PYTHON) deploy/keeper.py --project $(PROJECT) --lock $(SECRETS_DIR)/keeper-$(PROJECT).lock --detach; \
+	$(PYTHON) deploy/afterwards.py --project $(PROJECT) --secrets $(SECRETS_DIR) $${failed:+--failed} \
+		$(if $(filter GRAFANA_PORT,$(PORTS)),--grafana-port $(GRAFANA_PORT)); \
 	exit $${failed:-0}
 
 up-demo:

@@ -3,11 +3,14 @@
 import shutil
 import socket
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from deploy import preflight
+from deploy import afterwards, preflight
+from deploy.afterwards import Container
 from deploy.images import lock_part
 from deploy.keeper import Killed
 from deploy.preflight import Fault
@@ -144,6 +147,80 @@ def test_only_what_docker_kill_ended_is_started_again() -> None:
     assert not killed.heard("die", "c"), "docker stop whose time of grace was over"
     assert not killed.heard("kill", "d", "9")
     assert not killed.heard("die", "e"), "another container"
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "well"),
+    [
+        ("running", "Up 2 minutes (healthy)", True),
+        ("running", "Up 2 minutes", True),
+        ("running", "Up 2 minutes (unhealthy)", False),
+        ("running", "Up 5 seconds (health: starting)", False),
+        ("exited", "Exited (0) 3 seconds ago", True),
+        ("exited", "Exited (1) 3 seconds ago", False),
+        ("restarting", "Restarting (1) 3 seconds ago", False),
+        ("created", "Created", False),
+    ],
+)
+def test_which_containers_are_well(state: str, status: str, well: bool) -> None:
+    assert Container("a", state, status).is_well == well
+
+
+def test_what_is_not_ready_is_named_with_its_last_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(FAKE_DOCKER)
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    afterwards.main(["--project", "p", "--secrets", str(tmp_path)])
+    assert capsys.readouterr().err == ""
+    afterwards.main(["--project", "p", "--secrets", str(tmp_path), "--failed"])
+    told = capsys.readouterr().err
+    assert "p-scorer-1 is Up 5 minutes (health: starting); it said:\nerror of p-scorer-1" in told
+    assert "not begun, since they wait for others: p-monitor-1, p-trainer-1" in told
+    assert "kafka" not in told
+
+
+FAKE_DOCKER = """\
+#!/bin/sh
+case $1 in
+ps) printf 'p-kafka-1\\trunning\\tUp 5 minutes (healthy)\\np-monitor-1\\tcreated\\tCreated\\n'
+    printf 'p-scorer-1\\trunning\\tUp 5 minutes (health: starting)\\np-trainer-1\\tcreated\\tCreated\\n' ;;
+logs) for name; do :; done
+    echo "error of $name" >&2 ;;
+esac
+"""
+"""A fault that cannot be had otherwise where no engine is: a container that does not become ready."""
+
+
+@pytest.mark.parametrize(("answer", "told"), [(200, False), (401, True), (500, False)])
+def test_a_password_that_grafanas_volume_was_not_made_with_is_told(
+    answer: int, told: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str | None] = []
+
+    class Grafana(BaseHTTPRequestHandler):
+        """No package of Debian has it; it answers so by its documentation."""
+
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_response(answer)
+            self.end_headers()
+
+        def log_request(self, *_: object) -> None:
+            """Say nothing."""
+
+    (tmp_path / "grafana_password").write_text("secret\n")
+    with HTTPServer(("127.0.0.1", 0), Grafana) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = str(server.server_address[1])
+        afterwards.main(["--project", "p", "--secrets", str(tmp_path), "--grafana-port", port])
+        server.shutdown()
+    assert seen == ["Basic YWRtaW46c2VjcmV0"]
+    assert ("its volume was made with another" in capsys.readouterr().err) == told
+    afterwards.main(["--project", "p", "--secrets", str(tmp_path), "--grafana-port", port])
+    assert capsys.readouterr().err == "", "nothing answers there"
 
 
 def test_a_part_of_a_lock_file_has_what_is_wanted_and_what_that_needs() -> None:
