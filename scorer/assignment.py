@@ -16,11 +16,20 @@ from scorer.lost_marks import LostMarks
 
 logger = logging.getLogger(__name__)
 
+AFRESH = (
+    "start afresh beside it: set FRAUDSTREAM_ENVIRONMENT to a new name and run "
+    "`fraudstream topics create`"
+)
 WAYS_OUT = (
     "nothing was read or written. Either restore what is missing (the topic, or the Redis data of "
-    "this environment) and start again, or start afresh beside it: set FRAUDSTREAM_ENVIRONMENT to a "
-    "new name and run `fraudstream topics create`"
+    f"this environment) and start again, or {AFRESH}"
 )
+OFFSETS_OUT = (
+    "nothing was read or written. Kafka forgets the offsets of a group that had no worker for "
+    "`offsets.retention.minutes` (a week by default). Either restore a copy of the broker's data that has "
+    f"them and start again, or {AFRESH}"
+)
+RESULTS = ("scores", "dead-letters")
 
 
 ASK_S = 5.0
@@ -54,8 +63,9 @@ def check_bounds(bounds: Bounds) -> None:
     """
     b = bounds
     if b.committed < 0 and 0 <= b.low <= b.mark < b.high:
-        problem = f"features are at {b.mark}, but the group's offsets are gone: did they expire?"
-    elif b.committed < 0:
+        gone = f"features are at {b.mark}, but the group's offsets are gone"
+        raise Refused(f"partition {b.partition}: {gone}; {OFFSETS_OUT}")
+    if b.committed < 0:
         problem = f"log begins at offset {b.low}" if b.low > b.mark + 1 else ""
     elif not b.low <= b.committed <= b.high:
         problem = f"group would go on at {b.committed}, but the log has {b.low} to {b.high}"
@@ -162,12 +172,37 @@ class Assignment:
             DependencyUnreachable: the broker does not tell.
         """
         owned = [TopicPartition(self._topic.name, partition) for partition in self.positions]
-        for tp, low, high in self._facts(self._consumer, owned) if owned else ():
+        facts = self._facts(self._consumer, owned) if owned else []
+        if any(tp.offset == OFFSET_INVALID for tp, _, _ in facts):
+            self._check_new()
+        for tp, low, high in facts:
             mark = marks[tp.partition]
             place = -1 if tp.offset == OFFSET_INVALID else tp.offset
             check_bounds(
                 Bounds(partition=tp.partition, committed=place, mark=mark, low=low, high=high)
             )
+
+    def _check_new(self) -> None:
+        """Refuse to begin where there are results although the group has no place in any partition.
+
+        The results are looked at first: who makes one commits a place with it.
+
+        Raises:
+            Refused: the group had places, and has lost them; everything would be scored again.
+            DependencyUnreachable: the broker does not tell.
+        """
+        try:
+            topics = self._consumer.list_topics(timeout=ASK_S).topics
+            environment = self._topic.name.removesuffix("transactions")
+            names = [name for each in RESULTS if (name := environment + each) in topics]
+            places = [TopicPartition(name, p) for name in names for p in topics[name].partitions]
+            written = sum(end for _, end in self._log.ask(places, timeout_s=ASK_S))
+        except KafkaException as exc:
+            raise KafkaUnreachable(
+                f"Kafka does not tell whether there are results: {exc.args[0].str()}"
+            ) from exc
+        if written and max(self.committed_everywhere().values()) < 0:
+            raise Refused(f"there are results, but the group's offsets are gone; {OFFSETS_OUT}")
 
     def lags(self, ends: Mapping[int, int]) -> dict[int, int]:
         """Return how many records before the end of each partition are not committed.

@@ -10,6 +10,9 @@ from fraudstream.core.errors import BadRecord
 from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.transaction import Transaction, decode_transaction
 
+ALL = "all"
+"""In the header `not_applied`: no feature set has the record."""
+
 
 class Message(Protocol):
     """The part of a confluent-kafka message that the scorer reads."""
@@ -85,7 +88,7 @@ def decode(
     positions: Mapping[int, int],
     *,
     polled_at_ms: int,
-    max_ahead_days: int = 366,
+    max_ahead_days: float = 366,
     passed_over: Container[tuple[int, int]] = (),
 ) -> Batch:
     """Return the batch in `messages`; `positions` are the next offsets expected, by partition.
@@ -120,7 +123,7 @@ def decode(
             part.messages.append(message)
         except BadRecord as exc:
             bare = exc.kind == "unreadable_header"
-            dead.append(DeadLetter(message, exc.kind, str(exc), bare=bare))
+            dead.append(DeadLetter(message, exc.kind, str(exc), not_applied=ALL, bare=bare))
     return Batch(list(parts.values()), dead, after_feedback, polled_at_ms)
 
 
@@ -136,7 +139,7 @@ def _part_of(message: Message, parts: dict[int, Part], positions: Mapping[int, i
     return part
 
 
-def _too_far_ahead(event_time_ms: int, sent_at_ms: int, max_ahead_days: int) -> BadRecord:
+def _too_far_ahead(event_time_ms: int, sent_at_ms: int, max_ahead_days: float) -> BadRecord:
     return BadRecord(
         "invalid_field",
         f"event_time_ms {event_time_ms} is {(event_time_ms - sent_at_ms) // DAY_MS} days after it was sent; "

@@ -6,16 +6,13 @@ from fraudstream.clients.feature_store import Slice
 from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.errors import BadRecord
 from scorer.assignment import Assignment
-from scorer.batch import DeadLetter, Message
+from scorer.batch import ALL, DeadLetter, Message
 from scorer.deaths import Deaths
 from scorer.evenness import Evenness
 from scorer.limits import Limits
 from scorer.live_sets import LiveSets
 from scorer.output import TransactionalOutput
 from scorer.results import dead_letter
-
-ALL = "all"
-"""In the header `not_applied`: no feature set has the record."""
 
 
 class Burial(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from math import inf
 from typing import cast
 
 import msgspec
@@ -76,7 +77,7 @@ class Rebuild:
             self._begin_with_snapshot(reader, self._missing(committed()), beat)
             while lacking := self._missing(committed()):
                 self._check_log(reader, self._transactions, lacking)
-                self._passed_over.refresh(reader)
+                self._passed_over.refresh(reader, beat)
                 self._status.rebuild_total += sum(end - begin for begin, end in lacking.values())
                 self._fold(reader, lacking, beat)
             self._fold_labels(reader, beat)
@@ -136,14 +137,14 @@ class Rebuild:
             ahead.end()
 
     def _pack(self, reader: TopicReader, ranges: Ranges) -> Iterator[Packed]:
-        """Yield calls; decodes as the hot path does, so that the same records count."""
+        """Yield calls; what was a dead letter says so, whatever limits and settings are now."""
         positions = {partition: begin for partition, (begin, _) in ranges.items()}
         for messages in reader.batches(self._transactions.name, ranges, most=self._most):
             batch = decode(
                 cast("list[Message]", messages),
                 positions,
                 polled_at_ms=now_ms(),
-                max_ahead_days=self._settings.max_event_ahead_days,
+                max_ahead_days=inf,
                 passed_over=self._passed_over.places,
             )
             slices = [

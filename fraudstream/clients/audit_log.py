@@ -4,7 +4,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from fraudstream.clients.kafka import unreachable
-from fraudstream.clients.topic_log import TIMED_OUT, TopicReader, read_to_end
+from fraudstream.clients.topic_log import TIMED_OUT, TopicReader
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
@@ -47,22 +47,30 @@ def read_events(settings: Settings, model_name: str) -> list[tuple[int, AuditEve
     """Return (offset, event) of everything that happened to `model_name`, oldest first.
 
     Raises:
-        DependencyUnreachable: no broker answers.
+        DependencyUnreachable: no broker answers, or a Kafka transaction stays open.
         FraudstreamError: the topic does not exist.
     """
-    events = []
-    for batch in read_to_end(settings, topic_name(settings.environment, "audit")):
-        for message in batch:
-            event = _decoder.decode(message.value() or b"")
-            if event.model_name == model_name:
-                events.append((message.offset() or 0, event))
-    return events
+    return [each for each in read_all(settings) if each[1].model_name == model_name]
+
+
+def read_all(settings: Settings) -> list[tuple[int, AuditEvent]]:
+    """Return (offset, event) of everything that was written before the call, oldest first.
+
+    Waits until no Kafka transaction is open, so that what stands behind one is not missed.
+
+    Raises:
+        DependencyUnreachable: no broker answers, or a Kafka transaction stays open.
+        FraudstreamError: the topic does not exist.
+    """
+    topic = topic_name(settings.environment, "audit")
+    with TopicReader(settings) as reader:
+        return _events(reader, topic, *reader.whole_bounds(topic)[0])
 
 
 def read_after(settings: Settings, offset: int) -> list[tuple[int, AuditEvent]]:
-    """Return (offset, event) of everything after `offset` (-1: from the beginning), oldest first.
+    """Return (offset, event) of what is committed after `offset` (-1: from the beginning), oldest first.
 
-    Ends at the first Kafka transaction that is still open.
+    Ends at the first Kafka transaction that is still open: for those that read on later.
 
     Raises:
         DependencyUnreachable: no broker answers.
@@ -71,8 +79,12 @@ def read_after(settings: Settings, offset: int) -> list[tuple[int, AuditEvent]]:
     topic = topic_name(settings.environment, "audit")
     with TopicReader(settings) as reader:
         low, high = reader.bounds(topic)[0]
-        return [
-            (message.offset() or 0, _decoder.decode(message.value() or b""))
-            for batch in reader.batches(topic, {0: (max(low, offset + 1), high)})
-            for message in batch
-        ]
+        return _events(reader, topic, max(low, offset + 1), high)
+
+
+def _events(reader: TopicReader, topic: str, begin: int, end: int) -> list[tuple[int, AuditEvent]]:
+    return [
+        (message.offset() or 0, _decoder.decode(message.value() or b""))
+        for batch in reader.batches(topic, {0: (begin, end)})
+        for message in batch
+    ]

@@ -54,9 +54,9 @@ def read_replays(settings: Settings) -> dict[str, Replay]:
     """Return by name the dead letters that were sent again.
 
     Raises:
-        DependencyUnreachable: no broker answers.
+        DependencyUnreachable: no broker answers, or a Kafka transaction stays open.
     """
-    return replays_in(audit_log.read_after(settings, -1))
+    return replays_in(audit_log.read_all(settings))
 
 
 class Resender:
@@ -66,10 +66,10 @@ class Resender:
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Fence a predecessor and wait for the end of what it left open.
+        """Fence a predecessor, wait for the end of what it or a worker left open, and read what was sent.
 
         Raises:
-            DependencyUnreachable: no broker answers.
+            DependencyUnreachable: no broker answers, or a Kafka transaction stays open.
         """
         self._settings = settings
         self._producer = transactional_producer(

@@ -35,21 +35,38 @@ class LogBounds:
             KafkaException: the broker does not tell all within `timeout_s`, or not yet; ask again.
         """
         places = [TopicPartition(each.topic, each.partition) for each in partitions]
+        committed = IsolationLevel.READ_COMMITTED
+        first, end = self._asked(places, (EARLIEST, LATEST), committed, timeout_s)
+        return list(zip(first, end, strict=True))
+
+    def written(self, partitions: Sequence[TopicPartition], *, timeout_s: float) -> list[int]:
+        """Return the end of each, records of transactions included that are still open.
+
+        Raises:
+            KafkaException: as `ask` does.
+        """
+        return self._asked(partitions, (LATEST,), IsolationLevel.READ_UNCOMMITTED, timeout_s)[0]
+
+    def _asked(
+        self,
+        places: Sequence[TopicPartition],
+        specs: Sequence[OffsetSpec],
+        isolation: IsolationLevel,
+        timeout_s: float,
+    ) -> list[list[int]]:
+        """Return for each question the offsets of all places."""
         asked = [
             self._asking.client.list_offsets(
-                dict.fromkeys(places, spec),
-                isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=timeout_s,
+                dict.fromkeys(places, spec), isolation_level=isolation, request_timeout=timeout_s
             )
-            for spec in (EARLIEST, LATEST)
+            for spec in specs
         ]
         try:
-            first, end = ([offset_of(answers[each]) for each in places] for answers in asked)
+            return [[offset_of(answers[each]) for each in places] for answers in asked]
         except KafkaException:
             # Also where a broker said no: this client would bring the same old leader epoch for ever.
             self._asking.renew()
             raise
-        return list(zip(first, end, strict=True))
 
 
 def offset_of(answer: "Future[ListOffsetsResultInfo]") -> int:

@@ -1,6 +1,6 @@
 """A topic as a finite log: its committed records from the beginning to the end that it had when asked."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
@@ -11,7 +11,8 @@ from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import unreachable
 from fraudstream.clients.kafka_headers import headers_of
 from fraudstream.clients.kafka_log import settled_bounds
-from fraudstream.core.errors import BadRecord, FraudstreamError
+from fraudstream.clients.log_bounds import LogBounds
+from fraudstream.core.errors import BadRecord, FraudstreamError, KafkaUnreachable
 from fraudstream.core.settings import Settings
 
 _BATCH = 10_000
@@ -74,6 +75,40 @@ class TopicReader:
                 place.partition: settled_bounds(self._consumer, place, self._timeout_s)
                 for place in places
             }
+
+    def whole_bounds(
+        self, topic: str, meanwhile: Callable[[], None] = lambda: None
+    ) -> dict[int, tuple[int, int]]:
+        """Return bounds as `bounds` does, up to all that was written when asked, committed or not.
+
+        Waits until no transaction is open below those ends: one of a process that died hides what others have
+        committed behind it until the broker aborts it. `meanwhile` is called several times a second.
+
+        Raises:
+            DependencyUnreachable: a transaction stays open for longer than the broker lets ours.
+        """
+        timeout_s = self._timeout_s + self._settings.transaction_timeout_ms / 1000
+        deadline_s = monotonic_s() + timeout_s
+        places = [TopicPartition(topic, partition) for partition in self.bounds(topic)]
+        with self._translated():
+            ends = LogBounds(self._settings).written(places, timeout_s=self._timeout_s)
+        while True:
+            bounds = self.bounds(topic)
+            hidden = [
+                place.partition
+                for place, end in zip(places, ends, strict=True)
+                if bounds[place.partition][1] < end
+            ]
+            if not hidden:
+                return bounds
+            if monotonic_s() > deadline_s:
+                raise KafkaUnreachable(
+                    f"a Kafka transaction in partition {hidden[0]} of topic {topic} has been open for more "
+                    f"than {timeout_s:.0f} s and hides what stands behind it: try again, and look at the "
+                    "broker's log with `fraudstream stack logs`"
+                )
+            meanwhile()
+            self._consumer.poll(_WAIT_S)
 
     def batches(
         self, topic: str, ranges: Mapping[int, tuple[int, int]], *, most: int = _BATCH

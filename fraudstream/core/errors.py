@@ -101,14 +101,13 @@ class Ended(KeyboardInterrupt):
         self.exit_code = 128 + signum
 
 
-DEAD_LETTER_KINDS = (
+UNREADABLE_KINDS = (
     "null_value",
     "too_large",
     "malformed_json",
     "unknown_version",
     "invalid_field",
     "unreadable_header",
-    "poison",
-    "score_too_large",
-    "deadly",
 )
+"""Dead letters that no transaction could be made of, by the limits and the release of their time."""
+DEAD_LETTER_KINDS = (*UNREADABLE_KINDS, "poison", "score_too_large", "deadly")

@@ -127,6 +127,8 @@ def _kafka_properties(data: Path, port: int, controller_port: int) -> str:
         # Internal topics are made at first use: few partitions make that fast.
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 8,
+        # Default 7 days: after so long without a worker the group's place would be gone.
+        "offsets.retention.minutes": 2**31 - 1,
         "transaction.state.log.replication.factor": 1,
         "transaction.state.log.min.isr": 1,
         "transaction.state.log.num.partitions": 8,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from kafka import KafkaProducer
 
+from fraudstream.clients.kafka import transactional_producer
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from tests.integration.test_poison import (
@@ -97,6 +98,23 @@ def test_a_replay_sends_each_once_and_trace_shows_where_it_comes_from(
     assert second["input"]["dead_letter_of"] == "transactions/0/3"
     assert [each["event"]["event"] for each in found["audit"]][-1] == "dead_letter_replay"
     assert "sent again" in run(topics, "trace", name).stdout
+
+
+def test_a_replay_whose_note_stands_behind_an_open_transaction_is_known_to_the_next(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    send(topics, [b"no json"])
+    with running(topics, log, tmp_path):
+        pass
+    open_one = transactional_producer(topics, transactional_id=f"{topics.environment}.by-hand")
+    open_one.init_transactions(10)
+    open_one.begin_transaction()  # as of a worker that dies in the batch of a swap; the broker ends it
+    open_one.produce(topic_name(topics.environment, "audit"), b"{}", partition=0)
+    assert open_one.flush(10) == 0
+    for _ in range(2):
+        done = run(topics, "dead-letters", "replay", "--all", "--yes")
+        assert done.returncode == 0, done.stderr
+    assert [each.value for each in log.records("transactions")] == [b"no json"] * 2
 
 
 @pytest.mark.proof

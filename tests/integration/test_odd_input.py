@@ -14,6 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewPartitions,
 )
 from kafka import KafkaAdminClient
+from redis import Redis
 
 from fraudstream.clients import kafka
 from fraudstream.clients.topic_admin import create_topics
@@ -24,7 +25,7 @@ from fraudstream.stack import embedded, kafka_server
 from fraudstream.stack.state import StackPaths
 from scorer.contact import Contact, answers_new_client
 from tests.integration.test_faults import kafka_pid, make_anew
-from tests.integration.test_poison import caught_up, check, ids, running, send, transaction
+from tests.integration.test_poison import caught_up, check, forget, ids, running, send, transaction
 from tests.integration.test_workers import decoded
 from tests.processes import faster, run, wait_until, worker
 from verify.ledger import Log
@@ -93,16 +94,20 @@ def forget_offsets(settings: Settings) -> None:
     client.close()
 
 
+@pytest.mark.parametrize("features_too", [False, True])
 @pytest.mark.parametrize("count", [300])
 def test_offsets_of_the_group_that_expired_are_refused_and_nothing_is_scored_again(
-    count: int, topics: Settings, log: Log, tmp_path: Path
+    count: int, features_too: bool, topics: Settings, log: Log, tmp_path: Path, server: Redis
 ) -> None:
     send(topics, [transaction(n) for n in range(count)])
     with running(topics, log, tmp_path):
         pass
     forget_offsets(topics)
+    if features_too:
+        forget(server, topics)
     with worker(topics, tmp_path / "after.log") as after:
         assert after.process.wait(30) == 3, after.said()[-2_000:]
+        assert "the group's offsets are gone" in after.said()
         assert "FRAUDSTREAM_ENVIRONMENT" in after.said()
     assert len(ids(log)) == count
 

@@ -52,7 +52,9 @@ def test_messages_are_grouped_by_partition_in_order() -> None:
 def test_a_dead_letter_still_counts_in_the_position_of_its_partition() -> None:
     batch = decode([record(0, 0, good("a")), record(0, 1, b"{")], {0: 0}, polled_at_ms=0)
     assert batch.parts[0].last_offset == 1
-    assert [letter.kind for letter in batch.dead] == ["malformed_json"]
+    assert [(letter.kind, letter.not_applied) for letter in batch.dead] == [
+        ("malformed_json", "all")
+    ]
     assert (batch.size, batch.scorable) == (2, 1)
 
 
