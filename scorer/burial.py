@@ -29,17 +29,28 @@ class Burial(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     output: TransactionalOutput
 
-    def bury(self, message: Message, why: BadRecord) -> None:
-        """Commit the dead letter, then let the sets that lack the record pass over its place.
+    def lacking(self, message: Message) -> list[str]:
+        """Return the feature sets that do not hold a message.
 
-        Dying in between is no harm: the marks lag behind what is committed, so the features are rebuilt.
+        Raises:
+            StateInDoubt, DependencyUnreachable: as the feature store does.
+        """
+        topic_id, partition = self.transactions.topic_id, message.partition()
+        return [
+            each
+            for each, store in self.live.stores.items()
+            if store.marks(topic_id, [partition])[partition] < message.offset()
+        ]
+
+    def bury(self, message: Message, why: BadRecord, lacking: list[str]) -> Slice:
+        """Commit the dead letter; return what the sets that lack the record have to pass over then.
+
+        Dying before they do is no harm: the marks lag behind what is committed, so the features are rebuilt.
 
         Raises:
             BatchAborted: it was not committed.
-            StateInDoubt, DependencyUnreachable: as the feature store does.
         """
         partition, offset = message.partition(), message.offset()
-        lacking = self._lacking(partition, offset)
         sets = ALL if len(lacking) == len(self.live.stores) else ",".join(lacking)
         bare = why.kind == "deadly"  # whatever kills may be in the headers
         letter = DeadLetter(message, why.kind, str(why), not_applied=sets, bare=bare)
@@ -53,18 +64,7 @@ class Burial(msgspec.Struct, frozen=True, kw_only=True):
         )
         self.assignment.done(places)
         self.deaths.done(notes)
-        self._pass_over(partition, previous, offset, lacking)
-
-    def _lacking(self, partition: int, offset: int) -> list[str]:
-        topic_id = self.transactions.topic_id
-        return [
-            each
-            for each, store in self.live.stores.items()
-            if store.marks(topic_id, [partition])[partition] < offset
-        ]
-
-    def _pass_over(self, partition: int, previous: int, offset: int, lacking: list[str]) -> None:
-        nothing = Slice(
+        return Slice(
             partition=partition,
             previous_offset=previous,
             last_offset=offset,
@@ -72,5 +72,12 @@ class Burial(msgspec.Struct, frozen=True, kw_only=True):
             offsets=[],
             transactions=[],
         )
+
+    def pass_over(self, place: Slice, lacking: list[str]) -> None:
+        """Let sets go on behind a place without a record; may be repeated.
+
+        Raises:
+            StateInDoubt, DependencyUnreachable: as the feature store does.
+        """
         for each in lacking:
-            self.live.stores[each].apply(self.transactions.topic_id, [nothing])
+            self.live.stores[each].apply(self.transactions.topic_id, [place])

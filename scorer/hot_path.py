@@ -224,13 +224,11 @@ class HotPath:
         return deaths.take_in_hand(messages)
 
     def _bury(self, message: Message, why: BadRecord) -> None:
-        try:
-            self._burial.bury(message, why)
-        except StateInDoubt as exc:
-            self._parts.assignment.proven = False
-            raise Abandoned(f"nothing is scored: {exc}") from exc
+        lacking = self._patiently(lambda: self._burial.lacking(message))
+        place = self._burial.bury(message, why, lacking)
         self.status.count(scored=0, alerts=0, dead=[why.kind])
         self.status.poison += 1
+        self._patiently(lambda: self._burial.pass_over(place, lacking))
 
     def _idle(self) -> None:
         """Without records: apply labels, and notice within a second that the features are others."""

@@ -29,8 +29,8 @@ def fenced(error: KafkaError) -> Fenced:
     """Return the error of a worker whose slot another process has taken."""
     why = error.str().rpartition("Broker: ")[2]
     return Fenced(
-        f"this worker was fenced ({why}): another process has its slot now. It has written nothing since; "
-        "start it again and it takes a free slot"
+        f"this worker was fenced ({why}): another process has its slot now. It has written nothing since. If "
+        "that is a worker on another machine, give each a --slot of its own; else start this one again"
     )
 
 

@@ -3,11 +3,12 @@
 `python -m tests.changed_command CHANGE ... -- ARGUMENTS OF fraudstream`
 """
 
+import itertools
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -19,10 +20,12 @@ from fraudstream.clients import clock, feature_state, feature_store
 from fraudstream.clients.feature_state import FeatureState, Meta
 from fraudstream.clients.feature_store import FeatureStore, Slice
 from fraudstream.clients.inference import Model
+from fraudstream.core.errors import RedisUnreachable
 from fraudstream.core.model import FloatArray
 from fraudstream.core.settings import Settings
 from monitoring.monitor import Monitor
 from scorer import app, batch, contact, evenness, neighbours
+from scorer.burial import Burial
 from scorer.output import BatchAborted, TransactionalOutput
 from scorer.rebuild import Rebuild
 from scorer.results import Output
@@ -130,6 +133,24 @@ def _raise_in(owner: Owner, method: str, when: Callable[..., bool]) -> None:
     setattr(owner, method, raising)
 
 
+def _be_away_at(owner: Owner, *methods: str) -> None:
+    """Let the feature store be away at each second call of some methods."""
+    for method in methods:
+        original = getattr(owner, method)
+        calls = itertools.count()
+
+        def away(
+            *arguments: Owner,
+            original: Callable[..., object] = original,
+            calls: Iterator[int] = calls,
+        ) -> object:
+            if next(calls) % 2 == 0:
+                raise RedisUnreachable("a planted absence")
+            return original(*arguments)
+
+        setattr(owner, method, away)
+
+
 def _die_at(owner: Owner, function: str, when: Callable[..., bool]) -> None:
     """End this process, as a fault in native code does, at each call of a function `when` so."""
     original = getattr(owner, function)
@@ -186,6 +207,9 @@ CHANGES: dict[str, Callable[[], None]] = {
     "a rebuild does not ask where the log begins": partial(_do_nothing_in, Rebuild, "_check_log"),
     "the model raises at a poisonous amount": partial(_raise_in, Model, "score", _has_poison),
     "the model raises always": partial(_raise_in, Model, "score", lambda *_: True),
+    "the feature store is away before and after a burial": partial(
+        _be_away_at, Burial, "lacking", "pass_over"
+    ),
     "no share of dead letters is too large": partial(_do_nothing_in, Status, "check_probe"),
     "decoding a deadly record ends the process": partial(
         _die_at, batch, "decode_transaction", _is_deadly

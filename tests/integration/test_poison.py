@@ -113,6 +113,26 @@ def test_records_that_make_the_model_raise_are_found_alone(
     assert all("not_applied" not in headers for _, headers in found), "the features have them"
 
 
+@pytest.mark.parametrize("partitions", [1])
+def test_a_feature_store_that_is_away_at_a_burial_is_waited_for(
+    topics: Settings, log: Log, tmp_path: Path, server: Redis
+) -> None:
+    odd = {"customer": "odd", "terminal": "m1"}
+    send(topics, [transaction(0, entities=odd)])
+    away = "the feature store is away before and after a burial"
+    with running(topics, log, tmp_path, away) as one:
+        prefix = topics.environment.encode()
+        (key,) = [
+            each for each in server.scan_iter(count=1000) if prefix in each and b"odd" in each
+        ]
+        server.set(key, b"no packed string")
+        send(topics, [transaction(50, entities=odd), *[transaction(n) for n in range(1, 9)]])
+        wait_until(lambda: caught_up(topics, log), timeout_s=30, what="the rest")
+        assert one.said().count("a planted absence; partitions are paused") == 2
+        assert "lack records" not in one.said(), "nothing has to be rebuilt"
+    check(topics, log, scored=9, dead=1)
+
+
 def test_a_model_that_raises_always_makes_few_dead_letters_and_ends_the_worker(
     topics: Settings, log: Log, tmp_path: Path
 ) -> None:
