@@ -4,10 +4,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from verify.bench.aims import of_latency, of_pipeline
 from verify.bench.commands import NotWhole, require_whole
 from verify.bench.footprint import Memory
 from verify.bench.latency import Due, Latency, LatencyBench, Sending, latency_of, taken
 from verify.bench.listen import Heard, Minute, by_minute
+from verify.bench.pipeline import PipelineBench
+from verify.bench.rate import Rate
 from verify.bench.soak import growth, judge
 
 START_NS = 1_700_000_000_000_000_000
@@ -48,6 +51,57 @@ def test_a_bench_in_which_something_is_missing_fails() -> None:
     for wrong in ({"lost": 1}, {"duplicates": 2}):
         with pytest.raises(NotWhole, match="worth nothing"):
             require_whole(msgspec.structs.replace(bench, **wrong))
+
+
+@pytest.mark.parametrize(
+    ("rate", "p99_ms", "p999_ms", "reached"),
+    [
+        (1e3, 30.0, 60.0, [True, True]),
+        (1e3, 30.1, 60.1, [False, False]),
+        (1e4, 49.0, 101.0, [True, False]),
+        (5e3, 900.0, 900.0, []),
+    ],
+)
+def test_what_was_asked_of_a_rate_is_told_beside_what_was_found(
+    rate: float, p99_ms: float, p999_ms: float, reached: list[bool]
+) -> None:
+    sending = Sending(rate=rate, seconds=7.0, partitions=2, linger_ms=1.0)
+    floor = Latency(1.0, 2.0, 3.0, 4.0, 0)
+    bench = LatencyBench(sending, 1.0, p99_ms, p999_ms, 4.0, 0, 0, {}, floor, [], 150, "x")
+    assert [aim.reached for aim in of_latency(bench)] == reached
+
+
+@pytest.mark.parametrize(
+    ("two", "busy", "which"),
+    [(36_000, 0.7, "transactions"), (30_000, 0.91, "Redis"), (30_000, 0.7, "transactions")],
+)
+def test_two_workers_reach_their_rate_or_the_end_of_redis(
+    two: int, busy: float, which: str
+) -> None:
+    one = Rate(100_000, 25_001, 15.01, 0.4, 0.7)
+    both = Rate(100_000, two, 15.0, 0.4, busy)
+    bench = PipelineBench(
+        one,
+        both,
+        one,
+        {},
+        {"faust_agent": 18.0, "quix_streams": None},
+        0.5,
+        0.7,
+        0,
+        0,
+        1,
+        1,
+        150,
+        "x",
+        1,
+    )
+    aims = of_pipeline(bench)
+    assert [aim.reached for aim in aims] == [True, False, two > 35_000 or busy > 0.9, True]
+    assert which in aims[2].name
+    assert (
+        aims[1].sentence() == "asked: one worker, us a transaction at most 15: 15.01, not reached"
+    )
 
 
 def test_minutes_are_those_in_which_transactions_were_due() -> None:

@@ -14,6 +14,7 @@ from fraudstream.core.feature_set import NINE
 from fraudstream.core.scores import Stages
 from fraudstream.core.settings import Settings
 from verify.bench import arrivals, floor, open_loop
+from verify.bench.aims import Aim, of_latency
 from verify.bench.backlog import Stream, fill
 from verify.bench.load import Load
 from verify.bench.model import TREES, bench_model, serve
@@ -62,8 +63,8 @@ class Stage(msgspec.Struct, frozen=True):
 class LatencyBench(msgspec.Struct, frozen=True):
     """The report of `fraudstream bench latency`: medians of the runs, and what they are medians of.
 
-    `stages`: `sent` from the intended time to the record's timestamp, those that stand in a score, and from
-    produce to the reader.
+    `lost`: without a score, or with one that never came to the reader. `stages`: `sent` from the intended
+    time to the record's timestamp, those that stand in a score, and from produce to the reader.
     """
 
     sending: Sending
@@ -78,6 +79,7 @@ class LatencyBench(msgspec.Struct, frozen=True):
     runs: list[Latency]
     trees: int
     feature_set: str
+    aims: list[Aim] = []
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -116,10 +118,13 @@ def measure(sending: Sending, progress: Progress) -> LatencyBench:
         progress(f"{_described(sending)}, the floor")
         bare = _floor(settings, load, sending)
     told = [latency_of(run) for run in runs]
-    return LatencyBench(
+    report = LatencyBench(
         sending=sending,
-        **{name: _median(told, name) for name in ("p50_ms", "p99_ms", "p999_ms", "max_ms")},
-        lost=ledger.lost + ledger.waiting,
+        p50_ms=_median(told, "p50_ms"),
+        p99_ms=_median(told, "p99_ms"),
+        p999_ms=_median(told, "p999_ms"),
+        max_ms=_median(told, "max_ms"),
+        lost=ledger.lost + ledger.waiting + sum(run.lost for run in told),
         duplicates=ledger.duplicates,
         stages=_stages(runs),
         floor=latency_of(bare),
@@ -127,6 +132,7 @@ def measure(sending: Sending, progress: Progress) -> LatencyBench:
         trees=TREES,
         feature_set=NINE.hash,
     )
+    return msgspec.structs.replace(report, aims=of_latency(report))
 
 
 def _described(sending: Sending) -> str:

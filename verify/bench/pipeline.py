@@ -17,6 +17,7 @@ from fraudstream.stack import embedded
 from fraudstream.stack.addresses import with_addresses
 from trainer.export import Exported
 from verify.bench import floor
+from verify.bench.aims import Aim, of_pipeline
 from verify.bench.backlog import fill, send
 from verify.bench.model import TREES, bench_model, serve
 from verify.bench.processes import started
@@ -33,7 +34,7 @@ FLOOR_TOPIC = "floor"
 class PipelineBench(msgspec.Struct, frozen=True):
     """The report of `fraudstream bench pipeline`; `ratio`: how many times as fast as a peer one worker is.
 
-    Peers that were left out are null.
+    Peers that were left out are null. `redis_core_share` is that beside one worker.
     """
 
     product: Rate
@@ -50,6 +51,7 @@ class PipelineBench(msgspec.Struct, frozen=True):
     trees: int
     feature_set: str
     batch_max_records: int
+    aims: list[Aim] = []
 
 
 @contextmanager
@@ -85,7 +87,7 @@ def measure(backlog: int, progress: Progress, peers: Sequence[Rival]) -> Pipelin
         progress("two workers: scoring the rest")
         two = _workers(settings, 2)
         ledger, alerts, others = _counted(settings, Rivals(settings, exported, peers), progress)
-    return PipelineBench(
+    report = PipelineBench(
         product=one,
         two_workers=two,
         floor=bare,
@@ -101,6 +103,7 @@ def measure(backlog: int, progress: Progress, peers: Sequence[Rival]) -> Pipelin
         feature_set=NINE.hash,
         batch_max_records=settings.batch_max_records,
     )
+    return msgspec.structs.replace(report, aims=of_pipeline(report))
 
 
 def _prepare(settings: Settings, backlog: int, progress: Progress) -> tuple[Exported, int]:
