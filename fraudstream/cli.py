@@ -85,7 +85,8 @@ def root(ctx: click.Context, overrides: tuple[str, ...]) -> None:
     """Streaming fraud scoring: replay, score, alert, learn, exactly once.
 
     Settings come from ./fraudstream.toml, FRAUDSTREAM_* variables and --set, the later before the
-    earlier. Exit codes: 0 done, 1 the product fell short, 2 wrong usage, 3 refused.
+    earlier. Exit codes: 0 done, 1 the product fell short, 2 wrong usage, 3 refused,
+    4 another process has the place of this one.
     """
     ctx.obj = load_settings(_settings_file(Path("fraudstream.toml")), os.environ, overrides)
 

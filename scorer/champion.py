@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import deque
 
 from fraudstream.clients.inference import Model, load_live_version
 from fraudstream.clients.model_registry import ModelRegistry
@@ -23,7 +24,8 @@ class Champion:
         self._refused_under: EnvironmentSets | None = None
         """The sets with which the known version was refused."""
         self._lock = threading.Lock()
-        self._next: Model | None = None
+        self._next: deque[Model] = deque(maxlen=1)
+        """What waits to be served; put and taken in one step each, since `take` does not wait for `look`."""
         self._known: tuple[str, float | None] | None = None
         self._unreachable = False
         self.model_name = model_name
@@ -48,9 +50,12 @@ class Champion:
             version = self._registry.alias(self.model_name, CHAMPION)
             if version is None or self._is_known(version, sets):
                 return
-            self._next = self._load(version, sets, refuse=refuse)
+            model = self._load(version, sets, refuse=refuse)
+            self._next.clear()
+            if model is not None:
+                self._next.append(model)
             self._known = (version.version, version.threshold)
-            self._refused_under = sets if self._next is None else None
+            self._refused_under = sets if model is None else None
 
     def _is_known(self, version: ModelVersion, sets: EnvironmentSets) -> bool:
         changed = self._refused_under is not None and self._refused_under is not sets
@@ -69,10 +74,10 @@ class Champion:
 
     def take(self) -> Model | None:
         """Return a model that waits to be served, once."""
-        if self._next is None:
+        try:
+            return self._next.pop()
+        except IndexError:
             return None
-        model, self._next = self._next, None
-        return model
 
     def _load(self, version: ModelVersion, sets: EnvironmentSets, *, refuse: bool) -> Model | None:
         try:

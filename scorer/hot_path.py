@@ -1,4 +1,9 @@
-"""The hot path: poll -> decode -> features -> score -> decide -> emit -> commit, a batch at a time."""
+"""The hot path: a batch at a time through six hops, each with a function and a timer of its own.
+
+1 poll `_poll`, 2 decode `_decode`, 3 features `_ask` (in a thread, labels first) and `_features`, 4 score
+`Serving.score`, 5 emit, the decision included, `_emit`, 6 commit `_commit`. `_take_ahead` has 1 to 3 of a
+batch done before 4 to 6, `_finish`, of the one before (ADR 0018).
+"""
 
 import logging
 import threading
