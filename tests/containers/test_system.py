@@ -40,7 +40,9 @@ def test_ten_thousand_transactions_are_scored_once_while_a_scorer_is_killed_and_
     said("docker", "rm", replay)
     with pytest.raises(AssertionError) as failed:
         system.make("up", "PARTITIONS=16")
-    assert re.search(r"topics-1 is Exited \(1\)[^;]*; it said:\n(.*\n)*?.*partitions", str(failed.value))
+    assert re.search(
+        r"topics-1 is Exited \(1\)[^;]*; it said:\n(.*\n)*?.*partitions", str(failed.value)
+    )
     system.make("down", "ARGS=--volumes")
     assert system.left() == []
     until(lambda: keeper_ended(tmp_path, system), timeout_s=10, what="the keeper's end")
