@@ -24,10 +24,12 @@ Ints = NDArray[np.int64]
 
 
 class Record(Protocol):
-    """The part of a kafka-python record that is read here."""
+    """The part of a kafka-python record that is read here, and by the oracle of chaos runs."""
 
     partition: int
     offset: int
+    timestamp: int
+    key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
 

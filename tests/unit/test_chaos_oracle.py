@@ -1,6 +1,6 @@
 """The oracle of chaos runs accepts what the twin says, and names each planted difference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -12,8 +12,9 @@ from fraudstream.core.model import FloatArray
 from fraudstream.core.transaction import Transaction, encode
 from fraudstream.core.twin import Twin
 from tests.feature_streams import Stream
+from verify.chaos.alerts import Alerts
 from verify.chaos.columns import Scores
-from verify.chaos.oracle import Read, compare_features, compare_probabilities
+from verify.chaos.oracle import Read, Sent, compare_features, compare_probabilities
 from verify.ledger import balance
 from verify.tally import Arrivals, Results
 
@@ -50,7 +51,7 @@ def read(made: list[Transaction], rows: list[Row]) -> Read:
     for row in rows:
         scores.add(msgspec.json.encode(row))
     ledger = balance(Arrivals(), Results(), {})
-    return Read({0: [encode(each) for each in made]}, [], scores, ledger)
+    return Read({0: [encode(each) for each in made]}, [], scores, Alerts(), ledger, 0.0)
 
 
 def test_what_the_twin_says_is_no_difference_in_whatever_order_it_is_read() -> None:
@@ -135,3 +136,102 @@ def test_a_score_of_another_feature_set_counts_as_a_difference() -> None:
     row = sound(transactions()[:1])[0] | {"feature_set": "another"}
     scores.add(msgspec.json.encode(row))
     assert scores.unreadable == 1
+
+
+class Told(msgspec.Struct):
+    """A record of scores or alerts as kafka-python gives it."""
+
+    value: bytes | None
+    key: bytes | None = b"c1"
+    partition: int = 0
+    offset: int = 0
+    timestamp: int = 0
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+def a_score(offset: int, decision: str = "alert") -> Row:
+    return {
+        "transaction_id": f"t{offset}",
+        "source_partition": 2,
+        "source_offset": offset,
+        "score": 0.5 + offset / 100,
+        "decision": decision,
+        "stages": {"waiting": 1.5, "features": 2.0},
+    }
+
+
+def its_alert(score: Row) -> Row:
+    place = f"{score['source_partition']}-{score['source_offset']}"
+    return {"alert_id": place, "reasons": ["amount"], "suggested_action": "call"} | score
+
+
+def told(row: Row) -> Told:
+    return Told(msgspec.json.encode(row))
+
+
+def compared(scores: list[Row], alerts: list[Told]) -> Alerts:
+    found = Alerts()
+    for score in scores:
+        found.ask(told(score))
+    for alert in alerts:
+        found.add(alert)
+    return found
+
+
+SCORES = [a_score(3), a_score(4, "pass"), a_score(5), a_score(6, "none")]
+SOUND = [told(its_alert(SCORES[i])) for i in (2, 0)]
+
+
+def test_an_alert_for_each_score_that_decides_so_is_no_difference() -> None:
+    found = compared(SCORES, SOUND)
+    assert (found.read, found.differences()) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("alerts", "said"),
+    [
+        (SOUND[:1], ["(2, 3): the score is an alert, and there is none"]),
+        ([*SOUND, SOUND[0]], ["(2, 5): 2 alerts"]),
+        (
+            [*SOUND, told(its_alert(SCORES[1]))],
+            ["(2, 4): an alert of which no score says so"],
+        ),
+        (
+            [SOUND[0], told(its_alert(SCORES[0]) | {"score": 0.54})],
+            ["(2, 3): the alert says something else than its score"],
+        ),
+        (
+            [SOUND[0], told(its_alert(SCORES[0]) | {"transaction_id": "t9"})],
+            ["(2, 3): the alert says something else than its score"],
+        ),
+        (
+            [SOUND[0], Told(SOUND[1].value, b"c2")],
+            ["(2, 3): the alert says something else than its score"],
+        ),
+        (
+            [SOUND[0], told(its_alert(SCORES[0]) | {"alert_id": "2-5"})],
+            ["(2, 3): the alert has the id '2-5'"],
+        ),
+        ([*SOUND, Told(None)], ["alert 3 in the order of reading cannot be read"]),
+        ([*SOUND, Told(b"{}")], ["alert 3 in the order of reading cannot be read"]),
+    ],
+)
+def test_an_alert_that_is_lost_doubled_unfounded_or_not_its_score_s_is_named(
+    alerts: list[Told], said: list[str]
+) -> None:
+    assert compared(SCORES, alerts).differences() == said
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{}", b"[" * 30_000])
+def test_a_score_that_cannot_be_read_asks_for_no_alert(value: bytes | None) -> None:
+    found = Alerts()
+    found.ask(Told(value))
+    assert found.differences() == []
+
+
+def test_the_rate_of_sending_is_that_of_the_log() -> None:
+    sent = Sent()
+    assert sent.per_s == 0.0
+    for number in (0, 3, 1, 2, 4):
+        sent.add(1_000 + 250 * number)
+    assert sent.per_s == 5.0

@@ -1,6 +1,7 @@
 """Whether a dead worker came back or others took over: who was started since, and which place each took."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
 from fraudstream.stack.locks import pause
-from verify.chaos.fleet import Fleet, Worker
-from verify.chaos.play import Parts, Player
+from verify.chaos.fleet import End, Fleet, Worker
+from verify.chaos.play import MOST_TRIES, Parts, Player
 from verify.chaos.points import KEPT
 from verify.chaos.schedule import RANDOM, Event
 from verify.chaos.stage import Sender
@@ -208,6 +209,66 @@ def test_a_worker_tells_which_places_the_group_counts(
     assert worker.kept() == ["chaos.scorer.1", "chaos.scorer.0"]
 
 
+def end_by(worker: Worker, number: signal.Signals) -> None:
+    worker.process.send_signal(number)
+    worker.process.wait()
+
+
+def test_a_worker_that_dies_otherwise_than_as_it_was_armed_to_is_an_unplanned_end(
+    fleet: Processes,
+) -> None:
+    armed, disarmed, crashed = (fleet.begin(place(number)) for number in range(3))
+    for each in (armed, disarmed, crashed):
+        each.arm("emit.after", 3)
+    disarmed.disarm()
+    end_by(armed, signal.SIGKILL)
+    end_by(disarmed, signal.SIGKILL)  # it passed the point before it heard
+    end_by(crashed, signal.SIGSEGV)
+    fleet.look()
+    fleet.look()
+    assert fleet.unplanned == [End(crashed.log.name, -signal.SIGSEGV, place(2))]
+    assert [each.killed for each in (armed, disarmed, crashed)] == [True, True, False]
+
+
+def test_a_worker_that_is_stopped_or_was_frozen_must_not_end_by_a_crash(fleet: Processes) -> None:
+    workers = [fleet.begin(place(number)) for number in range(3)]
+    stopped, woken, nobody_asked = workers
+    woken.freeze()
+    woken.wake()
+    end_by(woken, signal.SIGABRT)
+    fleet.stop(stopped)
+    end_by(nobody_asked, signal.SIGTERM)
+    fleet.look()
+    assert [end.log for end in fleet.unplanned] == [woken.log.name, nobody_asked.log.name]
+
+
+@pytest.mark.parametrize(
+    ("said", "listed"),
+    [("error: this worker was fenced", False), ("KeyError: 'x'", True)],
+)
+def test_who_was_frozen_may_say_that_it_was_fenced(
+    fleet: Processes, monkeypatch: pytest.MonkeyPatch, said: str, *, listed: bool
+) -> None:
+    zombie = fleet.begin(place(0), said)
+    zombie.freeze()
+    zombie.wake()
+    end_by(zombie, signal.SIGTERM)
+    monkeypatch.setattr(zombie.process, "returncode", 4)
+    fleet.look()
+    assert bool(fleet.unplanned) is listed
+
+
+def test_a_worker_that_a_server_does_not_let_end_has_said_why_before(
+    fleet: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash = "[^HotPathService]: Crashed reason=KafkaUnreachable('Kafka does not answer')"
+    worker = fleet.begin(place(0), crash, "a server did not let it end; it ends all the same")
+    end_by(worker, signal.SIGTERM)
+    monkeypatch.setattr(worker.process, "returncode", 1)
+    assert worker.end == End(worker.log.name, 1, crash)
+    assert worker.end.explained
+
+
 class Expected:
     """Takes the place of the watch: keeps what is expected, as which nothing ever comes."""
 
@@ -226,11 +287,15 @@ class Expected:
         self.kinds.append(kind)
 
 
+def parts_of(fleet: Fleet, watch: Expected) -> Parts:
+    sender = cast("Sender", SimpleNamespace(check=lambda: None))
+    return Parts(fleet=fleet, sender=sender, watch=cast("Watch", watch))
+
+
 def kill_one(fleet: Fleet) -> Expected:
     """Play a kill of the one worker that owns partitions; return what the recovery is asked."""
     watch = Expected()
-    sender = cast("Sender", SimpleNamespace(check=lambda: None))
-    parts = Parts(fleet=fleet, sender=sender, watch=cast("Watch", watch))
+    parts = parts_of(fleet, watch)
     player = Player(Settings(), parts, versions=[], tell=lambda _: None, seed=1)
     player.play([Event(what="kill", point=RANDOM, wait=False)])
     return watch
@@ -252,3 +317,56 @@ def test_a_worker_with_partitions_whose_log_tells_no_place_ends_the_run(fleet: P
         FraudstreamError, match=r"worker-1\.log tells of partitions and of no place"
     ):
         kill_one(fleet)
+
+
+class Missing(Player):
+    """Kills nobody at some points."""
+
+    def __init__(self, fleet: Fleet, *missed: str) -> None:
+        parts = parts_of(fleet, Expected())
+        super().__init__(Settings(), parts, versions=[], tell=lambda _: None, seed=1)
+        self._never = missed
+
+    def _kill(self, event: Event) -> bool:
+        if event.point in self._never:
+            return False
+        self.kills_by_point[event.point] += 1
+        return True
+
+
+def test_a_kill_whose_point_is_never_passed_is_made_up_for_by_a_random_one(
+    fleet: Processes,
+) -> None:
+    player = Missing(fleet, "emit.after")
+    player.play([Event(what="kill", point=point) for point in ("emit.after", "poll.before")])
+    assert player.kills_by_point == {"poll.before": 1, RANDOM: 1}
+    assert player.missed == {"emit.after": MOST_TRIES}
+
+
+def test_a_kill_that_never_comes_about_is_given_up_and_not_counted(fleet: Processes) -> None:
+    player = Missing(fleet, "emit.after", RANDOM)
+    player.play([Event(what="kill", point="emit.after")])
+    assert player.kills == 0
+    assert player.missed == {"emit.after": MOST_TRIES, RANDOM: MOST_TRIES}
+
+
+def test_a_worker_that_crashes_where_it_was_to_be_killed_counts_as_no_kill(
+    fleet: Processes,
+) -> None:
+    fleet.begin(place(0), OWNS)
+    player = Player(
+        Settings(), parts_of(fleet, Expected()), versions=[], tell=lambda _: None, seed=1
+    )
+    crash, arm = signal.SIGSEGV, Worker.arm
+
+    def armed(worker: Worker, point: str, passings: int) -> None:
+        arm(worker, point, passings)
+        end_by(worker, crash if worker is fleet.workers[0] else signal.SIGKILL)
+
+    fleet.wanted = 1
+    fleet.say = f"{place(1)}\n{OWNS}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Worker, "arm", armed)
+        player.play([Event(what="kill", point="emit.after", wait=False)])
+    assert (player.kills, player.missed) == (1, {"emit.after": 1})
+    assert [end.status for end in fleet.unplanned] == [-crash]

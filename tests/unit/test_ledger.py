@@ -88,6 +88,8 @@ class Read(msgspec.Struct):
     headers: Sequence[tuple[str, bytes | None]] = ()
     partition: int = 0
     offset: int = 0
+    timestamp: int = 0
+    key: bytes | None = None
 
 
 def transaction(number: int) -> bytes:

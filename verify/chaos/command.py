@@ -50,9 +50,10 @@ def chaos(settings: Settings, /, *, untimed: bool, json_file: str | None, **orde
     workers, and breaks them by a schedule that follows from --seed: workers die at named points of the hot
     path and at random times, or are frozen beyond their session and woken; Kafka and Redis are killed,
     frozen, emptied; workers join and leave; two models are swapped in. An oracle that shares no code with
-    the scorer judges. Exit code 1 if anything is lost, doubled or different, if nothing was redelivered, if
-    a planned point was never hit, or, without --untimed, if recovery mostly takes longer than is asked. The
-    servers are removed at the end, the workers' logs stay.
+    the scorer judges. Exit code 1 if anything is lost, doubled or different, if the run does not prove that
+    nothing is (too few kills, workers or transactions, nothing redelivered, a worker that crashed), or,
+    without --untimed, if recovery takes longer than is asked. The servers are removed at the end, the
+    workers' logs stay.
 
     \b
     Examples:
@@ -90,7 +91,8 @@ def _print(report: Report) -> None:
             + (f", {len(took.late)} late" * bool(took.late))
         )
     click.echo(
-        f"{report.scores_compared:,} scores and {report.entities_compared:,} entities compared: "
-        f"lost {report.lost}, duplicates {report.duplicates}, score differences "
-        f"{report.score_differences}, state differences {report.state_differences}"
+        f"{report.scores_compared:,} scores, {report.alerts_compared:,} alerts and "
+        f"{report.entities_compared:,} entities compared: lost {report.lost}, duplicates "
+        f"{report.duplicates}, score differences {report.score_differences}, alert differences "
+        f"{report.alert_differences}, state differences {report.state_differences}"
     )

@@ -12,8 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import DependencyUnreachable, Fenced, FraudstreamError
 from fraudstream.core.settings import Settings
 from fraudstream.stack import child
 from fraudstream.stack.locks import pause
@@ -24,6 +26,29 @@ END_S = 15.0
 PLACE = re.compile(r'takes place ([^"]+)"')
 KEPT_PLACES = re.compile(f"^{KEPT}(.*)$", re.MULTILINE)
 OWNED = re.compile(r"(owns|gave up) partitions \[([0-9, ]*)\]")
+KILLED = -signal.SIGKILL
+STOPPED = frozenset({0, -signal.SIGTERM, 128 + signal.SIGTERM})
+"""How a worker ends upon SIGTERM: as it does itself, or before it has a handler, or the command for it."""
+ACCOUNTED = frozenset({DependencyUnreachable.exit_code, Fenced.exit_code})
+SAYS_WHY = re.compile(
+    r"^error: |this worker ends at once|Crashed reason=(\w+Unreachable|WritesRefused|Fenced)\("
+)
+"""The command's own sentence; a guard's, where a client of Kafka hangs or has lost its broker; Faust's."""
+ALL_THE_SAME = "it ends all the same"
+"""What a worker says that a server does not let end; why it was to end stands before."""
+
+
+class End(msgspec.Struct, frozen=True):
+    """The end of a worker: its log, its status (a signal's number is negative), what it said last."""
+
+    log: str
+    status: int
+    said: str
+
+    @property
+    def explained(self) -> bool:
+        """Return whether the worker itself says why: a server was away too long, or it was fenced."""
+        return self.status in ACCOUNTED and SAYS_WHY.search(self.said) is not None
 
 
 class Worker:
@@ -38,8 +63,10 @@ class Worker:
         self.frozen = False
         self.woken = False
         """Whether it was frozen: its session was over long before its end."""
-        self.doomed = False
-        """Whether its end is wanted: it was armed, killed, stopped, or fenced while it was frozen."""
+        self.asked: frozenset[int] = frozenset()
+        """The statuses with which it was asked to end: it was armed, killed or stopped."""
+        self.noted = False
+        """Whether its end was looked at."""
         self.started_s = monotonic_s()
         self.ended_s = inf
         """When its end was noticed; infinite before."""
@@ -57,19 +84,39 @@ class Worker:
         self.ended_s = min(self.ended_s, monotonic_s())
         return False
 
+    @property
+    def killed(self) -> bool:
+        """Return whether it has ended by SIGKILL, as `kill` and the fault points end it."""
+        return not self.alive and self.process.returncode == KILLED
+
+    @property
+    def end(self) -> End:
+        """Return how it has ended."""
+        lines = self.said().strip().splitlines() or ["it said nothing"]
+        last = lines[-1]
+        if ALL_THE_SAME in last:
+            last = next((line for line in reversed(lines) if "Crashed reason=" in line), last)
+        return End(self.log.name, self.process.returncode, last[:400])
+
+    @property
+    def ended_as_asked(self) -> bool:
+        """Return whether its end is no surprise: who was woken or stopped may also say why it ends."""
+        if self.process.returncode in self.asked:
+            return True
+        return (self.woken or self.asked >= STOPPED) and self.end.explained
+
     def arm(self, point: str, passings: int) -> None:
         """Have it die at the n-th passing of a point."""
-        self.doomed = True
+        self.asked |= {KILLED}
         self._tell(f"{point} {passings}\n")
 
     def disarm(self) -> None:
-        """Take back what was armed."""
-        self.doomed = False
+        """Take back what was armed; it may pass the point before it hears of it."""
         self._tell("\n")
 
     def kill(self) -> None:
         """SIGKILL."""
-        self.doomed = True
+        self.asked |= {KILLED}
         self.process.kill()
         self.process.wait()
         self.ended_s = min(self.ended_s, monotonic_s())
@@ -89,7 +136,7 @@ class Worker:
 
     def wake(self) -> None:
         """SIGCONT; from now on it may find itself fenced."""
-        self.frozen, self.woken, self.doomed = False, True, True
+        self.frozen, self.woken = False, True
         self.process.send_signal(signal.SIGCONT)
 
     def tell_where(self) -> None:
@@ -137,8 +184,8 @@ class Fleet:
         self._started = 0
         self.workers: list[Worker] = []
         self.wanted = 0
-        self.unplanned: list[str] = []
-        """Ends that nobody asked for, each with the last line of the log."""
+        self.unplanned: list[End] = []
+        """Ends that nobody asked for."""
         self._seconds_of: dict[bool, float] = {False: 0.0, True: 0.0}
         self._looked_s = monotonic_s()
 
@@ -214,12 +261,10 @@ class Fleet:
         self._seconds_of[len(self.able) >= 2] += now - self._looked_s
         self._looked_s = now
         for each in self.workers:
-            if not each.alive and not each.doomed:
-                each.doomed = True
-                last = (each.said().strip().splitlines() or ["it said nothing"])[-1]
-                self.unplanned.append(
-                    f"{each.log.name}: status {each.process.returncode}: {last[:400]}"
-                )
+            if not each.alive and not each.noted:
+                each.noted = True
+                if not each.ended_as_asked:
+                    self.unplanned.append(each.end)
         for _ in range(self.wanted - len(self.able)):
             self.start()
 
@@ -229,7 +274,7 @@ class Fleet:
         Raises:
             FraudstreamError: it does not come within 15 s.
         """
-        worker.doomed = True
+        worker.asked |= STOPPED
         worker.process.send_signal(signal.SIGTERM)
         self.await_end(worker, END_S, "SIGTERM")
         worker.left = worker.leaves

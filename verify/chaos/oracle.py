@@ -2,9 +2,11 @@
 
 Imports nothing of scorer/. The twin (plain Python, another implementation of the features) is fed in the
 order in which the scores say that they were applied; onnxruntime scores what the twin says with the file of
-the version that each score names; a state built anew, everything once and in peace, is compared byte by byte.
+the version that each score names; alerts must be those that the scores decide on; a state built anew,
+everything once and in peace, is compared byte by byte.
 """
 
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -19,6 +21,7 @@ from fraudstream.core.model import INPUT_NAME, OUTPUT_NAME, FloatArray, model_na
 from fraudstream.core.settings import Settings
 from fraudstream.core.transaction import Feedback, decode_feedback, decode_transaction
 from fraudstream.core.twin import Twin
+from verify.chaos.alerts import Alerts
 from verify.chaos.calm import Building, compare_state
 from verify.chaos.columns import DECISIONS, NO_MODEL, Scores
 from verify.ledger import Ledger, Log, balance
@@ -36,13 +39,18 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What differs, in records; `differences` names the first ones.
 
     `score_differences`: scores whose features, probability, decision or `duplicate_of` are not those of the
-    oracle, or whose place of application was given out twice. `state_differences`: keys of Redis.
+    oracle, or whose place of application was given out twice. `alert_differences`: alerts that are missing,
+    too much, or not what their score says. `state_differences`: keys of Redis. `sent_per_s`: transactions by
+    the time from the first one's timestamp to the last one's.
     """
 
     ledger: Ledger
+    sent_per_s: float
     scores_compared: int
     scores_by_version: dict[str, int]
     score_differences: int
+    alerts_compared: int
+    alert_differences: int
     entities_compared: int
     state_differences: int
     differences: list[str]
@@ -54,7 +62,29 @@ class Read(msgspec.Struct, frozen=True):
     values: Values
     answers: list[Feedback]
     scores: Scores
+    alerts: Alerts
     ledger: Ledger
+    sent_per_s: float
+
+
+class Sent:
+    """How fast transactions came, by their own timestamps in Unix ms, in whatever order they are read."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first_ms, self._last_ms = sys.maxsize, 0
+
+    def add(self, timestamp_ms: int) -> None:
+        """Count one."""
+        self._count += 1
+        self._first_ms = min(self._first_ms, timestamp_ms)
+        self._last_ms = max(self._last_ms, timestamp_ms)
+
+    @property
+    def per_s(self) -> float:
+        """Return transactions a second from the first to the last; 0 if all came at once, or none."""
+        took_ms = self._last_ms - self._first_ms
+        return self._count / took_ms * 1000 if took_ms > 0 else 0.0
 
 
 def judge(settings: Settings, tell: Tell) -> Verdict:
@@ -74,32 +104,41 @@ def judge(settings: Settings, tell: Tell) -> Verdict:
     entities, changed = compare_state(settings)
     names = read.scores.names
     counts = np.bincount(read.scores.versions, minlength=len(names)).tolist()
+    alerts = read.alerts.differences()
     return Verdict(
         ledger=read.ledger,
+        sent_per_s=read.sent_per_s,
         scores_compared=len(read.scores),
         scores_by_version=dict(zip(names, counts, strict=True)),
         score_differences=len(wrong) + read.scores.unreadable,
+        alerts_compared=read.alerts.read,
+        alert_differences=len(alerts),
         entities_compared=entities,
         state_differences=len(changed),
-        differences=[*list(wrong.values())[:NAMED], *changed[:NAMED]],
+        differences=[*list(wrong.values())[:NAMED], *alerts[:NAMED], *changed[:NAMED]],
     )
 
 
 def read_all(settings: Settings, log: Log, tell: Tell) -> Read:
     """Read every topic once, with the independent client of the ledger."""
     committed = log.committed(f"{settings.environment}.scorer")
-    scores = Scores(len(NINE.features), NINE.hash)
+    scores, alerts = Scores(len(NINE.features), NINE.hash), Alerts()
     results, came_in = Results(), Arrivals()
-    tell("reading the scores")
+    tell("reading scores and alerts")
     for record in log.records("scores"):
         results.add_score(record)
         scores.add(record.value)
+        alerts.ask(record)
+    for record in log.records("alerts"):
+        alerts.add(record)
     for record in log.records("dead-letters"):
         results.add_dead_letter(record)
     tell("reading the transactions")
     values: Values = {}
+    sent = Sent()
     for record in log.records("transactions"):
         came_in.add_record(record)
+        sent.add(record.timestamp)
         known = values.setdefault(record.partition, [])
         if record.offset != len(known):
             raise FraudstreamError(
@@ -107,7 +146,8 @@ def read_all(settings: Settings, log: Log, tell: Tell) -> Read:
             )
         known.append(record.value or b"")
     answers = [decode_feedback(record.value) for record in log.records("feedback")]
-    return Read(values, answers, scores, balance(came_in, results, committed))
+    ledger = balance(came_in, results, committed)
+    return Read(values, answers, scores, alerts, ledger, sent.per_s)
 
 
 def compare_features(read: Read) -> tuple[dict[int, str], FloatArray]:

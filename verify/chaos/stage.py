@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from fraudstream.clients.clock import monotonic_s, now_ms
+from fraudstream.clients.clock import now_ms
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.topic_admin import create_topics
 from fraudstream.core.errors import DependencyUnreachable, FraudstreamError
@@ -154,20 +154,17 @@ def promote_version(settings: Settings, version: str) -> None:
 class Sender:
     """Replays the stream in a thread, again and again, until `stop`; goes on once a broker is back."""
 
-    def __init__(self, settings: Settings, stream: Source, rate: int) -> None:
+    def __init__(self, settings: Settings, stream: Source, rate: float) -> None:
         self._settings = settings
         self._stream = stream
         self._plan = ReplayPlan(pace=AtRate(rate), client="confluent", loop=True)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._began_s = 0.0
         self.position = 0
-        self.seconds = 0.0
         self.failure: FraudstreamError | None = None
 
     def start(self) -> None:
         """Begin to send."""
-        self._began_s = monotonic_s()
         self._thread.start()
 
     def check(self) -> None:
@@ -184,7 +181,6 @@ class Sender:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.seconds = monotonic_s() - self._began_s
 
     def _run(self) -> None:
         while not self._stop.is_set():
