@@ -70,7 +70,7 @@ FOUND_AS = {
 @pytest.mark.parametrize("partitions", [8])
 @pytest.mark.parametrize("sabotage", TELLING)
 def test_a_sabotaged_worker_is_found_out(sabotage: str, topics: Settings) -> None:
-    order = Order(kills=4, seed=2, rate=2_000, sabotage=sabotage, break_servers=False)
+    order = Order(kills=8, seed=2, rate=2_000, sabotage=sabotage, break_servers=False)
     found = run_on(topics, order, print)
     assert found.shortcomings
     assert FOUND_AS[sabotage] in differences(found), found
