@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks import drift_detection
 from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.reference import Bins, Reference, bins_of, counted, ks, psi
 from fraudstream.core.settings import Settings
@@ -96,6 +97,30 @@ def test_drift_begins_and_ends_after_days_in_a_row_at_different_levels(
         assert alarm.look(value, Levels(0.25, 0.1, 2)) == (alarm.drifts != before)
         found.append(alarm.drifts)
     assert found == drifts
+
+
+CALM = {"hysteresis": list[int]()}
+
+
+@pytest.mark.parametrize(
+    ("changed", "well"),
+    [
+        ({}, True),
+        ({"none": [{"hysteresis": [3]}, CALM]}, True),
+        ({"none": [{"hysteresis": [3, 9]}, CALM]}, False),
+        ({"sudden": [CALM, {"hysteresis": [2]}]}, False),
+        ({"gradual": [{"hysteresis": [16]}, {"hysteresis": [-4]}]}, False),
+    ],
+    ids=["well", "one false alarm", "two", "sudden drift not seen", "gradual only before it was"],
+)
+def test_the_benchmark_of_drift_judges_what_was_not_seen_too(
+    changed: dict[str, list[dict[str, list[int]]]], well: bool
+) -> None:
+    seen = [{"hysteresis": [2]}, {"hysteresis": [16]}]
+    assert (
+        drift_detection.holds({"none": [CALM, CALM], "sudden": seen, "gradual": seen} | changed)
+        == well
+    )
 
 
 REFERENCE = Reference(
