@@ -67,7 +67,9 @@ STALE := $(if $(USABLE),,stale)
 # Containers. IMAGES=standin takes what `make images-standin` builds instead of what would be pulled.
 PROJECT ?= fraudstream
 IMAGES ?= default
-SCORERS ?= 1
+# As many scorers as the project has containers for, whether they run or not; the first time one.
+OF_SCORERS = $(foreach l,project=$(PROJECT) service=scorer oneoff=False,--filter label=com.docker.compose.$l)
+SCORERS ?= $(or $(filter-out 0,$(words $(shell docker ps --all --quiet $(OF_SCORERS) 2>/dev/null))),1)
 # So long all services together may take to become ready; a ledger reads a long history first.
 WAIT_S ?= 300
 SECRETS_DIR ?= .secrets

@@ -4,9 +4,9 @@ import msgspec
 
 
 class Levels(msgspec.Struct, frozen=True):
-    """A PSI of `enter` or more on `days` days in a row is drift, until it is below `leave` for as long.
+    """A PSI of `enter` or more on `days` compared days in a row is drift, until it is as long below `leave`.
 
-    A day with fewer than `min_scores` by the version that serves says nothing: with 50 scores in ten bins
+    A day on which no version has `min_scores` says nothing and is left out: with 50 scores in ten bins
     chance alone gives a PSI of 0.2.
 
     Below 0.1 a population counts as stable, above 0.25 as changed (Siddiqi, 2006).

@@ -209,7 +209,6 @@ class Monitor:
         reference = self._reference(version)
         self._widths[version] = None if reference is None else len(reference.features)
         self._watching.follow(version, reference)
-        self._metrics.gauge(m.MONITOR_REFERENCE).labels(version).set(reference is not None)
 
     def _reference(self, version: str) -> Reference | None:
         """Return what a version says of its training; None, with a warning, where that cannot be had."""
@@ -316,6 +315,7 @@ class Monitor:
         gauge(m.MONITOR_NEWEST).set(min(watching.state.newest_ms, now_ms()) or float("nan"))
         day, decided = watching.quality()
         gauge(m.MONITOR_MATURE).set(decided)
+        gauge(m.MONITOR_FRAUDS).set(day.frauds)
         for metric, part, whole in (
             (m.MONITOR_RECALL, day.found, day.frauds),
             (m.MONITOR_PRECISION, day.found, day.alerts),
@@ -323,6 +323,8 @@ class Monitor:
         ):
             gauge(metric).set(part / whole if whole else float("nan"))
         distances, show = watching.state.distances, self._metrics.show
+        open_versions = watching.open_versions() & self._widths.keys()
+        show(m.MONITOR_REFERENCE, {(v,): self._widths[v] is not None for v in open_versions})
         show(m.MONITOR_PSI, {(name,): each.psi for name, each in distances.items()})
         show(m.MONITOR_KS, {(name,): each.ks for name, each in distances.items()})
         show(

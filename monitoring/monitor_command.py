@@ -39,7 +39,7 @@ DEFAULT = Levels()
     type=click.IntRange(1),
     default=DEFAULT.days,
     show_default=True,
-    help="So many days in a row must speak for it.",
+    help="So many compared days in a row must speak for it.",
 )
 @click.option(
     "--min-scores",

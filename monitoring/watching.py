@@ -58,15 +58,24 @@ class Day(msgspec.Struct):
     found: int = 0
     versions: dict[str, Compared] = {}
 
-    @property
-    def version(self) -> str | None:
-        """Return the version that scored the newest transaction, None without one."""
-        newest = max(self.versions.items(), key=lambda each: each[1].newest_ms, default=None)
-        return None if newest is None else newest[0]
+    def version(self, least: int) -> str | None:
+        """Return the version of the newest transaction, that of most if only that has `least` compared.
+
+        None without one.
+        """
+        versions = self.versions
+        newest = max(versions, key=lambda each: versions[each].newest_ms, default=None)
+        most = max(versions, key=lambda each: versions[each].scores, default=None)
+        if newest is None or most is None or versions[newest].scores >= least:
+            return newest
+        return most if versions[most].scores >= least else newest
 
 
 class Verdict(msgspec.Struct, array_like=True):
-    """The label in force of a transaction, when it was given, and the transaction's day."""
+    """The label in force of a transaction, when it was given, and the day that it counts on.
+
+    That is the day of the alert; without one what the label says of the transaction.
+    """
 
     label: str
     labelled_at_ms: int
@@ -104,7 +113,7 @@ class Watching:
         self._levels = levels
         self._references: dict[str, Reference | None] = {}
         self.delays_days: list[float] = []
-        """How long labels took that came since somebody last looked."""
+        """How long first labels took that came since somebody last looked; not those before their time."""
 
     def follow(self, version: str, reference: Reference | None) -> None:
         """Compare what this version scores with what was at its training, None for nothing."""
@@ -112,8 +121,12 @@ class Watching:
 
     def unknown(self) -> set[str]:
         """Return the versions of days that are not over which `follow` has not told of."""
+        return self.open_versions() - self._references.keys()
+
+    def open_versions(self) -> set[str]:
+        """Return the versions that scored on days that are not over."""
         open_days = [day for number, day in self.state.days.items() if number > self.state.over]
-        return {version for day in open_days for version in day.versions} - self._references.keys()
+        return {version for day in open_days for version in day.versions}
 
     def begun_ms(self) -> int:
         """Return the latest time that it can be, as far as days have begun."""
@@ -154,10 +167,8 @@ class Watching:
         day.decided += len(scored)
         for each in scored:
             if each.decision == "alert" and each.transaction_id not in self.state.alerted:
-                self.state.alerted[each.transaction_id] = number
                 day.alerts += 1
-                verdict = self.state.verdicts.get(each.transaction_id)
-                day.found += verdict is not None and verdict.label == "fraud"
+                self._alert(each.transaction_id, number)
         for version in sorted({each.model_version or "" for each in scored}):
             ours = [each for each in scored if each.model_version == version]
             compared = day.versions.setdefault(version, Compared())
@@ -165,6 +176,16 @@ class Watching:
             reference = self._references.get(version)
             if reference is not None:
                 self._compare(compared, ours, reference)
+
+    def _alert(self, transaction_id: str, number: int) -> None:
+        """Take note of an alert; a label that came before it counts on its day from now on."""
+        verdict = self.state.verdicts.get(transaction_id)
+        if verdict is not None:
+            self._judge(transaction_id, verdict, -1)
+            verdict.day = number
+        self.state.alerted[transaction_id] = number
+        if verdict is not None:
+            self._judge(transaction_id, verdict, 1)
 
     def _compare(self, compared: Compared, scored: list[Scored], reference: Reference) -> None:
         """Count into the bins of the reference."""
@@ -187,15 +208,19 @@ class Watching:
                 continue
             number = each.event_time_ms // DAY_MS
             if known is None:
-                day = self._day(number)
-                day.labels += 1
-                day.labels_after_ms += each.labelled_at_ms - each.event_time_ms
+                self._first_label(self._day(number), each.labelled_at_ms - each.event_time_ms)
             else:
                 self._judge(each.transaction_id, known, -1)
-            verdict = Verdict(each.label, each.labelled_at_ms, number)
+            counts_on = self.state.alerted.get(each.transaction_id, number)
+            verdict = Verdict(each.label, each.labelled_at_ms, counts_on)
             verdicts[each.transaction_id] = verdict
             self._judge(each.transaction_id, verdict, 1)
-            self.delays_days.append((each.labelled_at_ms - each.event_time_ms) / DAY_MS)
+
+    def _first_label(self, day: Day, after_ms: int) -> None:
+        day.labels += 1
+        day.labels_after_ms += after_ms
+        if after_ms >= 0:  # a histogram's sum must not fall
+            self.delays_days.append(after_ms / DAY_MS)
 
     def _judge(self, transaction_id: str, verdict: Verdict, step: int) -> None:
         if verdict.label == "fraud":
@@ -256,7 +281,8 @@ class Watching:
 
     def _over(self, number: int) -> list[Report]:
         day = self._day(number)
-        last, found = self.state.distances, self._distances(day)
+        version = day.version(self._levels.min_scores)
+        last, found = self.state.distances, self._distances(day, version)
         if found:
             self.state.distances = found
         report = DayReport(
@@ -265,19 +291,24 @@ class Watching:
             alerts=day.alerts,
             alert_records=day.alert_records,
             dead_letters=day.dead_letters,
-            model_version=day.version,
-            compared=day.versions[day.version or ""].scores if found else 0,
+            model_version=version,
+            compared=day.versions[version or ""].scores if found else 0,
             score=found.get(SCORE),
             features={name: each for name, each in found.items() if name != SCORE},
         )
-        return [report, *(self._changes(report, last | found) if found else [])]
+        says_nothing = (version, None) in self._references.items()
+        changes = self._changes(report, found, last | found) if found or says_nothing else []
+        return [report, *changes]
 
-    def _changes(self, report: DayReport, known: dict[str, Distance]) -> list[DriftReport]:
+    def _changes(
+        self, report: DayReport, found: dict[str, Distance], known: dict[str, Distance]
+    ) -> list[DriftReport]:
         """Return what began or ended to drift, by the day's version, whichever the day before had.
 
-        What that version does not have drifts no more; `known` has the distances of the last day that had it.
+        What that version does not have drifts no more, nor does anything if it says nothing of its training;
+        `known` has the distances of the last day that had it.
         """
-        before, found = self.state.alarms, self.state.distances
+        before = self.state.alarms
         alarms = self.state.alarms = {name: before.get(name, Alarm()) for name in found}
         changed = {n: a.drifts for n, a in alarms.items() if a.look(found[n].psi, self._levels)}
         changed |= {n: False for n, alarm in before.items() if n not in found and alarm.drifts}
@@ -293,10 +324,10 @@ class Watching:
             if name in known
         ]
 
-    def _distances(self, day: Day) -> dict[str, Distance]:
+    def _distances(self, day: Day, version: str | None) -> dict[str, Distance]:
         """Return how far the scores of the day's version are from its training; empty without enough."""
-        reference = self._references.get(day.version or "")
-        if reference is None or day.versions[day.version or ""].scores < self._levels.min_scores:
+        reference = self._references.get(version or "")
+        if reference is None or day.versions[version or ""].scores < self._levels.min_scores:
             return {}
         bins = reference.features | {SCORE: reference.scores}
         return {
@@ -305,7 +336,7 @@ class Watching:
                 round(ks(bins[name].counts, counts), 6),
                 counts,
             )
-            for name, counts in day.versions[day.version or ""].counts.items()
+            for name, counts in day.versions[version or ""].counts.items()
         }
 
     def _quality(self, number: int) -> QualityReport:

@@ -273,9 +273,10 @@ MONITOR_ALERT_RATE = _gauge(
 MONITOR_MATURE = _gauge(
     "monitor_mature", "decided transactions of the last 7 mature days", "records"
 )
+MONITOR_FRAUDS = _gauge("monitor_frauds", "known frauds of the last 7 mature days", "records")
 MONITOR_DELAY = _histogram(
     "monitor_label_delay_days",
-    "from a transaction to its label, event time",
+    "from a transaction to its first label, event time; labels given before it are left out",
     "days",
     edges=(0.25, 0.5, 1, 2, 3, 5, 7, 8, 10, 14, 21, 30, 60, 90),
 )
@@ -294,7 +295,8 @@ MONITOR_BINS = _gauge(
 MONITOR_DRIFT = _gauge("monitor_drift", "1 while the score, or a feature, drifts", labels=("what",))
 MONITOR_REFERENCE = _gauge(
     "monitor_reference",
-    "1 for a version that scored and is compared with its training, 0 if it says nothing of it",
+    "1 for a version that scored on a day that is not over, and is compared with its training, "
+    "0 if it says nothing of it",
     labels=("version",),
 )
 MONITOR_REPORTS = _count(
@@ -302,8 +304,8 @@ MONITOR_REPORTS = _count(
 )
 MONITOR = (
     *(MONITOR_STATE, MONITOR_READ, MONITOR_NEWEST, MONITOR_RECALL, MONITOR_PRECISION),
-    *(MONITOR_ALERT_RATE, MONITOR_MATURE, MONITOR_DELAY, MONITOR_PSI, MONITOR_KS, MONITOR_DRIFT),
-    *(MONITOR_BINS, MONITOR_REFERENCE, MONITOR_REPORTS),
+    *(MONITOR_ALERT_RATE, MONITOR_MATURE, MONITOR_FRAUDS, MONITOR_DELAY, MONITOR_PSI, MONITOR_KS),
+    *(MONITOR_DRIFT, MONITOR_BINS, MONITOR_REFERENCE, MONITOR_REPORTS),
 )
 """What `fraudstream monitor` serves."""
 

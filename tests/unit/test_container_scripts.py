@@ -299,3 +299,43 @@ def test_a_volume_that_a_newer_kafka_has_written_is_refused_by_its_version(
         assert (volume / "kafka.version").read_text() == "4.2.1\n"
     else:
         assert f"written by Kafka {written_by or '4.3.1'}, and this image has 4.2.1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ids", "given", "scorers"),
+    [
+        ("a\nb\nc\n", [], 3),
+        ("a\n", [], 1),
+        ("", [], 1),
+        ("a\nb\nc\n", ["SCORERS=2"], 2),
+        (None, [], 1),
+    ],
+    ids=["three", "one", "none yet", "as it is said", "no docker"],
+)
+def test_make_up_leaves_as_many_scorers_as_there_are(
+    ids: str | None, given: list[str], scorers: int, tmp_path: Path
+) -> None:
+    for tool in ("make", "sh", "cat", "pwd"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
+    if ids is not None:
+        (tmp_path / "docker").write_text(f"{DOCKER_OF_SCORERS}printf '%s' '{ids}'\n")
+        (tmp_path / "docker").chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / "make", "--dry-run", "--directory", REPOSITORY, "up", "PROJECT=p", *given],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f" --scale scorer={scorers} " in done.stdout
+
+
+DOCKER_OF_SCORERS = """\
+#!/bin/sh
+case $* in
+*--all*project=p*service=scorer*oneoff=False*) ;;
+*) exit 1 ;;
+esac
+"""
+"""Answers the question for the scorers of project p, a `docker compose run` left out, and no other."""

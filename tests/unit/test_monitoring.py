@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks import drift_detection
 from fraudstream.core.feature_set import DAY_MS
 from fraudstream.core.reference import Bins, Reference, bins_of, counted, ks, psi
 from fraudstream.core.settings import Settings
@@ -98,6 +99,30 @@ def test_drift_begins_and_ends_after_days_in_a_row_at_different_levels(
     assert found == drifts
 
 
+CALM = {"hysteresis": list[int]()}
+
+
+@pytest.mark.parametrize(
+    ("changed", "well"),
+    [
+        ({}, True),
+        ({"none": [{"hysteresis": [3]}, CALM]}, True),
+        ({"none": [{"hysteresis": [3, 9]}, CALM]}, False),
+        ({"sudden": [CALM, {"hysteresis": [2]}]}, False),
+        ({"gradual": [{"hysteresis": [16]}, {"hysteresis": [-4]}]}, False),
+    ],
+    ids=["well", "one false alarm", "two", "sudden drift not seen", "gradual only before it was"],
+)
+def test_the_benchmark_of_drift_judges_what_was_not_seen_too(
+    changed: dict[str, list[dict[str, list[int]]]], well: bool
+) -> None:
+    seen = [{"hysteresis": [2]}, {"hysteresis": [16]}]
+    assert (
+        drift_detection.holds({"none": [CALM, CALM], "sudden": seen, "gradual": seen} | changed)
+        == well
+    )
+
+
 REFERENCE = Reference(
     scores=Bins([0.1, 0.5], [900, 90, 10]), features={"amount": Bins([10.0, 50.0], [300, 400, 300])}
 )
@@ -128,8 +153,11 @@ def scored(day: int, n: int = 1_000, *, amount: float = 0.0, prefix: str = "t") 
     return found
 
 
-def label(day: int, i: int, what: str = "fraud", *, after_days: float = 3) -> Feedback:
-    at = (FIRST + day) * DAY_MS
+def label(
+    day: int, i: int, what: str = "fraud", *, after_days: float = 3, off_days: int = 0
+) -> Feedback:
+    """Return a label; its event time is so many days off that of the transaction."""
+    at = (FIRST + day + off_days) * DAY_MS
     given = at + int(after_days * DAY_MS)
     return Feedback(1, f"t{day}-{i}", at, Entities("c", "t"), what, given)  # type: ignore[arg-type]
 
@@ -189,6 +217,39 @@ def test_the_label_that_was_given_last_is_in_force() -> None:
     assert (made.state.days[FIRST].frauds, made.state.days[FIRST].found) == (1, 1)
 
 
+@pytest.mark.parametrize("labels_first", [True, False])
+def test_an_alert_and_its_label_count_on_the_day_of_the_score_whatever_time_the_label_has(
+    labels_first: bool,
+) -> None:
+    made = watching()
+    off = [label(0, i, off_days=2) for i in range(990, 1_000)]
+    if labels_first:
+        made.labels(off)
+    made.scores([*scored(0), *scored(2, prefix="u")])
+    if not labels_first:
+        made.labels(off)
+    made.labels([label(0, 999, "genuine", after_days=9), label(0, 998, after_days=9, off_days=1)])
+    days = made.state.days
+    assert (days[FIRST].alerts, days[FIRST].frauds, days[FIRST].found) == (10, 9, 9)
+    other = [day for number, day in days.items() if number != FIRST]
+    assert [(day.frauds, day.found) for day in other] == [(0, 0)] * len(other)
+
+
+def test_a_fraud_without_an_alert_counts_on_the_day_that_its_label_gives() -> None:
+    made = watching()
+    made.scores(scored(0))
+    made.labels([label(0, 3, off_days=1), label(0, 99_999)])
+    made.labels([label(0, 3, after_days=4)])
+    assert {number - FIRST: day.frauds for number, day in made.state.days.items()} == {0: 2, 1: 0}
+
+
+def test_delays_are_those_of_first_labels_that_were_given_after_their_transaction() -> None:
+    made = watching()
+    made.labels([label(0, 1), label(0, 2, after_days=-1), label(0, 3, after_days=0)])
+    made.labels([label(0, 1, "genuine", after_days=9)])
+    assert made.delays_days == [3, 0]
+
+
 def test_history_without_a_model_and_repeated_transactions_do_not_count() -> None:
     made = watching()
     history = [msgspec.structs.replace(each, model_version=None) for each in scored(0, prefix="h")]
@@ -230,6 +291,21 @@ def test_versions_that_come_in_turns_are_counted_apart_and_the_newest_is_compare
     assert made.state.days[FIRST].versions["1"].scores == 1_000
 
 
+def test_a_new_version_each_day_of_few_scores_leaves_the_day_to_the_one_of_most() -> None:
+    made, reports = watching(), []
+    for day in range(6):
+        rows = scored(day, 2_000, amount=100.0)
+        few = rows[4::5]  # the last one among them
+        del rows[4::5]
+        for version, part in ((day, rows), (day + 1, few)):
+            made.follow(str(version), REFERENCE)
+            made.scores([msgspec.structs.replace(e, model_version=str(version)) for e in part])
+        reports += made.due(until(day + 1))
+    days = [(e.model_version, e.compared) for e in of(DayReport, reports)]
+    assert days == [(str(day), 1_600) for day in range(6)]
+    assert [(e.what, e.drifts) for e in of(DriftReport, reports)] == [("amount", True)]
+
+
 def drift_then_version_2(made: Watching) -> list[object]:
     """Return what is reported of three days with drift, and three with version 2 and none."""
     reports: list[object] = []
@@ -257,6 +333,35 @@ def test_what_a_new_version_does_not_have_drifts_no_more() -> None:
     assert changes == [("09", "amount", True), ("11", "amount", False)]
     assert of(DriftReport, reports)[1].psi > 1, "that of the last day that had it"
     assert made.state.alarms.keys() == {"score", "other"}
+
+
+def test_what_drifts_ends_with_a_version_that_says_nothing_of_its_training() -> None:
+    made = watching()
+    made.follow("2", None)
+    reports = drift_then_version_2(made)
+    changes = [(e.day[-2:], e.what, e.drifts) for e in of(DriftReport, reports)]
+    assert changes == [("09", "amount", True), ("11", "amount", False)]
+    assert made.state.alarms == {}
+
+
+def test_a_version_without_a_training_that_comes_late_on_a_day_leaves_it_to_the_one_before() -> (
+    None
+):
+    made = watching()
+    made.follow("2", None)
+    rows = scored(0, 2_000)
+    made.scores(rows[:1_600])
+    made.scores([msgspec.structs.replace(each, model_version="2") for each in rows[1_600:]])
+    (report,) = of(DayReport, made.due(until(1)))
+    assert (report.model_version, report.compared) == ("1", 1_600)
+
+
+def test_only_versions_of_days_that_are_not_over_are_compared() -> None:
+    made = watching()
+    made.follow("2", REFERENCE)
+    drift_then_version_2(made)
+    made.scores([msgspec.structs.replace(each, model_version="2") for each in scored(6)])
+    assert made.open_versions() == {"2"}
 
 
 def test_a_new_version_each_day_does_not_hide_drift() -> None:
