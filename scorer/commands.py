@@ -1,5 +1,6 @@
 """`fraudstream scorer`: one worker; start several side by side and they share the partitions."""
 
+import faulthandler
 import gc
 import logging
 
@@ -76,6 +77,7 @@ def run(
     from scorer.assignment import group_name  # noqa: PLC0415
     from scorer.slot import Slot  # noqa: PLC0415
 
+    faulthandler.enable()  # says on standard error where native code was called that ends the process
     group = group_name(settings)
     kept = kept_places(settings, group)
     slot = Slot.take(state_path(settings), group, wanted_slot, kept=kept)

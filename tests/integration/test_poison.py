@@ -277,6 +277,7 @@ def restart_until(settings: Settings, log: Log, file: Path, *changes: str, most:
                 assert one.stop() == 0
                 return deaths
             assert one.process.returncode == -11, one.said()[-2_000:]
+            assert "Fatal Python error: Segmentation fault" in one.said()
     raise AssertionError(f"still dying after {most} starts: {file.read_text()[-3_000:]}")
 
 
