@@ -12,7 +12,7 @@ from fraudstream.clients.kafka import TopicFacts
 from fraudstream.clients.log_bounds import LogBounds
 from fraudstream.core.errors import FraudstreamError, KafkaUnreachable, Refused
 from fraudstream.core.settings import Settings
-from scorer.lost_marks import LostMarks
+from scorer.lost_marks import RESULTS, LostMarks
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ OFFSETS_OUT = (
     "`offsets.retention.minutes` (a week by default). Either restore a copy of the broker's data that has "
     f"them and start again, or {AFRESH}"
 )
-RESULTS = ("scores", "dead-letters")
 
 
 ASK_S = 5.0

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import msgspec
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     Message,
@@ -28,7 +27,7 @@ from fraudstream.clients.kafka import (
     transactional_producer,
     unreachable,
 )
-from fraudstream.clients.log_bounds import LATEST
+from fraudstream.clients.log_bounds import LogBounds
 from fraudstream.clients.topic_log import TopicReader, record_of
 from fraudstream.core.errors import DependencyUnreachable
 from fraudstream.core.settings import Settings
@@ -198,20 +197,15 @@ class LostMarks:
 
     def _ends(self) -> Places:
         """Return where the topics of results end now, what is not committed included."""
-        admin = AdminClient(common(self._settings))
+        log, timeout_s = LogBounds(self._settings), self._settings.request_timeout_ms / 1000
         found: Places = {}
         with TopicReader(self._settings) as reader:
             for name in RESULTS:
                 topic = topic_name(self._settings.environment, name)
-                places = [TopicPartition(topic, each) for each in reader.bounds(topic)]
-                asked = admin.list_offsets(
-                    dict.fromkeys(places, LATEST),
-                    isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                    request_timeout=self._settings.request_timeout_ms / 1000,
-                )
-                found[topic] = {
-                    place.partition: answer.result().offset for place, answer in asked.items()
-                }
+                partitions = list(reader.bounds(topic))
+                places = [TopicPartition(topic, each) for each in partitions]
+                ends = log.written(places, timeout_s=timeout_s)
+                found[topic] = dict(zip(partitions, ends, strict=True))
         return found
 
     def _after_results(

@@ -89,18 +89,12 @@ class TopicReader:
         """
         timeout_s = self._timeout_s + self._settings.transaction_timeout_ms / 1000
         deadline_s = monotonic_s() + timeout_s
-        places = [TopicPartition(topic, partition) for partition in self.bounds(topic)]
+        bounds = self.bounds(topic)
+        places = [TopicPartition(topic, partition) for partition in bounds]
         with self._translated():
-            ends = LogBounds(self._settings).written(places, timeout_s=self._timeout_s)
-        while True:
-            bounds = self.bounds(topic)
-            hidden = [
-                place.partition
-                for place, end in zip(places, ends, strict=True)
-                if bounds[place.partition][1] < end
-            ]
-            if not hidden:
-                return bounds
+            written = LogBounds(self._settings).written(places, timeout_s=self._timeout_s)
+        ends = dict(zip(bounds, written, strict=True))
+        while hidden := [p for p, end in ends.items() if bounds[p][1] < end]:
             if monotonic_s() > deadline_s:
                 raise KafkaUnreachable(
                     f"a Kafka transaction in partition {hidden[0]} of topic {topic} has been open for more "
@@ -109,6 +103,8 @@ class TopicReader:
                 )
             meanwhile()
             self._consumer.poll(_WAIT_S)
+            bounds = self.bounds(topic)
+        return bounds
 
     def batches(
         self, topic: str, ranges: Mapping[int, tuple[int, int]], *, most: int = _BATCH
