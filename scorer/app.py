@@ -5,45 +5,22 @@ import logging
 import os
 import socket
 import threading
-import uuid
-from functools import partial
 
 import faust
 import msgspec
-from confluent_kafka import Producer, TopicPartition
 from faust.web import Request, Response, View
 from mode import Service
 
-from fraudstream.clients import kafka
 from fraudstream.clients.clock import now_ms
-from fraudstream.clients.feature_store import FeatureStore
-from fraudstream.clients.group_places import GroupPlaces
-from fraudstream.clients.log_bounds import LogBounds
-from fraudstream.clients.model_registry import ModelRegistry
-from fraudstream.clients.set_log import SetLog
 from fraudstream.clients.signals import END_S
-from fraudstream.core.errors import FraudstreamError, Refused
-from fraudstream.core.feature_set import FeatureSet
+from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.health import Health
-from fraudstream.core.model import model_name
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
-from scorer.assignment import WAYS_OUT, Assignment, group_name
-from scorer.champion import Champion
-from scorer.contact import Contact, answers_new_client, end_at_once
-from scorer.deaths import Deaths
+from scorer.assignment import group_name
 from scorer.ends import Ends
-from scorer.evenness import Evenness
 from scorer.hot_path import HotPath
-from scorer.labels import LabelReader
-from scorer.limits import Limits
-from scorer.live_sets import LiveSets
-from scorer.lost_marks import LostMarks
 from scorer.metrics import WorkerMetrics
-from scorer.neighbours import Neighbours
-from scorer.output import TransactionalOutput
-from scorer.parts import Parts
-from scorer.same_topics import SameTopics
 
 logger = logging.getLogger(__name__)
 
@@ -128,96 +105,6 @@ def _tells_something(record: logging.LogRecord) -> bool:
     """Return False for what Faust says when it is ended before the thread of its own consumer ran."""
     failure = record.exc_info[1] if record.exc_info else None
     return not (isinstance(failure, RuntimeError) and "Event loop is closed" in str(failure))
-
-
-def build_hot_path(settings: Settings, slot: int) -> HotPath:
-    """Return the hot path with all its clients connected.
-
-    Raises:
-        DependencyUnreachable: Kafka, Redis or MLflow does not answer.
-        Refused: a topic is missing, or the feature store would lose data.
-    """
-    names = {name: topic_name(settings.environment, name) for name in ("transactions", "feedback")}
-    facts = kafka.topic_facts(settings, list(names.values()))
-    log = SetLog(settings)
-    log.begin(actor="scorer")
-    topic_ids = {name: facts[full].topic_id for name, full in names.items()}
-    live = LiveSets(log, partial(connect, settings, topic_ids))
-    registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
-    champion = Champion(registry, model_name(settings.environment), live.sets)
-    group = group_name(settings)
-    kafka.require_coordinator(settings, group, names["transactions"])
-    consumer = kafka.worker_consumer(settings, group=group, slot=slot)
-    feedback = kafka.reader(settings, group=f"{group}.feedback", tell_end=True)
-    limits = Limits(settings)
-
-    def make_producer() -> Producer:
-        name = kafka.instance_id(group, slot)
-        return kafka.transactional_producer(
-            settings, transactional_id=name, most_bytes=limits.lowest
-        )
-
-    transactions = facts[names["transactions"]]
-    output = TransactionalOutput(make_producer, settings.environment)
-    lost_marks = LostMarks(settings, group, slot, transactions.partitions)
-    assignment = Assignment(consumer, transactions, lost_marks, LogBounds(settings))
-    return HotPath(
-        Parts(
-            settings=settings,
-            consumer=consumer,
-            live=live,
-            transactions=transactions,
-            feedback=facts[names["feedback"]],
-            labels=LabelReader(feedback, live, facts[names["feedback"]]),
-            champion=champion,
-            assignment=assignment,
-            evenness=Evenness(
-                consumer,
-                transactions.name,
-                live.lead_ms,
-                Neighbours(GroupPlaces(settings, transactions, group), transactions.partitions),
-            ),
-            output=output,
-            limits=limits,
-            same_topics=SameTopics(settings, [*facts.values()]),
-            contact=Contact(
-                [
-                    (consumer, TopicPartition(transactions.name, 0)),
-                    (feedback, TopicPartition(names["feedback"], 0)),
-                ],
-                partial(answers_new_client, settings),
-                end_at_once,
-            ),
-            deaths=Deaths(
-                assignment,
-                lambda places: output.commit([], places, assignment.group_metadata),
-                owner=f"{slot}.{uuid.uuid4().hex[:12]}",
-                topic=transactions.name,
-                most_in_a_row=settings.poison_in_a_row,
-            ),
-        )
-    )
-
-
-def connect(settings: Settings, topic_ids: dict[str, str], feature_set: FeatureSet) -> FeatureStore:
-    """Return the store of one live set, tied to the topics.
-
-    Raises:
-        DependencyUnreachable: Redis does not answer.
-        Refused: the server would lose data, or the state is of another version or topic.
-    """
-    store = FeatureStore.connect(
-        settings.redis_url,
-        settings.environment,
-        feature_set,
-        connect_timeout_ms=settings.connect_timeout_ms,
-        request_timeout_ms=settings.request_timeout_ms,
-    )
-    try:
-        store.bind(topic_ids)
-    except Refused as exc:
-        raise Refused(f"{exc}; {WAYS_OUT}") from exc
-    return store
 
 
 def build_app(settings: Settings, hot_path: HotPath, slot: int, port: int) -> faust.App:

@@ -18,7 +18,7 @@ from scorer.same_topics import SameTopics
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """Built once by `scorer.app`."""
+    """Built once by `scorer.bootstrap`."""
 
     settings: Settings
     consumer: Consumer

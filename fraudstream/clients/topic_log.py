@@ -17,7 +17,7 @@ from fraudstream.core.settings import Settings
 
 _BATCH = 10_000
 _WAIT_S = 0.05
-"""A batch is what came within it; the end of a topic costs it once."""
+"""A batch is what is there when its first record is; so long is waited for that one."""
 _END_OF_PARTITION = KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's own codes begin so
 TIMED_OUT = KafkaError._TIMED_OUT  # noqa: SLF001
 _SILENCE_S = 30.0
@@ -200,7 +200,8 @@ def as_array(values: Iterable[bytes]) -> bytes:
 def _batches(consumer: Consumer, open_ends: dict[int, int], most: int) -> Iterator[list[Message]]:
     heard_s = monotonic_s()
     while open_ends:
-        received = consumer.consume(most, timeout=_WAIT_S)
+        first = consumer.poll(_WAIT_S)
+        received = [] if first is None else [first, *consumer.consume(most - 1, 0.0)]
         records = _wanted(received, open_ends)
         if records:
             yield records
