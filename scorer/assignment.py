@@ -42,13 +42,17 @@ def group_name(settings: Settings) -> str:
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts about one partition: next offset by the group (-1 none), last applied (-1 none), log bounds."""
+    """Facts about one partition: next offset by the group (-1 none), last applied (-1 none), log bounds.
+
+    `by_scorer`: whether a scorer has committed the offset; each of its commits has a note.
+    """
 
     partition: int
     committed: int
     mark: int
     low: int
     high: int
+    by_scorer: bool = True
 
 
 def check_bounds(bounds: Bounds) -> None:
@@ -68,6 +72,11 @@ def check_bounds(bounds: Bounds) -> None:
         problem = f"log begins at offset {b.low}" if b.low > b.mark + 1 else ""
     elif not b.low <= b.committed <= b.high:
         problem = f"group would go on at {b.committed}, but the log has {b.low} to {b.high}"
+    elif not b.by_scorer and b.mark >= b.committed:
+        problem = (
+            f"another program has moved the group's place back to {b.committed}, but the features are at "
+            f"{b.mark}: what lies between may have been scored already"
+        )
     else:
         problem = ""
     if not problem and b.mark >= b.high:
@@ -178,7 +187,14 @@ class Assignment:
             mark = marks[tp.partition]
             place = -1 if tp.offset == OFFSET_INVALID else tp.offset
             check_bounds(
-                Bounds(partition=tp.partition, committed=place, mark=mark, low=low, high=high)
+                Bounds(
+                    partition=tp.partition,
+                    committed=place,
+                    mark=mark,
+                    low=low,
+                    high=high,
+                    by_scorer=bool(tp.metadata),
+                )
             )
 
     def _check_new(self) -> None:

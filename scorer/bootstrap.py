@@ -23,13 +23,16 @@ from scorer.deaths import Deaths
 from scorer.evenness import Evenness
 from scorer.hot_path import HotPath
 from scorer.labels import LabelReader
-from scorer.limits import Limits
+from scorer.limits import RESULTS, Limits
 from scorer.live_sets import LiveSets
 from scorer.lost_marks import LostMarks
 from scorer.neighbours import Neighbours
 from scorer.output import TransactionalOutput
 from scorer.parts import Parts
 from scorer.same_topics import SameTopics
+
+READ = ("transactions", "feedback")
+"""The topics of which the features are a fold."""
 
 
 def build_hot_path(settings: Settings, slot: int) -> HotPath:
@@ -39,11 +42,11 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
         DependencyUnreachable: Kafka, Redis or MLflow does not answer.
         Refused: a topic is missing, or the feature store would lose data.
     """
-    names = {name: topic_name(settings.environment, name) for name in ("transactions", "feedback")}
+    names = {name: topic_name(settings.environment, name) for name in (*READ, *RESULTS)}
     facts = kafka.topic_facts(settings, list(names.values()))
     log = SetLog(settings)
     log.begin(actor="scorer")
-    topic_ids = {name: facts[full].topic_id for name, full in names.items()}
+    topic_ids = {name: facts[names[name]].topic_id for name in READ}
     live = LiveSets(log, partial(connect, settings, topic_ids))
     registry = ModelRegistry(settings.mlflow_url, connect_timeout_ms=settings.connect_timeout_ms)
     champion = Champion(registry, model_name(settings.environment), live.sets)

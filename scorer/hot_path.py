@@ -27,6 +27,7 @@ from fraudstream.core.errors import (
 from scorer.ahead import Ahead, Answer, InHand, positions_after
 from scorer.batch import Batch, Message, decode
 from scorer.burial import Burial
+from scorer.gone import GoneReplies
 from scorer.output import BatchAborted
 from scorer.parts import Parts
 from scorer.poison import Isolation, Unscorable, blaming
@@ -34,7 +35,7 @@ from scorer.recovery import Proof, Recovery
 from scorer.results import Emitted, Timing
 from scorer.serving import Serving
 from scorer.status import Status
-from scorer.waiting import PATIENCE_S, Abandoned, Waiting, raise_for, sound
+from scorer.waiting import PATIENCE_S, Abandoned, Failing, Waiting, raise_for, sound
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -59,7 +60,7 @@ class HotPath:
         """Offsets whose commit was begun, and it is not known what became of it."""
         self._alone = False
         """A hop failed: the next batch is taken through alone, so that it can be halved."""
-        self._failing_since: float | None = None
+        self._failing = Failing()
         self._unsettled = False
         self._confirmed_s = 0.0
         self._last_ms: dict[str, float] = {}
@@ -73,6 +74,7 @@ class HotPath:
             kafka_silent=lambda: parts.same_topics.silent,
         )
         self._proof = Proof(parts.live, self._recovery)
+        self._gone = GoneReplies(parts.assignment, parts.live)
         self._burial = Burial(**{name: getattr(parts, name) for name in Burial.__struct_fields__})
         self._isolation = Isolation(
             self._take_through,
@@ -314,7 +316,7 @@ class HotPath:
         p.assignment.done(hand.last_offsets)
         p.deaths.done(notes)
         p.same_topics.heard(monotonic_s())
-        self._failing_since = None
+        self._failing.over()
 
     def _count(self, batch: Batch, emitted: Emitted, probabilities: np.ndarray | None) -> None:
         status = self.status
@@ -348,7 +350,7 @@ class HotPath:
             self._parts.assignment.proven = False
             raise Abandoned(f"nothing is scored: {exc}") from exc
         except ReplyGone as exc:
-            raise Abandoned(f"another worker has gone on from here: {exc}") from exc
+            raise self._waiting.patiently(partial(self._gone.judge, exc)) from exc
 
     def _prove(self) -> None:
         """See that the features hold what is committed; where they do not, have them rebuilt.
@@ -365,7 +367,7 @@ class HotPath:
         p.evenness.lead_ms = p.live.lead_ms
         p.assignment.proven = True
         if waited:
-            self._failing_since = None
+            self._failing.over()
             raise Abandoned("the features are whole again")
 
     def _start_over(self, exc: FraudstreamError) -> None:
@@ -373,9 +375,7 @@ class HotPath:
         if self._hand is not None:
             self._ahead.drop(self._hand)
             self._hand = None
-        now = monotonic_s()
-        self._failing_since = self._failing_since or now
-        if now - self._failing_since > PATIENCE_S:
+        if self._failing.for_s(monotonic_s()) > PATIENCE_S:
             raise exc
         self.status.aborted += 1
         if isinstance(exc, (BatchAborted, DependencyUnreachable)):  # until something succeeds again

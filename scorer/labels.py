@@ -14,6 +14,9 @@ from scorer.live_sets import LiveSets
 
 logger = logging.getLogger(__name__)
 
+END_S = 5.0
+"""How long the broker may take to tell where the topic ends."""
+
 
 def decode_labels(messages: Sequence[Message]) -> tuple[list[int], list[Feedback]]:
     """Return offsets and labels of the records that can be decoded; the others are left out and named."""
@@ -52,9 +55,16 @@ class LabelReader:
             self._consumer.assign([TopicPartition(self._topic.name, 0, position)])
 
     def end_offset(self) -> int:
-        """Return the offset after the newest feedback record, as the broker has it now."""
+        """Return the offset after the newest feedback record, as the broker has it now.
+
+        Raises:
+            DependencyUnreachable: it does not tell within `END_S`.
+        """
         place = TopicPartition(self._topic.name, 0)
-        return int(self._consumer.get_watermark_offsets(place, timeout=10.0)[1])
+        try:
+            return int(self._consumer.get_watermark_offsets(place, timeout=END_S)[1])
+        except KafkaException as exc:
+            raise self._silent(exc.args[0]) from exc
 
     def apply_available(self) -> None:
         """Apply what has been fetched already, without waiting."""
@@ -98,11 +108,16 @@ class LabelReader:
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
                 raise Refused(f"feedback after offset {last} is gone from the log; {WAYS_OUT}")
             elif not error.retriable():
-                raise KafkaException(error)
+                raise self._silent(error)
         if last < self._position:
             return False
         self._apply(*decode_labels(records), last)
         return True
+
+    def _silent(self, error: KafkaError) -> KafkaUnreachable:
+        return KafkaUnreachable(
+            f"Kafka does not tell what topic {self._topic.name} has ({error.str()}): does it run?"
+        )
 
     def _apply(self, offsets: list[int], labels: list[Feedback], last: int) -> None:
         try:

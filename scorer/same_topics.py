@@ -75,8 +75,8 @@ class SameTopics:
         self._missing = 0
         if str(found.topic_id) != topic.topic_id:
             raise Refused(
-                f"topic {topic.name} was recreated while this worker ran, its features are of the former "
-                f"one; {WAYS_OUT}"
+                f"topic {topic.name} was recreated while this worker ran: what it has is of the former one; "
+                f"{WAYS_OUT}"
             )
         return True
 

@@ -19,12 +19,32 @@ from scorer.status import Status
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+STOOD_STILL = KafkaError._MAX_POLL_EXCEEDED  # noqa: SLF001 - for max.poll.interval.ms: 5 min
 PATIENCE_S = 120.0
 """How long a server that does not answer is waited for before the worker gives up."""
 
 
 class Abandoned(FraudstreamError):
     """The batch in hand is not this worker's any more, or it is asked to stop: nothing was emitted."""
+
+
+class Failing:
+    """How long batches have been failing one after the other; success, or a long calm, ends that."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self._last_s = 0.0
+
+    def over(self) -> None:
+        """Take note that something succeeded."""
+        self._since_s = None
+
+    def for_s(self, now_s: float) -> float:
+        """Take note of one more failure; return the seconds since the first of them."""
+        if self._since_s is None or now_s - self._last_s > PATIENCE_S:
+            self._since_s = now_s
+        self._last_s = now_s
+        return now_s - self._since_s
 
 
 class Waiting:
@@ -154,6 +174,12 @@ def raise_for(error: KafkaError) -> None:
         raise Refused(f"an offset to read is gone from the log ({error.str()}); {WAYS_OUT}")
     if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
         raise fenced(error)
+    if error.code() == STOOD_STILL:
+        logger.warning(
+            "this worker stood still for too long (%s), its partitions may be another's: it joins again",
+            error.str(),
+        )
+        return
     if not error.retriable() and error.code() != KafkaError._TRANSPORT:  # noqa: SLF001
         raise KafkaException(error)
     logger.warning("Kafka: %s", error.str())

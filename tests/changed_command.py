@@ -180,6 +180,10 @@ def _tells_of_a_swap(outputs: Sequence[Output]) -> bool:
     return any(each.topic == "audit" for each in outputs)
 
 
+def _has_results(_: TransactionalOutput, outputs: Sequence[Output], *__: Owner) -> bool:
+    return bool(outputs)
+
+
 def _has_poison(_: Model, features: FloatArray) -> bool:
     return bool((features[:, 0] == POISON_AMOUNT).any())
 
@@ -219,6 +223,9 @@ CHANGES: dict[str, Callable[[], None]] = {
     ),
     "decoding any record ends the process": partial(
         _die_at, batch, "decode_transaction", lambda _: True
+    ),
+    "the first batch ends the process before its commit": partial(
+        _die_at, TransactionalOutput, "commit", _has_results
     ),
     "the clock jumps back an hour": _jump_back,
     "the answer to the commit of a swap is lost": partial(

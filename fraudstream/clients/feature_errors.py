@@ -6,7 +6,7 @@ FraudstreamError
 │   ├── StateReplaced  it is another than at connect, or somebody rebuilds or copies it
 │   ├── RolledBack     it is an older copy of what this caller has seen
 │   └── Unproven       the server began anew, and may have lost the end of what it had
-└── ReplyGone          the record was committed before; another worker has gone on from here
+└── ReplyGone          the record was committed before, and another worker has gone on; or it was passed over
 """
 
 import re
@@ -50,7 +50,18 @@ class Unproven(StateInDoubt):
 
 
 class ReplyGone(FraudstreamError):
-    """A record at or below the committed offset was brought again; its reply is no longer kept."""
+    """The record at `offset` of `partition` was brought again, and there is no reply of it.
+
+    It was committed before, or passed over by a worker that could not read it.
+    """
+
+    def __init__(self, topic_id: str, partition: int, offset: int) -> None:
+        super().__init__(
+            f"the features of offset {offset} in partition {partition} of topic {topic_id} were applied "
+            "before, and no reply is kept: start again from the committed offset"
+        )
+        self.partition = partition
+        self.offset = offset
 
 
 def translate(exc: exceptions.RedisError, address: str, topic_id: str) -> NoReturn:
@@ -103,11 +114,7 @@ def _raise_place(exc: exceptions.RedisError, topic_id: str, found: "re.Match[str
     partition, offset = int(found[2]), int(found[3])
     if found[1] == "BEHIND":
         raise Behind(topic_id, partition, offset) from exc
-    raise ReplyGone(
-        f"the features of offset {offset} in partition {partition} of topic {topic_id} were "
-        "applied and committed before and their reply is no longer kept: start again from the "
-        "committed offset"
-    ) from exc
+    raise ReplyGone(topic_id, partition, offset) from exc
 
 
 def _reason(exc: Exception) -> str:

@@ -14,6 +14,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewPartitions,
 )
 from kafka import KafkaAdminClient
+from kafka.errors import KafkaError as ClientError
+from kafka.structs import OffsetAndMetadata
+from kafka.structs import TopicPartition as Place
 from redis import Redis
 
 from fraudstream.clients import kafka
@@ -110,6 +113,59 @@ def test_offsets_of_the_group_that_expired_are_refused_and_nothing_is_scored_aga
         assert "the group's offsets are gone" in after.said()
         assert "FRAUDSTREAM_ENVIRONMENT" in after.said()
     assert len(ids(log)) == count
+
+
+def set_back(settings: Settings, offset: int) -> None:
+    """Move the group's place in partition 0 as Kafka's own tool does, once its member's session is over."""
+    client = KafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    place = Place(topic_name(settings.environment, "transactions"), 0)
+
+    def moved() -> bool:
+        group = f"{settings.environment}.scorer"
+        with suppress(ClientError):  # a group with members is not moved
+            client.alter_group_offsets(group, {place: OffsetAndMetadata(offset)})
+        return bool(client.list_group_offsets({group: None})[group][place].offset == offset)
+
+    wait_until(moved, timeout_s=20, what="the group is moved back")
+    client.close()
+
+
+@pytest.mark.parametrize("count", [300])
+def test_a_group_that_another_program_moved_back_is_refused_and_nothing_is_scored_again(
+    count: int, topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    send(topics, [transaction(n) for n in range(count)])
+    with running(topics, log, tmp_path):
+        pass
+    set_back(topics, 100)
+    with worker(topics, tmp_path / "after.log") as after:
+        assert after.process.wait(30) == 3, after.said()[-2_000:]
+        assert "moved the group's place back to 100, but the features are at 299" in after.said()
+    assert len(ids(log)) == count
+
+
+@pytest.mark.parametrize("name", ["scores", "alerts", "dead-letters", "audit", "feedback"])
+def test_any_topic_that_is_missing_is_named_before_anything_is_read(
+    name: str, topics: Settings, tmp_path: Path
+) -> None:
+    client = admin(topics)
+    for done in client.delete_topics([topic_name(topics.environment, name)]).values():
+        done.result()
+    with worker(topics, tmp_path / "scorer.log") as one:
+        assert one.process.wait(30) == 3, one.said()[-2_000:]
+        assert f"topic {topic_name(topics.environment, name)} does not exist" in one.said()
+        assert "fraudstream topics create" in one.said()
+
+
+def test_a_topic_of_results_that_is_made_anew_ends_the_worker(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    send(topics, [transaction(n) for n in range(100)])
+    with worker(topics, tmp_path / "scorer.log") as one:
+        wait_until(lambda: caught_up(topics, log), timeout_s=30, what="scored")
+        make_anew(topics, "alerts")
+        assert one.process.wait(30) == 3, one.said()[-2_000:]
+        assert "recreated" in one.said() or "gone" in one.said()
 
 
 def test_records_that_expired_before_they_were_scored_are_refused(

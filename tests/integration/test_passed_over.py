@@ -1,6 +1,7 @@
 """A rebuild leaves out what the features never had, whatever limits are now and whoever holds up readers."""
 
 import json
+import signal
 import threading
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.integration.test_poison import (
     send,
     transaction,
 )
-from tests.processes import faster, wait_until
+from tests.processes import faster, wait_until, worker
 from verify.ledger import Log
 
 ODD = {"customer": "odd", "terminal": "m1"}
@@ -56,6 +57,23 @@ def test_what_was_too_far_ahead_stays_out_of_a_rebuild_after_the_limit_was_raise
     scored = [json.loads(each.value or b"") for each in log.records("scores")][-1]
     assert scored["features"][1] == pytest.approx(20 / ((10 + 53) / 2))
     check(topics, log, scored=2, dead=1)
+
+
+@pytest.mark.parametrize("partitions", [1])
+def test_what_a_dead_worker_could_not_read_and_did_not_commit_is_read_by_one_that_can(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    today_ms = int(time.time() * 1000)
+    ahead_ms = today_ms + 368 * DAY_MS
+    send(topics, [transaction(n, event_time_ms=ahead_ms if n == 2 else today_ms) for n in range(5)])
+    change = "the first batch ends the process before its commit"
+    with worker(topics, tmp_path / "limited.log", changes=[change]) as limited:
+        assert limited.process.wait(60) == -signal.SIGSEGV, limited.said()
+    assert log.lag(f"{topics.environment}.scorer")[0] == 0
+    with running(faster(topics, max_event_ahead_days=1_000), log, tmp_path) as one:
+        wait_until(lambda: caught_up(topics, log), timeout_s=30, what="rebuilt and scored")
+        assert "the features passed over offset 2 of partition 0" in one.said()
+    check(topics, log, scored=5, dead=0)
 
 
 @pytest.mark.parametrize("partitions", [1])
