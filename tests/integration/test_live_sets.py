@@ -87,9 +87,15 @@ def test_two_workers_take_up_a_set_without_a_gap(run: Run) -> None:
     assert check_set(run, NINE) == TOTAL
     waited_for = sum(map(int, re.findall(r"rebuilt (\d+) records", run.said())))
     assert waited_for < TOTAL // 4, "the scorers fold the end only"
+    nine = open_state(run.settings, NINE)
+    assert nine.look() is not None
+    told = nine.meta.revision
     again = fill_other(run)
     assert again["already_live"]
     assert again["records"] == 0
+    meta = nine.look()
+    assert meta is not None
+    assert meta.revision > told, "workers are told: who made the set live may have died before"
 
 
 def kill_the_fill(run: Run) -> None:
