@@ -16,7 +16,7 @@ import msgspec
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import DependencyUnreachable, Fenced, FraudstreamError
-from fraudstream.core.settings import Settings
+from fraudstream.core.settings import Settings, as_variables
 from fraudstream.stack import child
 from fraudstream.stack.locks import pause
 from verify.chaos.points import KEPT
@@ -54,7 +54,9 @@ class End(msgspec.Struct, frozen=True):
 class Worker:
     """One process and its log."""
 
-    def __init__(self, command: list[str], log: Path, *, leaves: bool = False) -> None:
+    def __init__(
+        self, command: list[str], log: Path, *, settings: Settings, leaves: bool = False
+    ) -> None:
         self.log = log
         self.leaves = leaves
         """Whether it gives its place up when it is stopped."""
@@ -73,7 +75,11 @@ class Worker:
         self._place: str | None = None
         with log.open("wb") as file:
             self.process = subprocess.Popen(  # noqa: S603 - our own command line
-                command, stdin=subprocess.PIPE, stdout=file, stderr=file
+                command,
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=file,
+                env=os.environ | as_variables(settings),  # noqa: TID251 - passed on
             )
 
     @property
@@ -219,7 +225,8 @@ class Fleet:
         self._started += 1
         log = self._logs / f"worker-{self._started}.log"
         leaves = self._started % 2 == 0
-        made = Worker(self._command(leaves=leaves), log, leaves=leaves)
+        command = self._command(leaves=leaves)
+        made = Worker(command, log, settings=self._settings, leaves=leaves)
         self.workers.append(made)
         return made
 
@@ -292,16 +299,8 @@ class Fleet:
             pause(POLL_S)
 
     def _command(self, *, leaves: bool) -> list[str]:
-        s = self._settings
-        default = Settings()
-        overrides = [
-            part
-            for name in s.__struct_fields__
-            if (value := getattr(s, name)) != getattr(default, name)
-            for part in ("--set", f"{name}={value}")
-        ]
         sabotage = ("--sabotage", self._sabotage) if self._sabotage else ()
         dies_with_us = (sys.executable, child.__file__, str(os.getpid()))
         module = ("-m", "verify.chaos.worker", *sabotage)
         leave = ("--leave",) if leaves else ()
-        return [*dies_with_us, sys.executable, *module, *overrides, "scorer", *leave]
+        return [*dies_with_us, sys.executable, *module, "scorer", *leave]
