@@ -241,8 +241,9 @@ def _steadiness(report: Soak) -> str:
 def _tell_latency(report: LatencyBench) -> None:
     for name, found in (("product", report), ("floor", report.floor)):
         click.echo(
-            f"{name} at {report.sending.rate:,.0f} a second on {report.sending.partitions} partitions: p50 "
-            f"{found.p50_ms:.1f}, p99 {found.p99_ms:.1f}, p99.9 {found.p999_ms:.1f}, most {found.max_ms:.1f} ms"
+            f"{name} at {report.sending.rate:,.0f} a second on {report.sending.partitions} partitions: "
+            f"p50 {found.p50_ms:.1f}, p99 {found.p99_ms:.1f}, p99.9 {found.p999_ms:.1f}, "
+            f"most {found.max_ms:.1f} ms"
         )
     for name, stage in report.stages.items():
         words = name.replace("_", " ")
