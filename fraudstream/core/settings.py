@@ -105,6 +105,17 @@ def make_settings(values: Mapping[str, object]) -> Settings:
     return settings
 
 
+def as_variables(settings: Settings) -> dict[str, str]:
+    """Return every setting as its FRAUDSTREAM_* variable: `load_settings` makes the same of them again.
+
+    Whatever fraudstream.toml says, since all are there. What has a password stays off a command line so.
+    """
+    return {
+        ENVIRONMENT_PREFIX + name.upper(): str(getattr(settings, name))
+        for name in settings.__struct_fields__
+    }
+
+
 def _check_together(settings: Settings) -> None:
     """Raise SettingsError where two settings, each allowed, contradict each other."""
     below = (

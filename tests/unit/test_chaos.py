@@ -30,7 +30,8 @@ SOUND = Report(
     rate_ordered=100,
     sent_per_s=100.0,
     seconds=1.0,
-    two_or_more_workers_share=1.0,
+    two_or_more_workers_run_share=1.0,
+    two_or_more_workers_own_share=1.0,
     kills_ordered=1,
     kills=1,
     kills_by_point={},
@@ -39,7 +40,8 @@ SOUND = Report(
     others={},
     redelivered_records=3,
     scores_compared=10,
-    scores_by_version={},
+    versions_promoted=["1", "2"],
+    scores_by_version={"": 0, "1": 7, "2": 3},
     entities_compared=1,
     alerts_compared=1,
     lost=0,
@@ -56,7 +58,9 @@ SOUND = Report(
 )
 WHOLE_RUN = msgspec.structs.replace(SOUND, kills_ordered=WHOLE, kills=WHOLE)
 
-AWAY = End("worker-3.log", 1, "error: Kafka at 127.0.0.1:9 does not answer: start it")
+AWAY = End(
+    "worker-3.log", 1, "error: Kafka at 127.0.0.1:9 does not answer: start it", "KafkaUnreachable"
+)
 SEGFAULT = End("worker-1.log", -signal.SIGSEGV, "owns them")
 
 
@@ -146,6 +150,16 @@ def test_what_is_disarmed_lets_everything_pass(monkeypatch: pytest.MonkeyPatch) 
             [AWAY, *[SEGFAULT] * 3],
             "3 workers ended unasked without a reason (worker-1.log, status -11: owns them)",
         ),
+        (
+            "versions_promoted",
+            ["1", "2", "3"],
+            "version 3 was promoted and has scored nothing: nothing is proven of that swap",
+        ),
+        (
+            "scores_by_version",
+            {"": 4, "1": 3, "2": 3},
+            "4 scores without a model, which was there before the workers",
+        ),
         ("never_hit", ["emit.after"], "point emit.after was never hit"),
         ("redelivered_records", 0, "nothing was redelivered: the run proves nothing"),
         (
@@ -179,7 +193,12 @@ def test_a_report_names_each_shortcoming(field: str, value: object, said: str) -
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("two_or_more_workers_share", 0.49, "two or more workers only 49% of the time"),
+        ("two_or_more_workers_run_share", 0.49, "two or more workers ran only 49% of the time"),
+        (
+            "two_or_more_workers_own_share",
+            0.04,
+            "two or more workers had partitions only 4% of the time",
+        ),
         ("sent_per_s", 99.9, "sent 99.9 tx/s of 100 ordered"),
     ],
 )
@@ -196,7 +215,7 @@ def test_a_run_that_proves_nothing_says_so_in_every_way() -> None:
         WHOLE_RUN,
         kills_ordered=200,
         kills=3,
-        two_or_more_workers_share=0.0,
+        two_or_more_workers_run_share=0.0,
         sent_per_s=5.0,
         scores_compared=0,
         unplanned_ends=[SEGFAULT] * 40,
@@ -211,7 +230,15 @@ def test_a_run_that_proves_nothing_says_so_in_every_way() -> None:
     ("end", "explained"),
     [
         (AWAY, True),
-        (msgspec.structs.replace(AWAY, status=4), True),
+        (msgspec.structs.replace(AWAY, status=4, by="Fenced"), True),
+        *[
+            (msgspec.structs.replace(AWAY, by=name), True)
+            for name in ("DependencyUnreachable", "RedisUnreachable", "WritesRefused")
+        ],
+        *[
+            (msgspec.structs.replace(AWAY, by=name), False)
+            for name in ("", "FraudstreamError", "TooLittle", "NotInstalled", "ReplyGone")
+        ],
         (msgspec.structs.replace(AWAY, status=3), False),
         (msgspec.structs.replace(AWAY, status=-signal.SIGSEGV), False),
         (End("w", 1, '{"message":"a step has not come back: this worker ends at once"}'), True),

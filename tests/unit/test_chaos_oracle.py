@@ -15,11 +15,25 @@ from tests.feature_streams import Stream
 from verify.chaos.alerts import Alerts
 from verify.chaos.columns import Scores
 from verify.chaos.oracle import Read, Sent, compare_features, compare_probabilities
+from verify.chaos.sent import Transactions
 from verify.ledger import balance
 from verify.tally import Arrivals, Results
 
 Row = dict[str, Any]
 N = 300
+SENT_MS = 1_700_000_000_000
+NOT_ITS_OWN = "are not those of its transaction"
+
+
+class Told(msgspec.Struct):
+    """A record as kafka-python gives it."""
+
+    value: bytes | None
+    key: bytes | None = b"c1"
+    partition: int = 0
+    offset: int = 0
+    timestamp: int = 0
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 def transactions() -> list[Transaction]:
@@ -34,8 +48,15 @@ def sound(made: list[Transaction]) -> list[Row]:
     for offset, each in enumerate(made):
         reply = twin.apply(0, offset, each)
         row = {
+            "transaction_id": each.transaction_id,
+            "event_time_ms": each.event_time_ms,
+            "customer": each.entities.customer,
+            "terminal": each.entities.terminal,
+            "amount_minor": each.amount_minor,
+            "currency": each.currency,
             "source_partition": 0,
             "source_offset": offset,
+            "source_timestamp_ms": SENT_MS + offset,
             "apply_seq": 100 + offset,
             "features": list(reply.features),
             "feature_set": NINE.hash,
@@ -49,9 +70,14 @@ def sound(made: list[Transaction]) -> list[Row]:
 def read(made: list[Transaction], rows: list[Row]) -> Read:
     scores = Scores(len(NINE.features), NINE.hash)
     for row in rows:
-        scores.add(msgspec.json.encode(row))
+        key = str(row.get("key", row["customer"])).encode()
+        scores.add(msgspec.json.encode(row), key)
+    sent = Transactions()
+    for offset, each in enumerate(made):
+        value, key = encode(each), each.entities.customer.encode()
+        sent.add(Told(value, key, 0, offset, SENT_MS + offset))
     ledger = balance(Arrivals(), Results(), {})
-    return Read({0: [encode(each) for each in made]}, [], scores, Alerts(), ledger, 0.0)
+    return Read(sent, [], scores, Alerts(), ledger, 0.0)
 
 
 def test_what_the_twin_says_is_no_difference_in_whatever_order_it_is_read() -> None:
@@ -71,6 +97,16 @@ def a_duplicate(row: Row) -> None:
     row["duplicate_of"] = 3
 
 
+def another(field: str, value: object) -> Callable[[Row], None]:
+    """Return what gives a score another value than that of its transaction."""
+
+    def plant(row: Row) -> None:
+        assert row.get(field) != value
+        row[field] = value
+
+    return plant
+
+
 def a_place_given_out_twice(row: Row) -> None:
     row["apply_seq"] += 1
 
@@ -86,6 +122,14 @@ def a_position_that_does_not_exist(row: Row) -> None:
         (a_duplicate, "the oracle has"),
         (a_place_given_out_twice, "was given out twice"),
         (a_position_that_does_not_exist, "which is no transaction"),
+        (another("transaction_id", "t"), NOT_ITS_OWN),
+        (another("event_time_ms", 1), NOT_ITS_OWN),
+        (another("customer", "c"), NOT_ITS_OWN),
+        (another("terminal", "t"), NOT_ITS_OWN),
+        (another("amount_minor", -1), NOT_ITS_OWN),
+        (another("currency", "XXX"), NOT_ITS_OWN),
+        (another("source_timestamp_ms", SENT_MS), NOT_ITS_OWN),
+        (another("key", "c"), NOT_ITS_OWN),
     ],
 )
 def test_a_planted_difference_is_named(plant: Callable[[Row], None], said: str) -> None:
@@ -102,24 +146,37 @@ def halved(version: str, features: FloatArray) -> tuple[FloatArray, float]:
 
 
 @pytest.mark.parametrize(
-    ("score", "decision", "version", "differs"),
+    ("score", "decision", "version", "threshold", "differs"),
     [
-        (0.25, "pass", "2", False),
-        (0.25, "alert", "2", True),
-        (float(np.nextafter(np.float32(0.25), np.float32(1))), "pass", "2", True),
-        (None, "pass", "2", True),
-        (None, "none", None, False),
-        (0.25, "none", None, True),
-        (None, "pass", None, True),
+        (0.25, "pass", "2", 0.5, False),
+        (0.25, "alert", "2", 0.5, True),
+        (float(np.nextafter(np.float32(0.25), np.float32(1))), "pass", "2", 0.5, True),
+        (None, "pass", "2", 0.5, True),
+        (0.25, "pass", "2", 0.6, True),
+        (0.25, "pass", "2", None, True),
+        (None, "none", None, None, False),
+        (0.25, "none", None, None, True),
+        (None, "pass", None, None, True),
+        (None, "none", None, 0.5, True),
     ],
 )
-def test_a_probability_or_decision_that_is_not_that_of_the_version_is_a_difference(
-    score: float | None, decision: str, version: str | None, *, differs: bool
+def test_a_probability_threshold_or_decision_that_is_not_that_of_the_version_is_a_difference(
+    score: float | None,
+    decision: str,
+    version: str | None,
+    threshold: float | None,
+    *,
+    differs: bool,
 ) -> None:
     scores = Scores(len(NINE.features), NINE.hash)
     row = sound(transactions()[:1])[0]
-    changes = {"score": score, "decision": decision, "model_version": version}
-    scores.add(msgspec.json.encode(row | changes))
+    changes = {
+        "score": score,
+        "decision": decision,
+        "model_version": version,
+        "threshold": threshold,
+    }
+    scores.add(msgspec.json.encode(row | changes), b"")
     features = np.full((1, len(NINE.features)), 0.5, np.float32)
     assert bool(compare_probabilities(scores, features, halved)) is differs
 
@@ -127,26 +184,15 @@ def test_a_probability_or_decision_that_is_not_that_of_the_version_is_a_differen
 @pytest.mark.parametrize("value", [None, b"", b"{}", b"[" * 30_000, b'{"source_partition":0}'])
 def test_a_score_that_cannot_be_read_counts_as_one(value: bytes | None) -> None:
     scores = Scores(len(NINE.features), NINE.hash)
-    scores.add(value)
+    scores.add(value, b"")
     assert (scores.unreadable, len(scores)) == (1, 0)
 
 
 def test_a_score_of_another_feature_set_counts_as_a_difference() -> None:
     scores = Scores(len(NINE.features), NINE.hash)
     row = sound(transactions()[:1])[0] | {"feature_set": "another"}
-    scores.add(msgspec.json.encode(row))
+    scores.add(msgspec.json.encode(row), b"")
     assert scores.unreadable == 1
-
-
-class Told(msgspec.Struct):
-    """A record of scores or alerts as kafka-python gives it."""
-
-    value: bytes | None
-    key: bytes | None = b"c1"
-    partition: int = 0
-    offset: int = 0
-    timestamp: int = 0
-    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 def a_score(offset: int, decision: str = "alert") -> Row:

@@ -15,9 +15,11 @@ from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
 from fraudstream.stack.locks import pause
+from verify.chaos import fleet as fleet_module
+from verify.chaos import play
 from verify.chaos.fleet import End, Fleet, Worker
 from verify.chaos.play import MOST_TRIES, Parts, Player
-from verify.chaos.points import KEPT
+from verify.chaos.points import ENDED_BY, KEPT
 from verify.chaos.schedule import RANDOM, Event
 from verify.chaos.stage import Sender
 from verify.chaos.watch import Watch
@@ -42,10 +44,11 @@ class Processes(Fleet):
     def __init__(self, logs: Path) -> None:
         super().__init__(Settings(environment="chaos"), logs, None)
         self.say = place(9)
+        self.say_command: list[str] = []
 
     def _command(self, *, leaves: bool) -> list[str]:
         assert ("--leave" in super()._command(leaves=leaves)) == leaves
-        return [sys.executable, "-c", SAY, self.say]
+        return self.say_command or [sys.executable, "-c", SAY, self.say]
 
     def begin(self, *lines: str) -> Worker:
         """Start one that says these lines, and wait until it has."""
@@ -244,12 +247,16 @@ def test_a_worker_that_is_stopped_or_was_frozen_must_not_end_by_a_crash(fleet: P
 
 @pytest.mark.parametrize(
     ("said", "listed"),
-    [("error: this worker was fenced", False), ("KeyError: 'x'", True)],
+    [
+        (["error: this worker was fenced", f"{ENDED_BY}Fenced"], False),
+        (["error: this worker was fenced"], True),
+        (["KeyError: 'x'"], True),
+    ],
 )
 def test_who_was_frozen_may_say_that_it_was_fenced(
-    fleet: Processes, monkeypatch: pytest.MonkeyPatch, said: str, *, listed: bool
+    fleet: Processes, monkeypatch: pytest.MonkeyPatch, said: list[str], *, listed: bool
 ) -> None:
-    zombie = fleet.begin(place(0), said)
+    zombie = fleet.begin(place(0), *said)
     zombie.freeze()
     zombie.wake()
     end_by(zombie, signal.SIGTERM)
@@ -267,6 +274,62 @@ def test_a_worker_that_a_server_does_not_let_end_has_said_why_before(
     monkeypatch.setattr(worker.process, "returncode", 1)
     assert worker.end == End(worker.log.name, 1, crash)
     assert worker.end.explained
+
+
+END_AS = """
+import sys
+from fraudstream import cli
+from fraudstream.core import errors
+from verify.chaos import worker
+def fail(**_):
+    raise getattr(errors, sys.argv.pop(1))("it is so")
+worker.become(lambda: (setattr(cli, "root", fail), cli.main()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "explained"),
+    [
+        ("KafkaUnreachable", True),
+        ("WritesRefused", True),
+        ("Fenced", True),
+        ("FraudstreamError", False),
+        ("Refused", False),
+        ("TooLittle", False),
+    ],
+)
+def test_a_worker_tells_by_which_error_it_ends_and_only_some_explain_an_end(
+    fleet: Processes, kind: str, *, explained: bool
+) -> None:
+    fleet.say_command = [sys.executable, "-c", END_AS, kind]
+    ended = fleet.start()
+    ended.process.wait(BEGIN_S)
+    fleet.look()
+    (end,) = fleet.unplanned
+    assert (end.said, end.by) == ("error: it is so", kind)
+    assert end.explained is explained
+
+
+def test_two_workers_that_run_share_nothing_while_one_of_them_has_no_partitions(
+    fleet: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.begin(place(0), OWNS)
+    second = fleet.begin(place(1))
+    now_s = monotonic_s()
+
+    def look_after(seconds: float) -> tuple[float, float]:
+        nonlocal now_s
+        now_s += seconds
+        fleet.look()
+        return round(fleet.two_or_more_run_share, 2), round(fleet.two_or_more_own_share, 2)
+
+    monkeypatch.setattr(fleet_module, "monotonic_s", lambda: now_s)
+    look_after(0.0)
+    assert look_after(1.0) == (1.0, 0.0)
+    second.log.write_text(f"{place(1)}\n{OWNS}\n")
+    assert look_after(1.0) == (1.0, 0.5)
+    second.kill()
+    assert look_after(2.0) == (0.5, 0.25)
 
 
 class Expected:
@@ -299,6 +362,50 @@ def kill_one(fleet: Fleet) -> Expected:
     player = Player(Settings(), parts, versions=[], tell=lambda _: None, seed=1)
     player.play([Event(what="kill", point=RANDOM, wait=False)])
     return watch
+
+
+class Served(Expected):
+    """Has seen a version score after it was asked for it three times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.after = 3
+
+    def has_seen(self, version: str) -> bool:
+        """Return whether that was so."""
+        self.asked.append(version)
+        return self.asked.count(version) >= self.after
+
+
+def player_of(fleet: Fleet, watch: Expected, versions: list[str]) -> Player:
+    return Player(
+        Settings(), parts_of(fleet, watch), versions=versions, tell=lambda _: None, seed=1
+    )
+
+
+def test_a_version_is_replaced_and_a_run_ends_only_once_it_has_scored(
+    fleet: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Served()
+    asked_before: list[int] = []
+    monkeypatch.setattr(play, "promote_version", lambda *_: asked_before.append(len(watch.asked)))
+    player = player_of(fleet, watch, ["2", "3"])
+    player.play([Event(what="swap"), Event(what="swap")])
+    assert player.promoted == ["2", "3"]
+    assert asked_before == [0, 3]
+    assert watch.asked == ["2"] * 3 + ["3"] * 3
+
+
+def test_a_version_that_never_scores_ends_the_run(
+    fleet: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(play, "promote_version", lambda *_: None)
+    monkeypatch.setattr(play, "COMMIT_S", 0.05)
+    watch = Served()
+    watch.after = 1_000_000
+    with pytest.raises(FraudstreamError, match="version 2 was promoted and has scored nothing"):
+        player_of(fleet, watch, ["2"]).play([Event(what="swap")])
 
 
 def test_what_a_recovery_was_is_decided_when_it_is_over(fleet: Processes) -> None:

@@ -4,7 +4,13 @@ import msgspec
 import pytest
 
 from fraudstream.core.errors import SettingsError
-from fraudstream.core.settings import Settings, load_settings, make_settings, state_path
+from fraudstream.core.settings import (
+    Settings,
+    as_variables,
+    load_settings,
+    make_settings,
+    state_path,
+)
 
 
 def test_the_later_source_goes_before_the_earlier() -> None:
@@ -13,6 +19,20 @@ def test_the_later_source_goes_before_the_earlier() -> None:
     settings = load_settings(toml, environment, ["batch_max_records=9"])
     assert (settings.environment, settings.partitions, settings.batch_max_records) == ("file", 2, 9)
     assert settings.model_poll_ms == Settings().model_poll_ms
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(),
+        Settings(redis_url="redis://:pass@features:6379/1", partitions=3, alerts_per_1000=2.5),
+    ],
+)
+def test_settings_as_variables_are_the_same_settings_whatever_the_file_says(
+    settings: Settings,
+) -> None:
+    toml = 'redis_url = "redis://users:6379/0"\npartitions = 1\nweb_port = 6066'
+    assert load_settings(toml, as_variables(settings)) == settings
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ def pipeline(json_file: str | None, backlog: int, with_peers: bool) -> None:
 
     Exactly once, 5,000 cards with 60 live transactions, labels on, a model of 150 trees, 0.5 % alerts.
     Starts servers of its own. The first run with peers makes an environment for Quix Streams (a minute).
-    Exit code 1 when a score is lost or doubled, or a peer is slower than it can be. What was asked of a calm
+    Exit code 1 when a score is lost, doubled, of no transaction or of no model, when there is a dead letter
+    or other than 0.25 to 1 % alerts, or when a peer is slower than it can be. What was asked of a calm
     machine with two cores is told beside what was found.
 
     \b
@@ -111,8 +112,10 @@ def _tell_pipeline(report: PipelineBench) -> None:
             _rate(
                 f"{name.replace('_', ' ')} (the product: {report.ratio[name]} times as fast)", rate
             )
+    counted = report.counted
     click.echo(
-        f"lost {report.lost}, doubled {report.duplicates}, alerts {report.alerts:,}, labels "
+        f"lost {report.lost}, doubled {report.duplicates}, dead letters {counted.dead_letters}, without a "
+        f"model {counted.without_model}, alerts {report.alerts:,} ({counted.alert_share:.2%}), labels "
         f"{report.labels:,}, trees {report.trees}, feature set {report.feature_set}"
     )
     _aims(report.aims)
@@ -153,7 +156,8 @@ def latency(json_file: str | None, **sending: float) -> None:
 
     One worker, the load of `bench pipeline`. Open loop: who is late is not waited for, and the wait counts.
     The median of three runs, and one run of the bare loop without features and model. Servers of its own.
-    Exit code 1 when a score is lost or doubled.
+    Exit code 1 when a score is lost, doubled, of no transaction or of no model, or there is a dead letter.
+    The topics have 2 partitions unless --partitions says otherwise; those of an environment have 8.
 
     \b
     Examples:
@@ -176,11 +180,14 @@ class NotWhole(FraudstreamError):
 
 
 def require_whole(report: PipelineBench | LatencyBench) -> None:
-    """Raise `NotWhole` if a score is lost or doubled."""
+    """Raise `NotWhole` if not all of the work was done: each of it once, by the model, with its alerts."""
+    found = report.counted.shortcomings
     if report.lost or report.duplicates:
-        raise NotWhole(
-            f"lost {report.lost:,}, doubled {report.duplicates:,}: these figures are worth nothing"
-        )
+        found.insert(0, f"lost {report.lost:,}, doubled {report.duplicates:,}")
+    if isinstance(report, PipelineBench):
+        found += report.counted.off_alerts
+    if found:
+        raise NotWhole(f"{'; '.join(found)}: these figures are worth nothing")
 
 
 @bench.command()
@@ -234,13 +241,18 @@ def _steadiness(report: Soak) -> str:
 def _tell_latency(report: LatencyBench) -> None:
     for name, found in (("product", report), ("floor", report.floor)):
         click.echo(
-            f"{name} at {report.sending.rate:,.0f} a second: p50 {found.p50_ms:.1f}, p99 {found.p99_ms:.1f}, "
-            f"p99.9 {found.p999_ms:.1f}, most {found.max_ms:.1f} ms"
+            f"{name} at {report.sending.rate:,.0f} a second on {report.sending.partitions} partitions: "
+            f"p50 {found.p50_ms:.1f}, p99 {found.p99_ms:.1f}, p99.9 {found.p999_ms:.1f}, "
+            f"most {found.max_ms:.1f} ms"
         )
     for name, stage in report.stages.items():
         words = name.replace("_", " ")
         click.echo(f"  {words}: p50 {stage.p50_ms:.1f}, p99 {stage.p99_ms:.1f} ms")
-    click.echo(f"lost {report.lost}, doubled {report.duplicates}")
+    counted = report.counted
+    click.echo(
+        f"lost {report.lost}, doubled {report.duplicates}, dead letters {counted.dead_letters}, without a "
+        f"model {counted.without_model}, alerts {counted.alerts:,} ({counted.alert_share:.2%})"
+    )
     _aims(report.aims)
 
 

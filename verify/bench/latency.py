@@ -10,18 +10,17 @@ from numpy.typing import NDArray
 from fraudstream.clients.clock import now_ns
 from fraudstream.clients.topic_admin import create_topics
 from fraudstream.core.errors import FraudstreamError
-from fraudstream.core.feature_set import NINE
 from fraudstream.core.scores import Stages
 from fraudstream.core.settings import Settings
 from verify.bench import arrivals, floor, open_loop
 from verify.bench.aims import Aim, of_latency
 from verify.bench.backlog import Stream, fill
+from verify.bench.counted import Counted, ScoredLog, count_all, trees_of
 from verify.bench.load import Load
-from verify.bench.model import TREES, bench_model, serve
+from verify.bench.model import bench_model, serve
 from verify.bench.pipeline import Progress, own_stack
 from verify.bench.processes import expect, finish, started
 from verify.demo.children import Children
-from verify.ledger import Log, count
 
 RUNS = 3
 WARMING_S = 5.0
@@ -79,6 +78,7 @@ class LatencyBench(msgspec.Struct, frozen=True):
     runs: list[Latency]
     trees: int
     feature_set: str
+    counted: Counted
     aims: list[Aim] = []
 
 
@@ -110,11 +110,12 @@ def measure(sending: Sending, progress: Progress) -> LatencyBench:
     with own_stack(sending.partitions) as settings:
         progress("filling the features of 5,000 cards, fitting a model")
         load, features = fill(settings)
-        serve(settings, bench_model(features))
+        exported = bench_model(features)
+        serve(settings, exported)
         runs = _product(settings, load, sending, progress)
         progress("counting")
-        with Log(settings) as log:
-            ledger = count(log, f"{settings.environment}.scorer")
+        with ScoredLog(settings) as log:
+            ledger, counted = count_all(log, f"{settings.environment}.scorer")
         progress(f"{_described(sending)}, the floor")
         bare = _floor(settings, load, sending)
     told = [latency_of(run) for run in runs]
@@ -129,8 +130,9 @@ def measure(sending: Sending, progress: Progress) -> LatencyBench:
         stages=_stages(runs),
         floor=latency_of(bare),
         runs=told,
-        trees=TREES,
-        feature_set=NINE.hash,
+        trees=trees_of(exported),
+        feature_set=", ".join(counted.feature_sets),
+        counted=counted,
     )
     return msgspec.structs.replace(report, aims=of_latency(report))
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from fraudstream.clients.topic_admin import admin, create_topics
-from fraudstream.core.feature_set import NINE
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from fraudstream.stack import embedded
@@ -19,12 +18,13 @@ from trainer.export import Exported
 from verify.bench import floor
 from verify.bench.aims import Aim, of_pipeline
 from verify.bench.backlog import fill, send
-from verify.bench.model import TREES, bench_model, serve
+from verify.bench.counted import Counted, ScoredLog, count_all, trees_of
+from verify.bench.model import bench_model, serve
 from verify.bench.processes import started
 from verify.bench.rate import Rate, Watched, timed
 from verify.bench.rivals import NAMES, Rival, Rivals
 from verify.demo.children import Children
-from verify.ledger import Ledger, Log, count
+from verify.ledger import Ledger
 
 Progress = Callable[[str], None]
 TOPICS_MS = 20_000
@@ -51,6 +51,7 @@ class PipelineBench(msgspec.Struct, frozen=True):
     trees: int
     feature_set: str
     batch_max_records: int
+    counted: Counted
     aims: list[Aim] = []
 
 
@@ -86,7 +87,7 @@ def measure(backlog: int, progress: Progress, peers: Sequence[Rival]) -> Pipelin
         one = _workers(settings, 1, part)
         progress("two workers: scoring the rest")
         two = _workers(settings, 2)
-        ledger, alerts, others = _counted(settings, Rivals(settings, exported, peers), progress)
+        ledger, counted, others = _counted(settings, Rivals(settings, exported, peers), progress)
     report = PipelineBench(
         product=one,
         two_workers=two,
@@ -97,11 +98,12 @@ def measure(backlog: int, progress: Progress, peers: Sequence[Rival]) -> Pipelin
         redis_core_share=one.redis_core_share,
         lost=ledger.lost + ledger.waiting,
         duplicates=ledger.duplicates,
-        alerts=alerts,
+        alerts=counted.alerts,
         labels=labels,
-        trees=TREES,
-        feature_set=NINE.hash,
+        trees=trees_of(exported),
+        feature_set=", ".join(counted.feature_sets),
         batch_max_records=settings.batch_max_records,
+        counted=counted,
     )
     return msgspec.structs.replace(report, aims=of_pipeline(report))
 
@@ -129,20 +131,19 @@ def ratios(product: Rate, peers: Mapping[str, Rate | None]) -> dict[str, float |
 
 def _counted(
     settings: Settings, peers: Rivals, progress: Progress
-) -> tuple[Ledger, int, dict[str, Rate | None]]:
-    """Count while the peers start, then take the rate of each alone; return ledger, alerts and rates."""
+) -> tuple[Ledger, Counted, dict[str, Rate | None]]:
+    """Count while the peers start, then take the rate of each alone; return both counts and the rates."""
     rates: dict[str, Rate | None] = dict.fromkeys(NAMES)
     with ThreadPoolExecutor(1) as beside, peers:
         progress("counting")
         held = beside.submit(peers.hold)
-        with Log(settings) as log:
-            ledger = count(log, f"{settings.environment}.scorer")
-            alerts = sum(1 for _ in log.records("alerts"))
+        with ScoredLog(settings) as log:
+            ledger, counted = count_all(log, f"{settings.environment}.scorer")
         held.result()
         for peer in peers.all:
             progress(f"peer: {peer.name}")
             rates[peer.name] = peers.measure(peer)
-    return ledger, alerts, rates
+    return ledger, counted, rates
 
 
 def _workers(settings: Settings, workers: int, least: int | None = None) -> Rate:

@@ -7,6 +7,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from verify.chaos.sent import digest
+
 NO_MODEL = ""
 NOWHERE = -1
 
@@ -14,8 +16,15 @@ NOWHERE = -1
 class _Row(msgspec.Struct, gc=False):
     """The fields of a score that are compared."""
 
+    transaction_id: str
+    event_time_ms: int
+    customer: str
+    terminal: str
+    amount_minor: int
+    currency: str
     source_partition: int
     source_offset: int
+    source_timestamp_ms: int
     apply_seq: int
     features: list[float]
     feature_set: str
@@ -32,7 +41,7 @@ DECISIONS = {"none": 0, "pass": 1, "alert": 2}
 
 
 class Scores:
-    """All scores in the order of their reading; 80 bytes each. One that cannot be read is counted only."""
+    """All scores in the order of their reading; 96 bytes each. One that cannot be read is counted only."""
 
     def __init__(self, width: int, feature_set: str) -> None:
         self._width = width
@@ -41,12 +50,13 @@ class Scores:
         self._duplicates = array("q")
         self._features, self._scores = array("f"), array("f")
         self._versions, self._decisions = array("i"), array("b")
+        self._thresholds, self._said = array("d"), array("q")
         self.names: list[str] = [NO_MODEL]
         """The versions that scored; a score has the place of its own among them."""
         self.unreadable = 0
 
-    def add(self, value: bytes | None) -> None:
-        """Keep one score."""
+    def add(self, value: bytes | None, key: bytes | None) -> None:
+        """Keep one score, by the value and key of its record."""
         try:
             row = _decoder.decode(value or b"")
         except (ValueError, RecursionError):
@@ -64,6 +74,8 @@ class Scores:
         self._features.extend(row.features)
         self._scores.append(np.nan if row.score is None else row.score)
         self._versions.append(self.names.index(version))
+        self._thresholds.append(np.nan if row.threshold is None else row.threshold)
+        self._said.append(_said(row, key))
         self._decisions.append(DECISIONS.get(row.decision, NOWHERE))
         self._duplicates.append(NOWHERE if row.duplicate_of is None else row.duplicate_of)
 
@@ -99,6 +111,15 @@ class Scores:
         """Return the decisions as in `DECISIONS`, int8 [N]."""
         return np.frombuffer(self._decisions, np.int8)
 
+    @property
+    def thresholds(self) -> npt.NDArray[np.float64]:
+        """Return the thresholds as served, float64 [N], NaN without a model."""
+        return np.frombuffer(self._thresholds, np.float64)
+
+    def said(self, i: int) -> int:
+        """Return the `digest` of what score i says of its transaction."""
+        return self._said[i]
+
     def place(self, i: int) -> tuple[int, int]:
         """Return partition and offset of the transaction of score i."""
         return self._partitions[i], self._offsets[i]
@@ -111,3 +132,16 @@ class Scores:
         """Return the features of score i."""
         features: Any = self._features[i * self._width : (i + 1) * self._width]
         return tuple(features)
+
+
+def _said(row: _Row, key: bytes | None) -> int:
+    """Return the digest of what a score says of its transaction, its record's key included."""
+    body = (
+        row.transaction_id,
+        row.event_time_ms,
+        row.customer,
+        row.terminal,
+        row.amount_minor,
+        row.currency,
+    )
+    return digest((key, row.source_timestamp_ms), body)

@@ -15,13 +15,21 @@ from typing import Self
 import msgspec
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.core.errors import DependencyUnreachable, Fenced, FraudstreamError
-from fraudstream.core.settings import Settings
+from fraudstream.core.errors import (
+    DependencyUnreachable,
+    Fenced,
+    FraudstreamError,
+    KafkaUnreachable,
+    RedisUnreachable,
+    WritesRefused,
+)
+from fraudstream.core.settings import Settings, as_variables
 from fraudstream.stack import child
 from fraudstream.stack.locks import pause
-from verify.chaos.points import KEPT
+from verify.chaos.points import ENDED_BY, KEPT
 
 POLL_S = 0.01
+LOOK_S = 0.1
 END_S = 15.0
 PLACE = re.compile(r'takes place ([^"]+)"')
 KEPT_PLACES = re.compile(f"^{KEPT}(.*)$", re.MULTILINE)
@@ -30,31 +38,47 @@ KILLED = -signal.SIGKILL
 STOPPED = frozenset({0, -signal.SIGTERM, 128 + signal.SIGTERM})
 """How a worker ends upon SIGTERM: as it does itself, or before it has a handler, or the command for it."""
 ACCOUNTED = frozenset({DependencyUnreachable.exit_code, Fenced.exit_code})
-SAYS_WHY = re.compile(
-    r"^error: |this worker ends at once|Crashed reason=(\w+Unreachable|WritesRefused|Fenced)\("
+EXPLAINING = (
+    DependencyUnreachable,
+    KafkaUnreachable,
+    RedisUnreachable,
+    WritesRefused,
+    Fenced,
 )
-"""The command's own sentence; a guard's, where a client of Kafka hangs or has lost its broker; Faust's."""
+"""The errors that are no fault of the worker: a server was away, or its place was another's."""
+NAMES = frozenset(each.__name__ for each in EXPLAINING)
+SAYS_WHY = re.compile(rf"this worker ends at once|Crashed reason=({'|'.join(sorted(NAMES))})\(")
+"""A guard's sentence, where a client of Kafka hangs or has lost its broker; Faust's."""
+TOLD = re.compile(f"^{ENDED_BY}(\\w+)$", re.MULTILINE)
 ALL_THE_SAME = "it ends all the same"
 """What a worker says that a server does not let end; why it was to end stands before."""
 
 
 class End(msgspec.Struct, frozen=True):
-    """The end of a worker: its log, its status (a signal's number is negative), what it said last."""
+    """The end of a worker: its log, its status (a signal's number is negative), what it said last.
+
+    `by`: the class of the error that ended it, as it told; empty if it did not.
+    """
 
     log: str
     status: int
     said: str
+    by: str = ""
 
     @property
     def explained(self) -> bool:
         """Return whether the worker itself says why: a server was away too long, or it was fenced."""
-        return self.status in ACCOUNTED and SAYS_WHY.search(self.said) is not None
+        if self.status not in ACCOUNTED:
+            return False
+        return self.by in NAMES or SAYS_WHY.search(self.said) is not None
 
 
 class Worker:
     """One process and its log."""
 
-    def __init__(self, command: list[str], log: Path, *, leaves: bool = False) -> None:
+    def __init__(
+        self, command: list[str], log: Path, *, settings: Settings, leaves: bool = False
+    ) -> None:
         self.log = log
         self.leaves = leaves
         """Whether it gives its place up when it is stopped."""
@@ -73,7 +97,11 @@ class Worker:
         self._place: str | None = None
         with log.open("wb") as file:
             self.process = subprocess.Popen(  # noqa: S603 - our own command line
-                command, stdin=subprocess.PIPE, stdout=file, stderr=file
+                command,
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=file,
+                env=os.environ | as_variables(settings),  # noqa: TID251 - passed on
             )
 
     @property
@@ -92,11 +120,14 @@ class Worker:
     @property
     def end(self) -> End:
         """Return how it has ended."""
-        lines = self.said().strip().splitlines() or ["it said nothing"]
+        said = self.said()
+        told = TOLD.search(said)
+        lines = TOLD.sub("", said).strip().splitlines() or ["it said nothing"]
         last = lines[-1]
         if ALL_THE_SAME in last:
             last = next((line for line in reversed(lines) if "Crashed reason=" in line), last)
-        return End(self.log.name, self.process.returncode, last[:400])
+        by = "" if told is None else told[1]
+        return End(self.log.name, self.process.returncode, last[:400], by)
 
     @property
     def ended_as_asked(self) -> bool:
@@ -174,6 +205,33 @@ class Worker:
             return  # it has died meanwhile, which `alive` tells
 
 
+class Times:
+    """How long two workers or more ran, and had partitions, from the first look on."""
+
+    def __init__(self) -> None:
+        self._looked_s: float | None = None
+        self._all_s = self.run_s = self.own_s = 0.0
+
+    def look(self, able: list[Worker]) -> None:
+        """Add the time since the last look to what is so now; their logs are read, so ten times a second."""
+        now_s = monotonic_s()
+        if self._looked_s is None:
+            self._looked_s = now_s
+        passed_s = now_s - self._looked_s
+        if passed_s < LOOK_S:
+            return
+        self._looked_s = now_s
+        self._all_s += passed_s
+        if len(able) >= 2:
+            self.run_s += passed_s
+        if sum(bool(each.owned()) for each in able) >= 2:
+            self.own_s += passed_s
+
+    def share(self, seconds: float) -> float:
+        """Return a part of all the time, 0 to 1."""
+        return seconds / self._all_s if self._all_s else 0.0
+
+
 class Fleet:
     """The workers of one environment; `wanted` is how many there should be."""
 
@@ -186,8 +244,7 @@ class Fleet:
         self.wanted = 0
         self.unplanned: list[End] = []
         """Ends that nobody asked for."""
-        self._seconds_of: dict[bool, float] = {False: 0.0, True: 0.0}
-        self._looked_s = monotonic_s()
+        self._times = Times()
 
     def __enter__(self) -> Self:
         shutil.rmtree(self._logs, ignore_errors=True)
@@ -209,17 +266,22 @@ class Fleet:
         return [each for each in self.workers if each.alive and not each.frozen]
 
     @property
-    def two_or_more_share(self) -> float:
-        """Return in which share of the time at least two workers were there."""
-        total = sum(self._seconds_of.values())
-        return self._seconds_of[True] / total if total else 0.0
+    def two_or_more_run_share(self) -> float:
+        """Return in which share of the time at least two workers ran, frozen ones left out."""
+        return self._times.share(self._times.run_s)
+
+    @property
+    def two_or_more_own_share(self) -> float:
+        """Return in which share of the time at least two that ran had partitions."""
+        return self._times.share(self._times.own_s)
 
     def start(self) -> Worker:
         """Start one more worker; every second one leaves the group when it is stopped."""
         self._started += 1
         log = self._logs / f"worker-{self._started}.log"
         leaves = self._started % 2 == 0
-        made = Worker(self._command(leaves=leaves), log, leaves=leaves)
+        command = self._command(leaves=leaves)
+        made = Worker(command, log, settings=self._settings, leaves=leaves)
         self.workers.append(made)
         return made
 
@@ -257,9 +319,7 @@ class Fleet:
 
     def look(self) -> None:
         """Note who has ended, and start as many as are missing."""
-        now = monotonic_s()
-        self._seconds_of[len(self.able) >= 2] += now - self._looked_s
-        self._looked_s = now
+        self._times.look(self.able)
         for each in self.workers:
             if not each.alive and not each.noted:
                 each.noted = True
@@ -292,16 +352,8 @@ class Fleet:
             pause(POLL_S)
 
     def _command(self, *, leaves: bool) -> list[str]:
-        s = self._settings
-        default = Settings()
-        overrides = [
-            part
-            for name in s.__struct_fields__
-            if (value := getattr(s, name)) != getattr(default, name)
-            for part in ("--set", f"{name}={value}")
-        ]
         sabotage = ("--sabotage", self._sabotage) if self._sabotage else ()
         dies_with_us = (sys.executable, child.__file__, str(os.getpid()))
         module = ("-m", "verify.chaos.worker", *sabotage)
         leave = ("--leave",) if leaves else ()
-        return [*dies_with_us, sys.executable, *module, *overrides, "scorer", *leave]
+        return [*dies_with_us, sys.executable, *module, "scorer", *leave]

@@ -19,29 +19,30 @@ from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.feature_set import NINE
 from fraudstream.core.model import INPUT_NAME, OUTPUT_NAME, FloatArray, model_name
 from fraudstream.core.settings import Settings
-from fraudstream.core.transaction import Feedback, decode_feedback, decode_transaction
+from fraudstream.core.transaction import Feedback, decode_feedback
 from fraudstream.core.twin import Twin
 from verify.chaos.alerts import Alerts
 from verify.chaos.calm import Building, compare_state
 from verify.chaos.columns import DECISIONS, NO_MODEL, Scores
+from verify.chaos.sent import Transactions
 from verify.ledger import Ledger, Log, balance
 from verify.tally import Arrivals, Results
 
 NAMED = 5
+OTHERS = "are not those of its transaction"
 ROWS = 20_000
 
 Tell = Callable[[str], None]
-Values = dict[int, list[bytes]]
-"""The bytes of every transaction by partition; the offset is the place (the topic has no gaps)."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What differs, in records; `differences` names the first ones.
 
-    `score_differences`: scores whose features, probability, decision or `duplicate_of` are not those of the
-    oracle, or whose place of application was given out twice. `alert_differences`: alerts that are missing,
-    too much, or not what their score says. `state_differences`: keys of Redis. `sent_per_s`: transactions by
-    the time from the first one's timestamp to the last one's.
+    `score_differences`: scores whose features, probability, threshold, decision or `duplicate_of` are not
+    those of the oracle, whose id, times, customer, terminal, amount, currency or key are not those of the
+    transaction, or whose place of application was given out twice. `alert_differences`: alerts that are
+    missing, too much, or not what their score says. `state_differences`: keys of Redis. `sent_per_s`:
+    transactions by the time from the first one's timestamp to the last one's.
     """
 
     ledger: Ledger
@@ -59,7 +60,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 class Read(msgspec.Struct, frozen=True):
     """All that the topics hold."""
 
-    values: Values
+    sent: Transactions
     answers: list[Feedback]
     scores: Scores
     alerts: Alerts
@@ -127,27 +128,21 @@ def read_all(settings: Settings, log: Log, tell: Tell) -> Read:
     tell("reading scores and alerts")
     for record in log.records("scores"):
         results.add_score(record)
-        scores.add(record.value)
+        scores.add(record.value, record.key)
         alerts.ask(record)
     for record in log.records("alerts"):
         alerts.add(record)
     for record in log.records("dead-letters"):
         results.add_dead_letter(record)
     tell("reading the transactions")
-    values: Values = {}
-    sent = Sent()
+    transactions, sent = Transactions(), Sent()
     for record in log.records("transactions"):
         came_in.add_record(record)
         sent.add(record.timestamp)
-        known = values.setdefault(record.partition, [])
-        if record.offset != len(known):
-            raise FraudstreamError(
-                f"transactions {record.partition} has no offset {len(known)}: the oracle cannot tell"
-            )
-        known.append(record.value or b"")
+        transactions.add(record)
     answers = [decode_feedback(record.value) for record in log.records("feedback")]
     ledger = balance(came_in, results, committed)
-    return Read(values, answers, scores, alerts, ledger, sent.per_s)
+    return Read(transactions, answers, scores, alerts, ledger, sent.per_s)
 
 
 def compare_features(read: Read) -> tuple[dict[int, str], FloatArray]:
@@ -164,15 +159,18 @@ def compare_features(read: Read) -> tuple[dict[int, str], FloatArray]:
     seqs = scores.seqs
     for i in scores.in_order().tolist():
         place = partition, offset = scores.place(i)
-        if not 0 <= offset < len(read.values.get(partition, ())):
+        found = read.sent.find(partition, offset)
+        if found is None:
             wrong[i] = f"a score of {place}, which is no transaction"
             continue
-        transaction = decode_transaction(read.values[partition][offset])
+        transaction, said = found
         reply = twin.apply(partition, offset, transaction)
         features[i] = reply.features
         if seqs[i] == last_seq:
             wrong[i] = f"{place}: place of application {last_seq} was given out twice"
         last_seq = seqs[i]
+        if scores.said(i) != said:
+            wrong[i] = f"{place}: id, times, customer, terminal, amount, currency or key {OTHERS}"
         served = (scores.row(i), scores.duplicate_of(i))
         if served != (reply.features, reply.duplicate_of):
             expected = (reply.features, reply.duplicate_of)
@@ -193,11 +191,13 @@ def compare_probabilities(
     for number, version in enumerate(scores.names):
         places = np.flatnonzero(scores.versions == number)
         if version == NO_MODEL:
-            different = places[~np.isnan(scores.scores[places]) | (scores.decisions[places] != 0)]
+            unknown = np.isnan(scores.scores[places]) & np.isnan(scores.thresholds[places])
+            different = places[~unknown | (scores.decisions[places] != 0)]
         else:
             expected, threshold = score_by(version, features[places])
             decided = np.where(expected >= threshold, DECISIONS["alert"], DECISIONS["pass"])
             same = expected.view(np.uint32) == scores.scores[places].view(np.uint32)
+            same &= scores.thresholds[places] == threshold
             different = places[~(same & (decided == scores.decisions[places]))]
         for i in different.tolist():
             wrong[i] = f"{scores.place(i)}: score {scores.scores[i]!r} is not that of {version!r}"

@@ -51,6 +51,8 @@ class Player:
         self._settings = settings
         self._fleet, self._sender, self._watch = parts.fleet, parts.sender, parts.watch
         self._versions = deque(versions)
+        self.promoted: list[str] = []
+        """The versions that were swapped in."""
         self._tell = tell
         self._dice = random.Random(seed)  # noqa: S311 - a schedule, no secret
         self._zombies: list[tuple[Worker, float]] = []
@@ -70,8 +72,8 @@ class Player:
         If it never comes about there, a worker is killed at a random time instead.
 
         Raises:
-            FraudstreamError: no score is committed any more, a server stays away, the replay fails, or a
-                worker's log lacks its place.
+            FraudstreamError: no score is committed any more, or none of a new version, a server stays away,
+                the replay fails, or a worker's log lacks its place.
         """
         left = deque((event, 1) for event in events)
         while left:
@@ -83,6 +85,7 @@ class Player:
                 self.missed[event.point] += 1
                 left.extend(_instead(event, tries))
         self._wake(at_once=True)
+        self._await_served()
 
     def _tick(self) -> None:
         self._sender.check()
@@ -234,11 +237,30 @@ class Player:
         elif event.what == "resize":
             self._resize(event.workers)
         elif event.what == "swap":
-            promote_version(self._settings, self._versions.popleft())
+            self._swap()
         elif event.what == "redis emptied":
             self._rebuild()
         else:
             self._break_server(event)
+
+    def _swap(self) -> None:
+        """Promote the next version, once the newest has scored: else that swap would not be proven."""
+        self._await_served()
+        version = self._versions.popleft()
+        promote_version(self._settings, version)
+        self.promoted.append(version)
+
+    def _await_served(self) -> None:
+        """Wait until the version that was swapped in last has scored something.
+
+        Raises:
+            FraudstreamError: it never does.
+        """
+        for version in self.promoted[-1:]:
+            if not self._wait(COMMIT_S, lambda: self._watch.has_seen(version)):  # noqa: B023 - used at once
+                raise self._stuck(
+                    f"version {version} was promoted and has scored nothing within {COMMIT_S:.0f} s"
+                )
 
     def _freeze_worker(self) -> None:
         """Freeze a worker beyond its session; it wakes while the run goes on."""

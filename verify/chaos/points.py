@@ -53,6 +53,8 @@ TELLING = {
 }
 """By the name of a defect the points at which a short run with it kills: there it must show."""
 
+ENDED_BY = "chaos: ended by "
+"""How a worker tells, in its log, of which class the error is that ends it; its sentence stands before."""
 KEPT = "chaos: kept "
 """How a worker tells, in its log, which places the group counted when it looked for one."""
 

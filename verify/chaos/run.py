@@ -83,6 +83,7 @@ def run_on(settings: Settings, order: Order, tell: Tell) -> Report:
         seconds = monotonic_s() - began_s
         drain(settings, fleet, tell)
     facts = _facts(order, player, parts) | {"seconds": round(seconds, 1)}
+    facts["versions_promoted"] = [versions[0], *player.promoted]
     facts["never_hit"] = [
         each for each in planned_points(events) if not player.kills_by_point[each]
     ]
@@ -164,7 +165,8 @@ def _facts(order: Order, player: Player, parts: Parts) -> dict[str, object]:
         "sabotage": order.sabotage,
         "rate_ordered": order.rate,
         "kills_ordered": order.kills,
-        "two_or_more_workers_share": round(fleet.two_or_more_share, 3),
+        "two_or_more_workers_run_share": round(fleet.two_or_more_run_share, 3),
+        "two_or_more_workers_own_share": round(fleet.two_or_more_own_share, 3),
         "kills": player.kills,
         "kills_by_point": dict(sorted(player.kills_by_point.items())),
         "not_passed_in_time": dict(sorted(player.missed.items())),

@@ -30,6 +30,12 @@ class Polled(msgspec.Struct, frozen=True):
     stages: Stages
 
 
+class Version(msgspec.Struct, frozen=True):
+    """What of a score tells who made it."""
+
+    model_version: str | None = None
+
+
 class Recovery(msgspec.Struct, frozen=True):
     """How long recoveries of a kind took, in ms, from the end of the fault to the first commit.
 
@@ -77,6 +83,14 @@ def polled_ms(score: Message) -> float:
     return told.source_timestamp_ms + told.stages.waiting
 
 
+def version_of(score: Message) -> str | None:
+    """Return the version that made a score, None for none or one that cannot be read: the oracle names it."""
+    try:
+        return msgspec.json.decode(score.value() or b"", type=Version).model_version
+    except (ValueError, RecursionError):
+        return None
+
+
 class Watch:
     """Reads the committed scores in a thread; `expect` begins a measurement, `drop` gives all up."""
 
@@ -102,6 +116,7 @@ class Watch:
         self._faults: deque[str] = deque(maxlen=2)
         self._began_s = monotonic_s()
         self.seen = 0
+        self._versions: set[str | None] = set()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "Watch":
@@ -138,6 +153,10 @@ class Watch:
             self._pending.append(made)
         return made
 
+    def has_seen(self, version: str) -> bool:
+        """Return whether a version was seen to score."""
+        return version in self._versions
+
     def drop(self) -> None:
         """Measure no more what is under way: another fault comes into it."""
         with self._lock:
@@ -164,6 +183,7 @@ class Watch:
             now_s = monotonic_s()
             newest = {each.partition() or 0: each for each in messages if each.error() is None}
             self.seen += len(messages)
+            self._versions |= {version_of(each) for each in newest.values()}
             if newest:
                 self._note(newest, now_s)
 

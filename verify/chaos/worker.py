@@ -20,10 +20,11 @@ from confluent_kafka import Producer
 
 from fraudstream.clients import kafka
 from fraudstream.clients.feature_store import Applied, FeatureStore
+from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.settings import Settings
 from scorer.hot_path import HotPath
 from scorer.labels import LabelReader
-from verify.chaos.points import KEPT, REBUILDING, Faults
+from verify.chaos.points import ENDED_BY, KEPT, REBUILDING, Faults
 from verify.chaos.sabotage import SABOTAGES
 
 T = TypeVar("T")
@@ -131,6 +132,19 @@ def obey() -> None:
     os._exit(1)
 
 
+def become(command: Callable[[], object]) -> None:
+    """Carry a command out; if an error of the product ends it, the log says of which class it is.
+
+    Otherwise only its sentence would stand there, and any error has one.
+    """
+    try:
+        command()
+    except SystemExit as end:
+        if isinstance(end.__context__, FraudstreamError):
+            sys.stderr.write(f"{ENDED_BY}{type(end.__context__).__name__}\n")
+        raise
+
+
 def run(arguments: list[str]) -> None:
     """Become the worker."""
     if arguments[:1] == ["--sabotage"]:
@@ -143,7 +157,7 @@ def run(arguments: list[str]) -> None:
     faulthandler.register(signal.SIGUSR1)  # where it hangs, into its log; later Faust does the same
     threading.Thread(target=obey, daemon=True).start()
     sys.argv[1:] = arguments
-    runpy.run_module("fraudstream.cli", run_name="__main__")
+    become(lambda: runpy.run_module("fraudstream.cli", run_name="__main__"))
 
 
 if __name__ == "__main__":

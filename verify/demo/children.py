@@ -9,7 +9,7 @@ from types import TracebackType
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.core.errors import FraudstreamError
-from fraudstream.core.settings import Settings
+from fraudstream.core.settings import Settings, as_variables
 from fraudstream.stack import child
 
 END_S = 6.0
@@ -21,13 +21,16 @@ class ChildFailed(FraudstreamError):
 
 
 class Children:
-    """Starts `fraudstream` commands for one environment; leaving the block ends them all.
+    """Starts `fraudstream` commands with exactly these settings; leaving the block ends them all.
 
+    Each goes to a command as a variable, so that neither the user's fraudstream.toml nor FRAUDSTREAM_*
+    counts, and no password stands on a command line.
     With `bars` the progress bar of a command that is run to its end goes to the terminal.
     """
 
     def __init__(self, settings: Settings, logs: Path, *, bars: bool) -> None:
         self._settings = settings
+        self._environment = os.environ | as_variables(settings)  # noqa: TID251 - passed on
         self._bars = bars
         self._logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -54,7 +57,11 @@ class Children:
             self._unwatched.add(name)
         with self._log(name).open("wb") as log:
             self._running[name] = subprocess.Popen(  # noqa: S603 - our own command line
-                self._command(arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command(arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
             )
 
     def run(self, name: str, *arguments: str) -> None:
@@ -66,7 +73,11 @@ class Children:
         with self._log(name).open("wb") as log:
             errors = None if self._bars else log
             process = subprocess.Popen(  # noqa: S603 - our own command line
-                self._command(arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=errors
+                self._command(arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=errors,
+                env=self._environment,
             )
         self._running[name] = process
         while self.status(name) is None:
@@ -128,9 +139,10 @@ class Children:
         self._running.clear()
 
     def _command(self, arguments: tuple[str, ...]) -> list[str]:
-        s = self._settings
-        names = ("environment", "state_dir", "alerts_per_1000")
-        chosen = [f"{name}={getattr(s, name)}" for name in names]
+        """Return a command line; environment and folder tell those who look for the process whose it is."""
+        chosen = [
+            f"{name}={getattr(self._settings, name)}" for name in ("environment", "state_dir")
+        ]
         overrides = [part for choice in chosen for part in ("--set", choice)]
         dies_with_us = [sys.executable, child.__file__, str(os.getpid())]
         return [*dies_with_us, sys.executable, "-m", "fraudstream.cli", *overrides, *arguments]
