@@ -314,7 +314,8 @@ class _Sums:
         is_score = results.kinds()[mine] == SCORE
         wanted = np.where(is_score, arrived.names[at], arrived.contents[at])
         self.founded[mine] = True
-        self.own[mine] = wanted == results.digests()[mine]
+        is_own = (wanted == results.digests()[mine]) | (wanted == results.claimed()[mine])
+        self.own[mine] = is_own
         return np.bincount(at, minlength=len(arrived.offsets))
 
     def add(self, partition: int, offsets: Ints, outputs: Ints, committed: int) -> None:

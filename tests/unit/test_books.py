@@ -167,6 +167,14 @@ def test_a_result_of_another_transaction_is_mismatched() -> None:
     assert said == ["mismatched: scores 3:9 is of another transaction than the one at its place"]
 
 
+def test_a_dead_letter_is_its_transaction_s_by_its_bytes_or_by_what_it_was_cut_from() -> None:
+    made, _ = books(0)
+    arrive(made, range(3))
+    for offset, digests in enumerate([(-name(0), 5), (5, -name(1)), (5, 6)]):
+        made.result((0, offset), Output(DEAD_LETTER, (0, offset), *digests))
+    assert made.ledger().mismatched_places == [Place("dead-letters", 0, 2)]
+
+
 def test_a_lost_position_does_not_hold_up_what_is_settled_and_may_come_late() -> None:
     made, said = books(0)
     arrive(made, range(300_000))

@@ -140,14 +140,42 @@ def test_a_dead_letter_with_other_bytes_than_its_transaction_is_mismatched() -> 
     assert ledger.mismatched_places == [Place("dead-letters", 0, 1), Place("dead-letters", 0, 2)]
 
 
-def test_the_cut_dead_letter_of_a_huge_record_is_told_by_its_sha256() -> None:
-    huge = b"0" * (MAX_TRANSACTION_BYTES + 1)
-    digest = hashlib.sha256(huge).hexdigest().encode()
-    assert of_records([huge], [], [letter(huge[:9], b"0", ("original_sha256", digest))]).balanced
-    assert of_records([huge], [], [letter(huge[:9], b"0")]).mismatched == 1
-    assert (
-        of_records([huge], [], [letter(huge[:9], b"0", ("original_sha256", b"0"))]).mismatched == 1
-    )
+def cut(value: bytes, kept: int, *, of: bytes | None = None) -> Read:
+    """The dead letter of a value that did not fit, as the scorer writes it; its digest is that of `of`."""
+    digest = hashlib.sha256(value if of is None else of).hexdigest().encode()
+    said = ("original_bytes", str(len(value)).encode()), ("original_sha256", digest)
+    return letter(value[:kept], b"0", *said)
+
+
+@pytest.mark.parametrize("size", [200, 2_000_000, MAX_TRANSACTION_BYTES + 1])
+def test_a_cut_dead_letter_is_told_by_its_sha256_whatever_the_size_of_its_record(size: int) -> None:
+    value = b"0" * size
+    assert of_records([value], [], [cut(value, 90)]).balanced
+    assert of_records([value], [], [letter(value[:90], b"0")]).mismatched == 1
+    assert of_records([value], [], [cut(value, 90, of=b"another")]).mismatched == 1
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        [("original_sha256", b"0")],
+        [("x", b"1"), ("original_bytes", b"9"), ("original_sha256", b"0")],
+        [("original_bytes", b"9000"), ("original_sha256", b"0")],
+    ],
+)
+def test_a_transaction_with_headers_of_the_scorer_s_names_is_told_by_its_bytes(
+    theirs: list[tuple[str, bytes | None]],
+) -> None:
+    came_in = Arrivals()
+    came_in.add_record(Read(b"bad", theirs))
+    for read in (letter(b"bad", b"0"), letter(b"bad", b"0", *theirs)):
+        results = Results()
+        results.add_dead_letter(read)
+        assert balance_of(came_in, results, {0: 1}).balanced, (
+            "a bare letter, and one with its headers"
+        )
+        results.add_dead_letter(msgspec.structs.replace(read, value=b"worse"))
+        assert balance_of(came_in, results, {0: 1}).mismatched == 1
 
 
 def test_a_score_of_a_record_that_has_no_id_is_mismatched() -> None:
