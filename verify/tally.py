@@ -6,8 +6,9 @@ a record holds is hashed by its SHA-256, since the dead letter of one that was c
 
 import hashlib
 import re
+import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Protocol
 
 import msgspec
@@ -133,6 +134,30 @@ class Results:
         claimed = self.digests().copy()
         claimed[list(self._claimed)] = list(self._claimed.values())
         return claimed
+
+    def before(self, begins: Mapping[int, int]) -> NDArray[np.bool_]:
+        """Return bool [N]: of a position before the first offset of its partition of `transactions`."""
+        partitions, offsets = self.sources()
+        found = np.zeros(len(self), dtype=bool)
+        for partition, begin in begins.items():
+            found |= (partitions == partition) & (offsets >= 0) & (offsets < begin)
+        return found
+
+    def certain_from(self, partition: int, begins: Mapping[int, int]) -> int:
+        """Return the offset of `transactions` from which on no score of a partition can have expired.
+
+        `begins`: the first offset by partition of `scores`. Scores stand there in the order of their
+        transactions: what has expired was below the first that is left.
+        """
+        shortened = [own for own, begin in begins.items() if begin > 0]
+        if not shortened:
+            return 0
+        partitions, offsets = self.sources()
+        mine = (partitions == partition) & (self.kinds() == SCORE)
+        if not mine.any():
+            return sys.maxsize
+        owns, offsets = np.frombuffer(self._own[0], np.int64)[mine], offsets[mine]
+        return max((int(offsets[owns == own].min()) for own in shortened if own in owns), default=0)
 
     def own_place(self, index: int) -> tuple[str, int, int]:
         """Return topic (base name), partition and offset of a result itself."""

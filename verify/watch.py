@@ -125,6 +125,8 @@ class Watch:
         for (name, partition), begin in self._log.grown():
             if name == "transactions":
                 self.books.open(partition, begin)
+            elif name == "scores":
+                self.books.open_scores(partition, begin)
         self._looked_s = now_s
 
     def _read(self) -> None:

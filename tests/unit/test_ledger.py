@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from fraudstream.core.topics import MAX_TRANSACTION_BYTES
-from verify.ledger import Ledger, Place, Position
+from verify.ledger import Begins, Ledger, Place, Position
 from verify.ledger import balance as balance_of
+from verify.ledger_text import sentence
 from verify.tally import DEAD_LETTER, SCORE, Arrivals, Results
 
 Places = Sequence[tuple[int, int]]
@@ -79,6 +80,58 @@ def test_offsets_taken_by_transaction_markers_are_no_loss() -> None:
     ledger = balance([(0, 0), (0, 2), (0, 5)], [(0, 0), (0, 2), (0, 5)], 3, {0: 6})
     assert ledger.balanced
     assert ledger.lost == 0
+
+
+def of_expired(
+    came_in: Places, scores: Sequence[tuple[int, tuple[int, int]]], begins: Begins, end: int
+) -> Ledger:
+    """Scores are (own partition, source); everything below `end` is committed."""
+    results = Results()
+    for offset, (own, place) in enumerate(scores):
+        results.add(SCORE, (own, offset), place, name(place))
+    return balance_of(arrivals(came_in), results, {0: end, 1: end}, begins)
+
+
+def test_results_of_transactions_that_expired_are_counted_apart() -> None:
+    results = [(0, (0, offset)) for offset in range(200)] + [(0, (1, 5)), (0, (7, 0))]
+    begins = Begins(transactions={0: 100, 1: 50})
+    ledger = of_expired([(0, o) for o in range(100, 200)], results, begins, 200)
+    assert (ledger.scored, ledger.expired, ledger.unfounded) == (101, 101, 1), "7 is no partition"
+    assert (ledger.lost, ledger.unknown) == (0, 0)
+    assert not ledger.balanced
+    assert of_expired([(0, o) for o in range(100, 200)], results[:-1], begins, 200).balanced
+
+
+def test_a_result_without_a_readable_source_has_not_expired() -> None:
+    ledger = of_expired([(0, 100)], [(0, (0, 100)), (0, (0, -1))], Begins({0: 100}), 101)
+    assert (ledger.expired, ledger.unfounded) == (0, 1)
+
+
+def test_transactions_whose_scores_may_have_expired_are_unknown_and_later_ones_lost() -> None:
+    came_in = everything(2, 100)
+    results = [(int(p or o == 95), (p, o)) for p, o in came_in if o >= 40 - 40 * p and o != 70]
+    for begins in (Begins(scores={0: 7, 1: 0}), Begins(scores={0: 7})):
+        ledger = of_expired(came_in, results, begins, 100)
+        assert (ledger.unknown, ledger.waiting) == (40, 0)
+        assert ledger.lost_positions == [Position(0, 70), Position(1, 70)]
+    assert of_expired(came_in, results, Begins(), 100).lost == 42
+
+
+def test_without_any_score_of_a_partition_left_all_that_was_committed_there_is_unknown() -> None:
+    came_in = everything(2, 100)
+    ledger = of_expired(came_in, [(1, (1, o)) for o in range(90)], Begins(scores={0: 7}), 95)
+    assert (ledger.unknown, ledger.lost, ledger.waiting) == (95, 5, 10)
+
+
+def test_the_balance_in_words_says_what_has_expired() -> None:
+    quiet = of_expired([(0, 0)], [(0, (0, 0))], Begins(), 1)
+    assert sentence(quiet) == "1 in = 1 scored + 0 dead letters + 0 waiting; lost 0, duplicates 0"
+    begins = Begins(transactions={0: 5, 1: 5}, scores={0: 3})
+    told = of_expired([(0, 5), (0, 6)], [(0, (0, 6)), (1, (1, 4))], begins, 7)
+    assert sentence(told) == (
+        "2 in = 1 scored + 0 dead letters + 0 waiting + 1 unknown; lost 0, duplicates 0; expired: "
+        "1 result without its transaction"
+    )
 
 
 class Read(msgspec.Struct):
