@@ -5,6 +5,7 @@ without a result are settled and forgotten. A result for an offset among them is
 also where a marker stands and no transaction; whose it says it is can no longer be compared.
 """
 
+import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
@@ -20,11 +21,15 @@ TOPICS = {SCORE: "scores", DEAD_LETTER: "dead-letters"}
 
 
 class Output(msgspec.Struct, frozen=True):
-    """One result: kind, its own partition and offset, and the digest of whose it says it is."""
+    """One result: kind, its own partition and offset, and the digest of whose it says it is.
+
+    `claimed`: what a dead letter that was cut says of the whole.
+    """
 
     kind: int
     own: tuple[int, int]
     digest: int
+    claimed: int | None = None
 
 
 class Window:
@@ -116,11 +121,46 @@ class Window:
         self._first = 0
 
 
+class Shortened:
+    """The partitions of `scores` whose beginning has expired, and what is left there of each transaction's.
+
+    `_firsts`: lowest source offset by partition of `transactions`, then by own partition.
+    """
+
+    def __init__(self) -> None:
+        self._partitions = set[int]()
+        self._firsts: dict[int, dict[int, int]] = {}
+
+    def open(self, partition: int, begin: int) -> None:
+        """Hear where a partition of `scores` begins."""
+        if begin > 0:
+            self._partitions.add(partition)
+
+    def add(self, source: tuple[int, int], own: int) -> None:
+        """Hear of a score that stands in partition `own`."""
+        if self._partitions:
+            firsts = self._firsts.setdefault(source[0], {})
+            firsts[own] = min(firsts.get(own, source[1]), source[1])
+
+    def certain_from(self, partition: int) -> int:
+        """Return the offset of `transactions` from which on no score of a partition can have expired.
+
+        Scores stand in the order of their transactions: what has expired was below the first that is left.
+        """
+        if not self._partitions:
+            return 0
+        if partition not in self._firsts:
+            return sys.maxsize
+        firsts = self._firsts[partition]
+        return max((firsts[own] for own in self._partitions & firsts.keys()), default=0)
+
+
 class Books:
     """What came in against what came out, as far as it is read; `tell` hears each difference once.
 
     In `ledger` a result counts once its transaction has been read. A later result for a position that
     was lost takes the loss back, but stays a difference: offset and result were not one transaction.
+    Only scores of what is committed at the first judgement may have expired: later ones come later.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -129,7 +169,9 @@ class Books:
         self._early: dict[int, dict[int, list[Output]]] = {}
         self._arrived = self._duplicates = self._unfounded = self._mismatched = 0
         self._by_kind = {SCORE: 0, DEAD_LETTER: 0}
-        self._lost = 0
+        self._lost = self._unknown = self._expired = 0
+        self._scores = Shortened()
+        self._certain: dict[int, int] = {}
         self._positions: dict[str, list[Position]] = {"lost": [], "duplicate": []}
         self._places: dict[str, list[Place]] = {"unfounded": [], "mismatched": []}
         self._told: dict[str, int] = {}
@@ -158,6 +200,10 @@ class Books:
     def open(self, partition: int, begin: int) -> None:
         """Begin a partition of `transactions` at its first offset; once for each."""
         self._windows[partition] = Window(begin)
+
+    def open_scores(self, partition: int, begin: int) -> None:
+        """Begin a partition of `scores` at its first offset; once for each, before anything is judged."""
+        self._scores.open(partition, begin)
 
     def arrive(
         self, partition: int, offset: int, *, name: int, content: int, at_ms: int = 0
@@ -189,8 +235,12 @@ class Books:
         """Enter one result; `source` is (partition, offset) of its transaction, -1 for nowhere."""
         partition, offset = source
         window = self._windows.get(partition)
-        if partition < 0 or offset < 0 or (window and offset < window.begin):
+        if output.kind == SCORE and partition not in self._certain:
+            self._scores.add(source, output.own[0])
+        if partition < 0 or offset < 0:
             self._found_unfounded([output])
+        elif window and offset < window.begin:
+            self._expired += 1
         elif window is None or offset >= window.passed:
             self._early.setdefault(partition, {}).setdefault(offset, []).append(output)
             self.early += 1
@@ -203,10 +253,11 @@ class Books:
         Only certain if all results were entered that had been written when `committed` was seen.
         """
         for partition, window in self._windows.items():
-            for offset in window.lose_below(committed.get(partition, 0)):
-                self._lost += 1
-                self._keep("lost", Position(partition, offset))
-                self._name("lost", f"{partition}:{offset} of transactions is committed, no result")
+            end = committed.get(partition, 0)
+            if partition not in self._certain:
+                self._certain[partition] = min(self._scores.certain_from(partition), end)
+            for offset in window.lose_below(end):
+                self._found_missing(Position(partition, offset))
             window.compact()
 
     def judge_early(self, ends: dict[int, int]) -> None:
@@ -224,10 +275,12 @@ class Books:
             scored=self._by_kind[SCORE],
             dead_letters=self._by_kind[DEAD_LETTER],
             waiting=self.waiting,
+            unknown=self._unknown,
             lost=self._lost,
             duplicates=self._duplicates,
             unfounded=self._unfounded,
             mismatched=self._mismatched,
+            expired=self._expired,
             lost_positions=list(self._positions["lost"]),
             duplicate_positions=list(self._positions["duplicate"]),
             unfounded_places=list(self._places["unfounded"]),
@@ -255,13 +308,29 @@ class Books:
             self._found_unfounded([output])
 
     def _check_own(self, digests: tuple[int, int], output: Output) -> None:
-        if output.digest == digests[0 if output.kind == SCORE else 1]:
+        if digests[0 if output.kind == SCORE else 1] in (output.digest, output.claimed):
             return
         self._mismatched += 1
         self._found("mismatched", output, "is of another transaction than the one at its place")
 
+    def _is_certain(self, where: Position) -> bool:
+        return where.source_offset >= self._certain[where.source_partition]
+
+    def _found_missing(self, where: Position) -> None:
+        """Enter a committed position without a result."""
+        if not self._is_certain(where):
+            self._unknown += 1
+            return
+        self._lost += 1
+        self._keep("lost", where)
+        place = f"{where.source_partition}:{where.source_offset}"
+        self._name("lost", f"{place} of transactions is committed, no result")
+
     def _found_late(self, where: Position, output: Output) -> None:
         self._by_kind[output.kind] += 1
+        if not self._is_certain(where):
+            self._unknown -= 1
+            return
         self._lost -= 1
         self.late += 1
         if where in self._positions["lost"]:

@@ -22,7 +22,7 @@ from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Ref
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from verify.odd_headers import read_odd_headers
-from verify.tally import SCORE, Arrivals, Arrived, Ints, Record, Results
+from verify.tally import DEAD_LETTER, SCORE, Arrivals, Arrived, Ints, Record, Results
 
 NAMED = 20
 """At most so many positions of a kind are named in the report."""
@@ -55,16 +55,22 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     `waiting`: not yet committed by the scorers. `lost`: committed, yet without a result. `duplicates`:
     results beyond the first of a position. `unfounded`: results of positions that do not exist, or that
     do not say which one. `mismatched`: results of another transaction than the one at their position.
+
+    Where a topic begins later than at offset 0: `expired` are results of positions before the beginning of
+    `transactions`, part of no other number. `unknown`: committed and without a result, which may have stood
+    before the beginning of `scores`.
     """
 
     transactions: int
     scored: int
     dead_letters: int
     waiting: int
+    unknown: int
     lost: int
     duplicates: int
     unfounded: int
     mismatched: int
+    expired: int
     lost_positions: list[Position]
     duplicate_positions: list[Position]
     unfounded_places: list[Place]
@@ -74,6 +80,13 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     def balanced(self) -> bool:
         """Return whether every committed transaction has exactly one result, and it is its own."""
         return not (self.lost or self.duplicates or self.unfounded or self.mismatched)
+
+
+class Begins(msgspec.Struct, frozen=True):
+    """The first offset by partition of the topics whose beginning may have expired."""
+
+    transactions: dict[int, int] = {}
+    scores: dict[int, int] = {}
 
 
 class Log:
@@ -170,12 +183,29 @@ class Log:
         Raises:
             DependencyUnreachable: the broker does not answer.
         """
+        return self._bounds(places, OffsetSpec.LATEST)
+
+    def begins(self, name: str) -> dict[int, int]:
+        """Return the first offset of each partition of a topic: above 0 what was below has expired.
+
+        Raises:
+            DependencyUnreachable: the broker does not answer.
+        """
+        topic = topic_name(self._environment, name)
+        numbers = sorted(self._consumer.partitions_for_topic(topic) or ())
+        places = [TopicPartition(topic, number) for number in numbers]
+        found = self._bounds(places, OffsetSpec.EARLIEST)
+        return {place.partition: offset for place, offset in found.items()}
+
+    def _bounds(
+        self, places: "list[TopicPartition]", spec: OffsetSpec
+    ) -> "dict[TopicPartition, int]":
         try:
-            found = self._admin.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
+            found = self._admin.list_partition_offsets(dict.fromkeys(places, spec))
         except KafkaError as exc:
             raise DependencyUnreachable(
-                f"Kafka does not tell where topic {places[0].topic} ends ({type(exc).__name__}): look at "
-                "the broker's log with `fraudstream stack logs`"
+                f"Kafka does not tell where topic {places[0].topic} begins and ends "
+                f"({type(exc).__name__}): look at the broker's log with `fraudstream stack logs`"
             ) from exc
         return {place: at.offset for place, at in found.items()}
 
@@ -264,28 +294,44 @@ def count(log: Log, group: str) -> Ledger:
         results.add_dead_letter(record)
     for record in log.records("transactions"):
         came_in.add_record(record)
-    return balance(came_in, results, committed)
+    # Asked after reading: what expires meanwhile has expired.
+    begins = Begins(log.begins("transactions"), log.begins("scores"))
+    return balance(came_in, results, committed, begins)
 
 
-def balance(came_in: Arrivals, results: Results, committed: dict[int, int]) -> Ledger:
+def balance(
+    came_in: Arrivals,
+    results: Results,
+    committed: dict[int, int],
+    begins: Begins = Begins(),  # noqa: B008 - it is frozen
+) -> Ledger:
     """Return the ledger of what came in and what came out; `committed` as in `Log`."""
     sums = _Sums(len(results))
     for partition in came_in.partitions():
         arrived = came_in.of(partition)
         outputs = sums.join(partition, arrived, results)
-        sums.add(partition, arrived.offsets, outputs, committed.get(partition, 0))
-    scored = int((results.kinds() == SCORE).sum())
-    unfounded = np.flatnonzero(~sums.founded)
+        sums.add(
+            partition,
+            arrived.offsets,
+            outputs,
+            committed=committed.get(partition, 0),
+            certain=results.certain_from(partition, begins.scores),
+        )
+    expired = ~sums.founded & results.before(begins.transactions)
+    counted = results.kinds()[~expired]
+    unfounded = np.flatnonzero(~sums.founded & ~expired)
     mismatched = np.flatnonzero(sums.founded & ~sums.own)
     return Ledger(
         transactions=len(came_in),
-        scored=scored,
-        dead_letters=len(results) - scored,
+        scored=int((counted == SCORE).sum()),
+        dead_letters=int((counted == DEAD_LETTER).sum()),
         waiting=sums.waiting,
+        unknown=sums.unknown,
         lost=sums.lost,
         duplicates=sums.duplicates,
         unfounded=len(unfounded),
         mismatched=len(mismatched),
+        expired=int(expired.sum()),
         lost_positions=sums.lost_positions[:NAMED],
         duplicate_positions=sums.duplicate_positions[:NAMED],
         unfounded_places=[Place(*results.own_place(int(i))) for i in unfounded[:NAMED]],
@@ -299,7 +345,7 @@ class _Sums:
     def __init__(self, results: int) -> None:
         self.founded = np.zeros(results, dtype=bool)
         self.own = np.zeros(results, dtype=bool)
-        self.waiting = self.lost = self.duplicates = 0
+        self.waiting = self.unknown = self.lost = self.duplicates = 0
         self.lost_positions: list[Position] = []
         self.duplicate_positions: list[Position] = []
 
@@ -314,14 +360,19 @@ class _Sums:
         is_score = results.kinds()[mine] == SCORE
         wanted = np.where(is_score, arrived.names[at], arrived.contents[at])
         self.founded[mine] = True
-        self.own[mine] = wanted == results.digests()[mine]
+        is_own = (wanted == results.digests()[mine]) | (wanted == results.claimed()[mine])
+        self.own[mine] = is_own
         return np.bincount(at, minlength=len(arrived.offsets))
 
-    def add(self, partition: int, offsets: Ints, outputs: Ints, committed: int) -> None:
+    def add(
+        self, partition: int, offsets: Ints, outputs: Ints, *, committed: int, certain: int
+    ) -> None:
         """Add what is lost, doubled or waiting; `outputs` int64 [N]: results of each of `offsets`."""
         missing = offsets[outputs == 0]
-        lost = missing[missing < committed]
-        self.waiting += len(missing) - len(lost)
+        settled = missing[missing < committed]
+        lost = settled[settled >= certain]
+        self.waiting += len(missing) - len(settled)
+        self.unknown += len(settled) - len(lost)
         self.lost += len(lost)
         self.duplicates += int((outputs[outputs > 1] - 1).sum())
         doubled = offsets[outputs > 1]

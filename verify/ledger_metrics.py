@@ -12,10 +12,12 @@ GAUGES = {
     m.LEDGER_SCORED: "scored",
     m.LEDGER_DEAD_LETTERS: "dead_letters",
     m.LEDGER_WAITING: "waiting",
+    m.LEDGER_UNKNOWN: "unknown",
     m.LEDGER_LOST: "lost",
     m.LEDGER_DUPLICATES: "duplicates",
     m.LEDGER_UNFOUNDED: "unfounded",
     m.LEDGER_MISMATCHED: "mismatched",
+    m.LEDGER_EXPIRED: "expired",
 }
 """Each the field of that name of `Ledger`."""
 DIFFERENCE = ("lost", "duplicates", "unfounded", "mismatched")

@@ -10,19 +10,27 @@ class Unbalanced(FraudstreamError):
 
 def sentence(report: Ledger) -> str:
     """Return the balance; what should be nought and is not stands at its end."""
-    return f"{_sum(report)}; {_wrong(report)}"
+    return f"{_sum(report)}; {_wrong(report)}{_expired(report)}"
 
 
 def live_line(report: Ledger) -> str:
     """Return the same with what should be nought first, where a narrow terminal still shows it."""
-    return f"{_wrong(report)}; {_sum(report)}"
+    return f"{_wrong(report)}; {_sum(report)}{_expired(report)}"
 
 
 def _sum(report: Ledger) -> str:
+    unknown = f" + {report.unknown:,} unknown" if report.unknown else ""
     return (
         f"{report.transactions:,} in = {report.scored:,} scored + {report.dead_letters:,} dead letters"
-        f" + {report.waiting:,} waiting"
+        f" + {report.waiting:,} waiting{unknown}"
     )
+
+
+def _expired(report: Ledger) -> str:
+    if not report.expired:
+        return ""
+    of = "result without its transaction" if report.expired == 1 else "results without transactions"
+    return f"; expired: {report.expired:,} {of}"
 
 
 def _wrong(report: Ledger) -> str:

@@ -1,12 +1,14 @@
 """What the ledger keeps of each record: where it stands and eight bytes of what it says, in flat arrays.
 
-The eight bytes are Python's own hash, keyed anew in each process, so nobody can prepare a collision.
+The eight bytes are Python's own hash, keyed anew in each process, so nobody can prepare a collision. What
+a record holds is hashed by its SHA-256, since the dead letter of one that was cut has nothing else.
 """
 
 import hashlib
 import re
+import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Protocol
 
 import msgspec
@@ -14,7 +16,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from fraudstream.core.topics import MAX_TRANSACTION_BYTES
+from fraudstream.core.dead_letters import own_headers
 
 NOWHERE = -1
 """Partition and offset of a result that does not say where its transaction stands."""
@@ -82,9 +84,19 @@ class Results:
         self._own = array("q"), array("q")
         self._source = array("q"), array("q")
         self._digests = array("q")
+        self._claimed: dict[int, int] = {}
 
-    def add(self, kind: int, own: tuple[int, int], source: tuple[int, int], digest: int) -> None:
-        """Keep one result; `own` and `source` are (partition, offset)."""
+    def add(
+        self,
+        kind: int,
+        own: tuple[int, int],
+        source: tuple[int, int],
+        digest: int,
+        claimed: int | None = None,
+    ) -> None:
+        """Keep one result; `own` and `source` are (partition, offset), `claimed` is what a letter claims."""
+        if claimed is not None:
+            self._claimed[len(self._kinds)] = claimed
         self._kinds.append(kind)
         self._own[0].append(own[0])
         self._own[1].append(own[1])
@@ -115,6 +127,38 @@ class Results:
         """Return int64 [N]: of the transaction's id for a score, of its bytes for a dead letter."""
         return np.frombuffer(self._digests, np.int64)
 
+    def claimed(self) -> Ints:
+        """Return int64 [N]: as `digests`, but of the whole where a dead letter says that it was cut."""
+        if not self._claimed:
+            return self.digests()
+        claimed = self.digests().copy()
+        claimed[list(self._claimed)] = list(self._claimed.values())
+        return claimed
+
+    def before(self, begins: Mapping[int, int]) -> NDArray[np.bool_]:
+        """Return bool [N]: of a position before the first offset of its partition of `transactions`."""
+        partitions, offsets = self.sources()
+        found = np.zeros(len(self), dtype=bool)
+        for partition, begin in begins.items():
+            found |= (partitions == partition) & (offsets >= 0) & (offsets < begin)
+        return found
+
+    def certain_from(self, partition: int, begins: Mapping[int, int]) -> int:
+        """Return the offset of `transactions` from which on no score of a partition can have expired.
+
+        `begins`: the first offset by partition of `scores`. Scores stand there in the order of their
+        transactions: what has expired was below the first that is left.
+        """
+        shortened = [own for own, begin in begins.items() if begin > 0]
+        if not shortened:
+            return 0
+        partitions, offsets = self.sources()
+        mine = (partitions == partition) & (self.kinds() == SCORE)
+        if not mine.any():
+            return sys.maxsize
+        owns, offsets = np.frombuffer(self._own[0], np.int64)[mine], offsets[mine]
+        return max((int(offsets[owns == own].min()) for own in shortened if own in owns), default=0)
+
     def own_place(self, index: int) -> tuple[str, int, int]:
         """Return topic (base name), partition and offset of a result itself."""
         topic = "scores" if self._kinds[index] == SCORE else "dead-letters"
@@ -137,7 +181,7 @@ _transactions = msgspec.json.Decoder(_TransactionKey)
 
 def digests_of_arrival(record: Record) -> tuple[int, int]:
     """Return the digests of a transaction's id and of its bytes; without a readable id no score's."""
-    return (_name(record.value) if record.value else NOWHERE), _content(record)
+    return (_name(record.value) if record.value else NOWHERE), _content(record.value)
 
 
 def origin_of_score(record: Record) -> tuple[tuple[int, int], int]:
@@ -149,16 +193,18 @@ def origin_of_score(record: Record) -> tuple[tuple[int, int], int]:
     return (score.source_partition, score.source_offset), hash(score.transaction_id)
 
 
-def origin_of_dead_letter(record: Record) -> tuple[tuple[int, int], int]:
-    """Return where the transaction of a dead letter stands and the digest of its bytes.
+def origin_of_dead_letter(record: Record) -> tuple[tuple[int, int], int, int | None]:
+    """Return where the transaction of a dead letter stands, the digest of its bytes and the one it claims.
 
-    The original's headers follow the scorer's own, so the first of a name counts.
+    It claims one, that of the whole, if it was cut. Where the transaction's own first headers have such
+    names they look like a claim, so a letter is right by either.
     """
-    headers = dict(reversed(record.headers))
+    headers = own_headers(record.headers)
     source = _number(headers.get("source_partition")), _number(headers.get("source_offset"))
     if headers.get("source_topic") != b"transactions":
         source = NOWHERE, NOWHERE
-    return source, _content(record)
+    sha256 = headers.get("original_sha256")
+    return source, _content(record.value), None if sha256 is None else hash(sha256)
 
 
 def _name(value: bytes) -> int:
@@ -168,15 +214,8 @@ def _name(value: bytes) -> int:
         return NOWHERE
 
 
-def _content(record: Record) -> int:
-    """Return the digest of a value; the dead letter of a huge one is cut and carries its SHA-256."""
-    value = record.value
-    if value is not None and len(value) > MAX_TRANSACTION_BYTES:
-        return hash(hashlib.sha256(value).hexdigest().encode())
-    for name, digest in record.headers:
-        if name == "original_sha256":
-            return hash(digest or b"")
-    return NOWHERE if value is None else hash(value)
+def _content(value: bytes | None) -> int:
+    return NOWHERE if value is None else hash(hashlib.sha256(value).hexdigest().encode())
 
 
 def _number(text: bytes | None) -> int:

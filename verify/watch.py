@@ -125,6 +125,8 @@ class Watch:
         for (name, partition), begin in self._log.grown():
             if name == "transactions":
                 self.books.open(partition, begin)
+            elif name == "scores":
+                self.books.open_scores(partition, begin)
         self._looked_s = now_s
 
     def _read(self) -> None:
@@ -146,8 +148,8 @@ class Watch:
             kind = SCORE if name == "scores" else DEAD_LETTER
             origin = origin_of_score if kind == SCORE else origin_of_dead_letter
             for record in records:
-                source, digest = origin(record)
-                self.books.result(source, Output(kind, (partition, record.offset), digest))
+                source, *digests = origin(record)
+                self.books.result(source, Output(kind, (partition, record.offset), *digests))
 
     def _has_all(self, round_: Round) -> bool:
         """Return whether all was read that was committed, and every result that may belong to it."""

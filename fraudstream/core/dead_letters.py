@@ -67,7 +67,7 @@ def read_letter(
     place: tuple[int, int], at_ms: int, key: bytes | None, value: bytes | None, headers: Headers
 ) -> Letter | None:
     """Return the dead letter in a record of topic dead-letters, None if it does not say of what it is."""
-    own = _own(headers)
+    own = own_headers(headers)
     partition, offset = own.get("source_partition", b""), own.get("source_offset", b"")
     if own.get("source_topic") != b"transactions" or not (_number(partition) and _number(offset)):
         return None
@@ -85,6 +85,21 @@ def read_letter(
         whole="original_sha256" not in own,
         headers=headers[len(own) :],
     )
+
+
+def own_headers(headers: Headers) -> Mapping[str, bytes]:
+    """Return the scorer's headers of a dead letter: a run at the front, in its order, each name once.
+
+    The digest of a value that was cut only with its size before it: alone it is the transaction's.
+    """
+    own: dict[str, bytes] = {}
+    wanted = list(_OWN)
+    for name, value in headers:
+        if name not in wanted or (name == "original_sha256" and "original_bytes" not in own):
+            break
+        del wanted[: wanted.index(name) + 1]
+        own[name] = value or b""
+    return own
 
 
 def headers_of_replay(letter: Letter) -> list[tuple[str, bytes | None]]:
@@ -112,18 +127,6 @@ def counts_by_kind(letters: Iterable[Letter]) -> dict[str, int]:
     for letter in letters:
         counts[letter.kind] = counts.get(letter.kind, 0) + 1
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
-
-
-def _own(headers: Headers) -> Mapping[str, bytes]:
-    """Return the scorer's headers: a run at the front, in its order, each name once."""
-    own: dict[str, bytes] = {}
-    wanted = list(_OWN)
-    for name, value in headers:
-        if name not in wanted:
-            break
-        del wanted[: wanted.index(name) + 1]
-        own[name] = value or b""
-    return own
 
 
 def _number(text: bytes) -> bool:

@@ -225,6 +225,11 @@ LEDGER_WAITING = _gauge(
     "transactions without a result that no worker has committed, or that may still be read",
     "records",
 )
+LEDGER_UNKNOWN = _gauge(
+    "ledger_unknown",
+    "transactions that were committed without a result, whose score may have expired",
+    "records",
+)
 LEDGER_LOST = _gauge("ledger_lost", "transactions that were committed without a result", "records")
 LEDGER_DUPLICATES = _gauge(
     "ledger_duplicates", "results beyond the first of a transaction", "records"
@@ -232,6 +237,9 @@ LEDGER_DUPLICATES = _gauge(
 LEDGER_UNFOUNDED = _gauge("ledger_unfounded", "results of no transaction", "records")
 LEDGER_MISMATCHED = _gauge(
     "ledger_mismatched", "results of another transaction than the one at their place", "records"
+)
+LEDGER_EXPIRED = _gauge(
+    "ledger_expired", "results of transactions that have expired, in no other number", "records"
 )
 LEDGER_DIFFERENCE = _gauge(
     "ledger_difference", "sum of lost, duplicates, unfounded, mismatched", "records"
@@ -246,8 +254,8 @@ LEDGER_OLDEST = _gauge(
 )
 LEDGER = (
     *(LEDGER_STATE, LEDGER_TRANSACTIONS, LEDGER_SCORED, LEDGER_DEAD_LETTERS, LEDGER_WAITING),
-    *(LEDGER_LOST, LEDGER_DUPLICATES, LEDGER_UNFOUNDED, LEDGER_MISMATCHED, LEDGER_DIFFERENCE),
-    *(LEDGER_AGE, LEDGER_OLDEST),
+    *(LEDGER_UNKNOWN, LEDGER_LOST, LEDGER_DUPLICATES, LEDGER_UNFOUNDED, LEDGER_MISMATCHED),
+    *(LEDGER_EXPIRED, LEDGER_DIFFERENCE, LEDGER_AGE, LEDGER_OLDEST),
 )
 """What `fraudstream ledger --watch --metrics-port` serves."""
 

@@ -19,9 +19,9 @@ from kafka import KafkaProducer
 from redis import Redis
 
 from fraudstream.core.settings import Settings
-from fraudstream.core.topics import topic_name
+from fraudstream.core.topics import MAX_TRANSACTION_BYTES, topic_name
 from tests.integration.test_exactly_once import make_champion, trained
-from tests.processes import Worker, faster, wait_until, worker
+from tests.processes import Worker, faster, run, wait_until, worker
 from verify.ledger import Log, count
 
 RAISES = "the model raises at a poisonous amount"
@@ -44,7 +44,13 @@ def transaction(number: int, **fields: object) -> bytes:
 
 
 def send(settings: Settings, values: list[bytes], *, partition: int = 0) -> None:
-    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "enable.idempotence": True})
+    producer = Producer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap,
+            "enable.idempotence": True,
+            "message.max.bytes": MAX_TRANSACTION_BYTES,
+        }
+    )
     topic = topic_name(settings.environment, "transactions")
     for value in values:
         producer.produce(topic, value, b"c1", partition)
@@ -235,6 +241,21 @@ def test_a_limit_that_is_lowered_while_a_worker_runs_is_heeded(
         wait_until(lambda: caught_up(topics, log), timeout_s=30, what="past the long one")
     assert [headers["error_kind"] for _, headers in letters(log)] == [b"score_too_large"]
     check(topics, log, scored=299, dead=1)
+
+
+def test_a_dead_letter_that_is_cut_to_its_topic_s_limit_balances(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    set_limit(topics, "dead-letters", 1_048_588)  # Kafka's default
+    send(topics, [transaction(0), b"0" * 2_000_000, transaction(2)])
+    with running(topics, log, tmp_path):
+        pass
+    ((value, headers),) = letters(log)
+    assert len(value or b"") < 1_048_588
+    assert headers["original_bytes"] == b"2000000"
+    check(topics, log, scored=2, dead=1)
+    watched = run(topics, "ledger", "--watch", "--for", "1")
+    assert (watched.returncode, watched.stderr) == (0, "")
 
 
 class RawName(str):

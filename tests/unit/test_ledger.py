@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from fraudstream.core.topics import MAX_TRANSACTION_BYTES
-from verify.ledger import Ledger, Place, Position
+from verify.ledger import Begins, Ledger, Place, Position
 from verify.ledger import balance as balance_of
+from verify.ledger_text import sentence
 from verify.tally import DEAD_LETTER, SCORE, Arrivals, Results
 
 Places = Sequence[tuple[int, int]]
@@ -81,6 +82,58 @@ def test_offsets_taken_by_transaction_markers_are_no_loss() -> None:
     assert ledger.lost == 0
 
 
+def of_expired(
+    came_in: Places, scores: Sequence[tuple[int, tuple[int, int]]], begins: Begins, end: int
+) -> Ledger:
+    """Scores are (own partition, source); everything below `end` is committed."""
+    results = Results()
+    for offset, (own, place) in enumerate(scores):
+        results.add(SCORE, (own, offset), place, name(place))
+    return balance_of(arrivals(came_in), results, {0: end, 1: end}, begins)
+
+
+def test_results_of_transactions_that_expired_are_counted_apart() -> None:
+    results = [(0, (0, offset)) for offset in range(200)] + [(0, (1, 5)), (0, (7, 0))]
+    begins = Begins(transactions={0: 100, 1: 50})
+    ledger = of_expired([(0, o) for o in range(100, 200)], results, begins, 200)
+    assert (ledger.scored, ledger.expired, ledger.unfounded) == (101, 101, 1), "7 is no partition"
+    assert (ledger.lost, ledger.unknown) == (0, 0)
+    assert not ledger.balanced
+    assert of_expired([(0, o) for o in range(100, 200)], results[:-1], begins, 200).balanced
+
+
+def test_a_result_without_a_readable_source_has_not_expired() -> None:
+    ledger = of_expired([(0, 100)], [(0, (0, 100)), (0, (0, -1))], Begins({0: 100}), 101)
+    assert (ledger.expired, ledger.unfounded) == (0, 1)
+
+
+def test_transactions_whose_scores_may_have_expired_are_unknown_and_later_ones_lost() -> None:
+    came_in = everything(2, 100)
+    results = [(int(p or o == 95), (p, o)) for p, o in came_in if o >= 40 - 40 * p and o != 70]
+    for begins in (Begins(scores={0: 7, 1: 0}), Begins(scores={0: 7})):
+        ledger = of_expired(came_in, results, begins, 100)
+        assert (ledger.unknown, ledger.waiting) == (40, 0)
+        assert ledger.lost_positions == [Position(0, 70), Position(1, 70)]
+    assert of_expired(came_in, results, Begins(), 100).lost == 42
+
+
+def test_without_any_score_of_a_partition_left_all_that_was_committed_there_is_unknown() -> None:
+    came_in = everything(2, 100)
+    ledger = of_expired(came_in, [(1, (1, o)) for o in range(90)], Begins(scores={0: 7}), 95)
+    assert (ledger.unknown, ledger.lost, ledger.waiting) == (95, 5, 10)
+
+
+def test_the_balance_in_words_says_what_has_expired() -> None:
+    quiet = of_expired([(0, 0)], [(0, (0, 0))], Begins(), 1)
+    assert sentence(quiet) == "1 in = 1 scored + 0 dead letters + 0 waiting; lost 0, duplicates 0"
+    begins = Begins(transactions={0: 5, 1: 5}, scores={0: 3})
+    told = of_expired([(0, 5), (0, 6)], [(0, (0, 6)), (1, (1, 4))], begins, 7)
+    assert sentence(told) == (
+        "2 in = 1 scored + 0 dead letters + 0 waiting + 1 unknown; lost 0, duplicates 0; expired: "
+        "1 result without its transaction"
+    )
+
+
 class Read(msgspec.Struct):
     """A record as kafka-python gives it."""
 
@@ -140,14 +193,42 @@ def test_a_dead_letter_with_other_bytes_than_its_transaction_is_mismatched() -> 
     assert ledger.mismatched_places == [Place("dead-letters", 0, 1), Place("dead-letters", 0, 2)]
 
 
-def test_the_cut_dead_letter_of_a_huge_record_is_told_by_its_sha256() -> None:
-    huge = b"0" * (MAX_TRANSACTION_BYTES + 1)
-    digest = hashlib.sha256(huge).hexdigest().encode()
-    assert of_records([huge], [], [letter(huge[:9], b"0", ("original_sha256", digest))]).balanced
-    assert of_records([huge], [], [letter(huge[:9], b"0")]).mismatched == 1
-    assert (
-        of_records([huge], [], [letter(huge[:9], b"0", ("original_sha256", b"0"))]).mismatched == 1
-    )
+def cut(value: bytes, kept: int, *, of: bytes | None = None) -> Read:
+    """The dead letter of a value that did not fit, as the scorer writes it; its digest is that of `of`."""
+    digest = hashlib.sha256(value if of is None else of).hexdigest().encode()
+    said = ("original_bytes", str(len(value)).encode()), ("original_sha256", digest)
+    return letter(value[:kept], b"0", *said)
+
+
+@pytest.mark.parametrize("size", [200, 2_000_000, MAX_TRANSACTION_BYTES + 1])
+def test_a_cut_dead_letter_is_told_by_its_sha256_whatever_the_size_of_its_record(size: int) -> None:
+    value = b"0" * size
+    assert of_records([value], [], [cut(value, 90)]).balanced
+    assert of_records([value], [], [letter(value[:90], b"0")]).mismatched == 1
+    assert of_records([value], [], [cut(value, 90, of=b"another")]).mismatched == 1
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        [("original_sha256", b"0")],
+        [("x", b"1"), ("original_bytes", b"9"), ("original_sha256", b"0")],
+        [("original_bytes", b"9000"), ("original_sha256", b"0")],
+    ],
+)
+def test_a_transaction_with_headers_of_the_scorer_s_names_is_told_by_its_bytes(
+    theirs: list[tuple[str, bytes | None]],
+) -> None:
+    came_in = Arrivals()
+    came_in.add_record(Read(b"bad", theirs))
+    for read in (letter(b"bad", b"0"), letter(b"bad", b"0", *theirs)):
+        results = Results()
+        results.add_dead_letter(read)
+        assert balance_of(came_in, results, {0: 1}).balanced, (
+            "a bare letter, and one with its headers"
+        )
+        results.add_dead_letter(msgspec.structs.replace(read, value=b"worse"))
+        assert balance_of(came_in, results, {0: 1}).mismatched == 1
 
 
 def test_a_score_of_a_record_that_has_no_id_is_mismatched() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from fraudstream.core.errors import DependencyUnreachable
 from tests.unit.test_books import Broker, books, score_of, transaction
 from verify import watch as watch_module
 from verify.books import Output
-from verify.ledger import Ledger, balance
+from verify.ledger import Begins, Ledger, balance
 from verify.live_log import Place
 from verify.tally import SCORE, Arrivals, Results
 from verify.watch import GIVE_UP_S, Backoff, Watch
@@ -187,16 +188,21 @@ offsets = st.sets(st.integers(0, 12), max_size=9).map(sorted)
     out=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 13)), max_size=20),
     order=st.randoms(use_true_random=False),
     committed=st.tuples(st.integers(0, 13), st.integers(0, 13)),
+    begins=st.tuples(*[st.integers(0, 9)] * 4),
 )
 def test_in_whatever_order_it_is_read_the_balance_is_that_of_the_count_afterwards(
     came: tuple[list[int], list[int]],
     out: list[tuple[int, int]],
     order: Random,
     committed: tuple[int, int],
+    begins: tuple[int, ...],
 ) -> None:
     offsets_of = dict(enumerate(committed))
-    live, afterwards = read_in(order, came, out, offsets_of), counted(came, out, offsets_of)
-    for field in ("transactions", "scored", "waiting", "lost", "mismatched"):
+    expired = Begins(dict(enumerate(begins[:2])), dict(enumerate(begins[2:])))
+    left = tuple([each for each in lane if each >= begins[p]] for p, lane in enumerate(came))
+    live = read_in(order, left, out, offsets_of, expired)
+    afterwards = counted(left, out, offsets_of, expired)
+    for field in ("transactions", "scored", "waiting", "unknown", "lost", "mismatched", "expired"):
         assert getattr(live, field) == getattr(afterwards, field), field
     # Below what is settled a marker's offset cannot be told from a transaction's.
     assert live.duplicates + live.unfounded == afterwards.duplicates + afterwards.unfounded
@@ -204,37 +210,44 @@ def test_in_whatever_order_it_is_read_the_balance_is_that_of_the_count_afterward
     assert live.lost_positions == afterwards.lost_positions
 
 
+Lanes = tuple[list[int], ...]
+
+
 def counted(
-    came: tuple[list[int], list[int]], out: list[tuple[int, int]], committed: dict[int, int]
+    came: Lanes, out: list[tuple[int, int]], committed: dict[int, int], begins: Begins
 ) -> Ledger:
     came_in, results = Arrivals(), Results()
     for partition in (0, 1):
         for offset in came[partition]:
             came_in.add(partition, offset, name=7, content=8)
     for number, source in enumerate(out):
-        results.add(SCORE, (0, number), source, 7)
-    return balance(came_in, results, committed)
+        results.add(SCORE, (number % 2, number), source, 7)
+    return balance(came_in, results, committed, begins)
 
 
 def read_in(
     order: Random,
-    came: tuple[list[int], list[int]],
+    came: Lanes,
     out: list[tuple[int, int]],
     committed: dict[int, int],
+    begins: Begins,
 ) -> Ledger:
     """Read partition by partition in a random order, each in its own, then judge."""
-    made, _ = books(0, 1)
-    lanes = [
+    made, _ = books()
+    for partition in (0, 1):
+        made.open(partition, begins.transactions[partition])
+        made.open_scores(partition, begins.scores[partition])
+    lanes: list[list[tuple[Any, ...]]] = [
         *([("in", partition, offset) for offset in came[partition]] for partition in (0, 1)),
-        [("out", *source) for source in out],
+        [("out", *place) for place in enumerate(out)],
     ]
     while any(lanes):
-        what, partition, offset = order.choice([each for each in lanes if each]).pop(0)
+        what, first, second = order.choice([each for each in lanes if each]).pop(0)
         if what == "in":
-            made.arrive(partition, offset, name=7, content=8)
+            made.arrive(first, second, name=7, content=8)
         else:
-            made.result((partition, offset), Output(SCORE, (0, 0), 7))
-    ends = {partition: max(came[partition], default=-1) + 1 for partition in (0, 1)}
+            made.result(second, Output(SCORE, (first % 2, first), 7))
+    ends = {p: max(came[p], default=begins.transactions[p] - 1) + 1 for p in (0, 1)}
     for partition, end in ends.items():
         made.pass_by(partition, end)
     made.judge_committed(committed)
