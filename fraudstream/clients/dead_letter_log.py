@@ -46,7 +46,7 @@ def read_letters(settings: Settings) -> Iterator[Letter]:
 
     Raises:
         DependencyUnreachable: no broker answers.
-        FraudstreamError: the topic does not exist.
+        Refused: the topic does not exist.
     """
     for batch in read_to_end(settings, topic_name(settings.environment, "dead-letters")):
         for record in map(record_of, batch):
