@@ -9,12 +9,18 @@ from typing import TypeVar
 
 import click
 
-from fraudstream.clients.dead_letter_log import Resender, read_letters, read_replays
+from fraudstream.clients.dead_letter_log import (
+    Resender,
+    most_bytes_again,
+    read_letters,
+    read_replays,
+)
 from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.dead_letters import Letter, Replay, counts_by_kind
 from fraudstream.core.errors import DEAD_LETTER_KINDS
 from fraudstream.core.printable import printable
 from fraudstream.core.settings import Settings
+from fraudstream.core.topics import topic_name
 from fraudstream.stack.addresses import with_addresses
 from monitoring.dead_letters import (
     WHAT_TO_DO,
@@ -24,6 +30,7 @@ from monitoring.dead_letters import (
     Shown,
     Wanted,
     check_found,
+    check_sent,
     name_of,
     plan,
     shown,
@@ -192,13 +199,17 @@ def replay_letters(  # noqa: PLR0913 - one for each option
     found = list(filter(wanted.has, read_letters(settings)))
     check_found(names, found, settings.environment)
     resender = None if dry_run else Resender(settings)
-    todo = plan(found, read_replays(settings) if resender is None else resender.sent_before)
+    replays = read_replays(settings) if resender is None else resender.sent_before
+    limit = topic_name(settings.environment, "transactions"), most_bytes_again(settings)
+    todo = plan(found, replays, limit)
     if resender is not None and todo.to_send:
         _confirm(len(todo.to_send), yes=yes)
         for count in resender.send(todo.to_send, actor=getpass.getuser(), why=why):
             click.echo(f"sent {count:,}", err=True)
     with until_reader_leaves():
         _tell_replay(settings, todo, dry_run=dry_run, json_file=json_file)
+    if not dry_run:
+        check_sent(names, todo.impossible)
 
 
 def _wanted(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from fraudstream.clients.dead_letter_log import room_again
 from fraudstream.core.dead_letters import Letter, Replay
 from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.printable import printable_bytes
@@ -121,8 +122,12 @@ def shown(letter: Letter, replays: Mapping[str, Replay]) -> Shown:
     )
 
 
-def plan(letters: Iterable[Letter], replays: Mapping[str, Replay]) -> Plan:
-    """Return which of the letters are to be sent, each position once, and why others are not."""
+def plan(letters: Iterable[Letter], replays: Mapping[str, Replay], limit: tuple[str, int]) -> Plan:
+    """Return which of the letters are to be sent, each position once, and why others are not.
+
+    `limit`: the topic that they go to (full name), and the bytes that it takes of a record.
+    """
+    topic, most_bytes = limit
     to_send: dict[str, Letter] = {}
     sent_before: list[str] = []
     impossible: dict[str, str] = {}
@@ -133,9 +138,25 @@ def plan(letters: Iterable[Letter], replays: Mapping[str, Replay]) -> Plan:
             impossible[letter.name] = "its value was cut: let its producer send it anew"
         elif letter.value is None:
             impossible[letter.name] = "it has no value"
+        elif (size := room_again(letter)) > most_bytes:
+            impossible[letter.name] = (
+                f"its record takes {size:,} bytes, max.message.bytes of topic {topic} is {most_bytes}: "
+                "raise that, or let its producer send it anew"
+            )
         else:
             to_send[letter.name] = letter
     return Plan(to_send=list(to_send.values()), sent_before=sent_before, impossible=impossible)
+
+
+def check_sent(names: Iterable[str], impossible: Mapping[str, str]) -> None:
+    """See that each name that was asked for could be sent.
+
+    Raises:
+        FraudstreamError: names the first that could not, and the reason.
+    """
+    if kept := [name for name in names if name in impossible]:
+        more = f" (nor are {len(kept) - 1:,} others)" if len(kept) > 1 else ""
+        raise FraudstreamError(f"{kept[0]} is not sent: {impossible[kept[0]]}{more}")
 
 
 def check_found(names: Iterable[str], letters: Sequence[Letter], environment: str) -> None:

@@ -91,7 +91,7 @@ class Monitor:
         """Go on until an exception ends it: `Ended` at a signal.
 
         Raises:
-            FraudstreamError: a topic does not exist.
+            Refused: a topic does not exist.
             Refused: a score is none, or a topic was made anew.
             Fenced: another monitor reports now.
         """

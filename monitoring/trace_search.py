@@ -94,7 +94,7 @@ class Search:
 
         Raises:
             DependencyUnreachable: no broker answers.
-            FraudstreamError: a topic does not exist.
+            Refused: a topic does not exist.
         """
         at = {} if ids_only else self._at_positions(names)
         ids = [name for name in names if name not in at]

@@ -2,16 +2,9 @@
 
 from collections.abc import Iterable
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    ConfigResource,
-    ResourceType,
-)
-
-from fraudstream.clients.kafka import common, unreachable
+from fraudstream.clients.topic_limits import topic_limits
+from fraudstream.core.errors import KafkaUnreachable, Refused
 from fraudstream.core.settings import Settings
-from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES, topic_name
 from scorer.poison import Unscorable
 from scorer.results import Output, room_of
 
@@ -28,6 +21,7 @@ class Limits:
 
         Raises:
             DependencyUnreachable: no broker answers.
+            Refused: a topic does not exist.
         """
         self._settings = settings
         self._bytes = self._ask(settings.connect_timeout_ms / 1000)
@@ -46,9 +40,13 @@ class Limits:
         """Ask again; whether a limit is another than before.
 
         Raises:
-            DependencyUnreachable: no broker answers.
+            DependencyUnreachable: no broker answers, or one that starts does not know a topic yet; of one that
+                is gone for good `SameTopics` tells.
         """
-        before, self._bytes = self._bytes, self._ask(REFRESH_S)
+        try:
+            before, self._bytes = self._bytes, self._ask(REFRESH_S)
+        except Refused as exc:
+            raise KafkaUnreachable(str(exc)) from exc
         return before != self._bytes
 
     def check(self, outputs: Iterable[Output]) -> None:
@@ -67,17 +65,4 @@ class Limits:
                 )
 
     def _ask(self, timeout_s: float) -> dict[str, int]:
-        names = {topic_name(self._settings.environment, each): each for each in RESULTS}
-        resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-        admin = AdminClient(
-            common(self._settings)
-        )  # a new one: a client may lose its broker for good
-        try:
-            found = admin.describe_configs(resources, request_timeout=timeout_s)
-            limits = {
-                names[each.name]: int(answer.result()["max.message.bytes"].value)
-                for each, answer in found.items()
-            }
-        except KafkaException as exc:
-            raise unreachable(self._settings, exc) from exc
-        return {name: min(limit, MAX_DEAD_LETTER_BYTES) for name, limit in limits.items()}
+        return topic_limits(self._settings, RESULTS, timeout_s=timeout_s)

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
+from fraudstream.clients import topic_limits
 from fraudstream.clients.feature_store import Applied
 from fraudstream.clients.inference import Model
 from fraudstream.clients.kafka_headers import headers_of
@@ -20,8 +21,6 @@ _encoder = msgspec.json.Encoder()
 
 KEPT_BYTES = 1024 * 1024
 """What is kept of a value that is larger than the topic transactions takes uncompressed."""
-BATCH_BYTES = 100
-"""What a batch takes for itself with one record in it, at most; a header takes 10 more than its text."""
 
 Headers = list[tuple[str, str | bytes | None]]
 
@@ -242,10 +241,7 @@ def dead_letter(letter: DeadLetter, most_bytes: int = MAX_DEAD_LETTER_BYTES) -> 
 
 def room_of(output: Output) -> int:
     """Return the bytes that a batch with this record alone takes at the broker, at most."""
-    room = BATCH_BYTES + len(output.key or b"") + len(output.value or b"")
-    if output.headers:  # scores and alerts have none
-        room += sum(len(name.encode()) + len(text or "") + 10 for name, text in output.headers)
-    return room
+    return topic_limits.room_of(output.key, output.value, output.headers)
 
 
 def own_headers(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, bytes | None]:

@@ -41,7 +41,7 @@ def offsets_now(settings: Settings) -> dict[str, dict[int, int]]:
 
     Raises:
         DependencyUnreachable: Kafka does not answer.
-        FraudstreamError: a topic does not exist.
+        Refused: a topic does not exist.
     """
     with TopicReader(settings) as log:
         bounds = {name: log.bounds(topic_name(settings.environment, name)) for name in TOPICS}

@@ -66,7 +66,8 @@ class TrainerService:
         """Train, wait, train again, until an exception ends it: `Ended` at a signal.
 
         Raises:
-            FraudstreamError: a topic does not exist, or the feature set is not live.
+            Refused: a topic does not exist.
+            FraudstreamError: the feature set is not live.
         """
         while True:
             try:

@@ -48,7 +48,7 @@ def read_events(settings: Settings, model_name: str) -> list[tuple[int, AuditEve
 
     Raises:
         DependencyUnreachable: no broker answers, or a Kafka transaction stays open.
-        FraudstreamError: the topic does not exist.
+        Refused: the topic does not exist.
     """
     return [each for each in read_all(settings) if each[1].model_name == model_name]
 
@@ -60,7 +60,7 @@ def read_all(settings: Settings) -> list[tuple[int, AuditEvent]]:
 
     Raises:
         DependencyUnreachable: no broker answers, or a Kafka transaction stays open.
-        FraudstreamError: the topic does not exist.
+        Refused: the topic does not exist.
     """
     topic = topic_name(settings.environment, "audit")
     with TopicReader(settings) as reader:
@@ -74,7 +74,7 @@ def read_after(settings: Settings, offset: int) -> list[tuple[int, AuditEvent]]:
 
     Raises:
         DependencyUnreachable: no broker answers.
-        FraudstreamError: the topic does not exist.
+        Refused: the topic does not exist.
     """
     topic = topic_name(settings.environment, "audit")
     with TopicReader(settings) as reader:

@@ -1,14 +1,16 @@
 """The topic `dead-letters` read to its end, and records of it sent to `transactions` again, each once."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from fraudstream.clients import audit_log
-from fraudstream.clients.clock import now_ms
+from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.kafka import transactional_producer, unreachable
-from fraudstream.clients.topic_log import read_to_end, record_of
+from fraudstream.clients.topic_limits import room_of, topic_limits
+from fraudstream.clients.topic_log import TIMED_OUT, read_to_end, record_of
 from fraudstream.core.dead_letters import (
     REPLAY,
     Letter,
@@ -17,16 +19,20 @@ from fraudstream.core.dead_letters import (
     read_letter,
     replays_in,
 )
-from fraudstream.core.errors import Refused
+from fraudstream.core.errors import FraudstreamError, KafkaUnreachable, Refused
 from fraudstream.core.model import model_name
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
+from fraudstream.core.transaction import Identifier
 
 MOST_RECORDS = 500
 MOST_BYTES = 4 * 1024 * 1024
 """Of one Kafka transaction; a single record may be larger."""
 COMMIT_S = 10.0
+
+ABORT_S = 10.0
+LOOK_S = 0.1
 
 FENCED = (
     KafkaError._FENCED,  # noqa: SLF001
@@ -40,7 +46,7 @@ def read_letters(settings: Settings) -> Iterator[Letter]:
 
     Raises:
         DependencyUnreachable: no broker answers.
-        FraudstreamError: the topic does not exist.
+        Refused: the topic does not exist.
     """
     for batch in read_to_end(settings, topic_name(settings.environment, "dead-letters")):
         for record in map(record_of, batch):
@@ -59,6 +65,21 @@ def read_replays(settings: Settings) -> dict[str, Replay]:
     return replays_in(audit_log.read_all(settings))
 
 
+def most_bytes_again(settings: Settings) -> int:
+    """Return the bytes that `transactions` takes of a record sent again: `room_again` must not be above.
+
+    Raises:
+        DependencyUnreachable: no broker answers.
+        Refused: the topic does not exist.
+    """
+    return _limits(settings)["transactions"]
+
+
+def room_again(letter: Letter) -> int:
+    """Return the bytes that a letter's record takes when it is sent again, at most; nothing is compressed."""
+    return room_of(letter.key, letter.value, headers_of_replay(letter))
+
+
 class Resender:
     """Sends records again, with the note that they were in the same Kafka transaction.
 
@@ -70,10 +91,14 @@ class Resender:
 
         Raises:
             DependencyUnreachable: no broker answers, or a Kafka transaction stays open.
+            Refused: a topic does not exist.
         """
         self._settings = settings
+        self._refused: list[KafkaError] = []
         self._producer = transactional_producer(
-            settings, transactional_id=f"{settings.environment}.dead-letters.replay"
+            settings,
+            transactional_id=f"{settings.environment}.dead-letters.replay",
+            most_bytes=min(_limits(settings).values()),
         )
         try:
             self._producer.init_transactions(settings.connect_timeout_ms / 1000)
@@ -86,33 +111,66 @@ class Resender:
 
         Raises:
             Refused: another replay has begun meanwhile; it goes on, this one has ended.
-            DependencyUnreachable: the broker did not take a transaction; nothing of it was sent.
+            DependencyUnreachable: the broker does not answer; nothing of the transaction was sent. If it was
+                being committed, it may be there or not: the next Resender ends what is open, and sees.
+            FraudstreamError: the broker refuses a record; nothing of its Kafka transaction was sent.
         """
         new = [each for each in letters if each.name not in self.sent_before]
         for part in _parts(new):
-            try:
-                self._send(part, actor=actor, why=why)
-            except KafkaException as exc:
-                raise self._ended(exc) from exc
+            self._send(part, actor=actor, why=why)
             yield len(part)
 
     def _send(self, letters: Sequence[Letter], *, actor: str, why: str) -> None:
+        """Send in one Kafka transaction; nothing of it stays but where Kafka is silent about its commit."""
+        self._refused.clear()
+        committing = False
+        try:
+            self._producer.begin_transaction()
+            self._produce(letters, self._event(letters, actor=actor, why=why))
+            self._await_delivery()
+            committing = True
+            self._producer.commit_transaction(COMMIT_S)
+        except KafkaException as exc:
+            is_open = committing and not exc.args[0].txn_requires_abort()
+            if not is_open:
+                self._abort()
+            error = self._refused[0] if self._refused else exc.args[0]
+            raise self._ended(error, len(letters), is_open=is_open) from exc
+
+    def _produce(self, letters: Sequence[Letter], event: AuditEvent) -> None:
         names = {
             each: topic_name(self._settings.environment, each) for each in ("transactions", "audit")
         }
-        producer: Producer = self._producer
-        producer.begin_transaction()
         for each in letters:
-            producer.produce(
+            self._producer.produce(
                 names["transactions"],
                 each.value,
                 each.key,
                 each.partition,
                 headers=headers_of_replay(each),  # type: ignore[arg-type]
+                on_delivery=self._hear,
             )
-        event = self._event(letters, actor=actor, why=why)
-        producer.produce(names["audit"], msgspec.json.encode(event), event.model_name)
-        producer.commit_transaction(COMMIT_S)
+        self._producer.produce(
+            names["audit"], msgspec.json.encode(event), event.model_name, on_delivery=self._hear
+        )
+
+    def _hear(self, error: KafkaError | None, _: object) -> None:
+        if error is not None:
+            self._refused.append(error)
+
+    def _await_delivery(self) -> None:
+        """Return once the broker has all: a commit would wait for what cannot come after a refusal."""
+        deadline_s = monotonic_s() + COMMIT_S
+        while left := self._producer.flush(LOOK_S):
+            if self._refused or monotonic_s() > deadline_s:
+                break
+        if self._refused or left:
+            raise KafkaException(self._refused[0] if self._refused else KafkaError(TIMED_OUT))
+
+    def _abort(self) -> None:
+        """Let nobody wait for what is not committed; if this fails, too, the next Resender ends it."""
+        with suppress(KafkaException):
+            self._producer.abort_transaction(ABORT_S)
 
     def _event(self, letters: Sequence[Letter], *, actor: str, why: str) -> AuditEvent:
         ids = [found for each in letters if (found := _id_in(each.value)) is not None]
@@ -129,18 +187,33 @@ class Resender:
             },
         )
 
-    def _ended(self, exc: KafkaException) -> Exception:
-        error = exc.args[0]
+    def _ended(self, error: KafkaError, count: int, *, is_open: bool) -> FraudstreamError:
+        """Return what to say; `is_open`: it was given up while Kafka may have committed, or still does."""
         if error.code() in FENCED:
             return Refused(
                 "another `fraudstream dead-letters replay` of this environment has begun: it goes on, this "
                 "one has ended; what either has sent is known to the next"
             )
-        return unreachable(self._settings, exc)
+        if is_open:
+            return KafkaUnreachable(
+                f"Kafka at {self._settings.kafka_bootstrap} does not say whether the last {count:,} records "
+                f"were sent ({error.str()}): run it again once Kafka answers, it looks at what was sent"
+            )
+        if error.code() < 0:  # librdkafka's own: no answer
+            return unreachable(self._settings, KafkaException(error))
+        return FraudstreamError(
+            f"Kafka refuses the records ({error.str()}): nothing of the last {count:,} was sent; run it "
+            "again, it asks anew what the topics take"
+        )
+
+
+def _limits(settings: Settings) -> dict[str, int]:
+    timeout_s = settings.connect_timeout_ms / 1000
+    return topic_limits(settings, ("transactions", "audit"), timeout_s=timeout_s)
 
 
 class _Identified(msgspec.Struct):
-    transaction_id: str
+    transaction_id: Identifier
 
 
 def _id_in(value: bytes | None) -> str | None:

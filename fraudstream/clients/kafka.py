@@ -263,14 +263,17 @@ def unreachable(settings: Settings, exc: KafkaException) -> KafkaUnreachable:
     )
 
 
+def missing_topic(name: str) -> Refused:
+    """Return the error for a topic (full name) that does not exist."""
+    return Refused(f"topic {name} does not exist: make it with `fraudstream topics create`")
+
+
 def _facts(name: str, future: object) -> TopicFacts:
     try:
         described = future.result()  # type: ignore[attr-defined]
     except KafkaException as exc:
         if exc.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise Refused(
-                f"topic {name} does not exist: make it with `fraudstream topics create`"
-            ) from exc
+            raise missing_topic(name) from exc
         raise
     return TopicFacts(name, str(described.topic_id), len(described.partitions))
 

@@ -220,7 +220,8 @@ def read_scores(
 
     Raises:
         DependencyUnreachable: no broker answers.
-        FraudstreamError: the topic does not exist, or holds something else.
+        Refused: the topic does not exist.
+        FraudstreamError: it holds something else.
     """
     columns = ScoreColumns(feature_set, window)
     for batch in read_to_end(settings, topic_name(settings.environment, "scores")):
@@ -233,7 +234,7 @@ def read_feedback(settings: Settings) -> Iterator[Feedback]:
 
     Raises:
         DependencyUnreachable: no broker answers.
-        FraudstreamError: the topic does not exist.
+        Refused: the topic does not exist.
     """
     for batch in read_to_end(settings, topic_name(settings.environment, "feedback")):
         for message in batch:

@@ -8,17 +8,21 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.clients.kafka import unreachable
+from fraudstream.clients.kafka import missing_topic, unreachable
 from fraudstream.clients.kafka_headers import headers_of
 from fraudstream.clients.kafka_log import settled_bounds
 from fraudstream.clients.log_bounds import LogBounds
-from fraudstream.core.errors import BadRecord, FraudstreamError, KafkaUnreachable
+from fraudstream.core.errors import BadRecord, KafkaUnreachable
 from fraudstream.core.settings import Settings
 
 _BATCH = 10_000
 _WAIT_S = 0.05
 """A batch is what is there when its first record is; so long is waited for that one."""
 _END_OF_PARTITION = KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's own codes begin so
+NO_TOPIC = (
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+)
 TIMED_OUT = KafkaError._TIMED_OUT  # noqa: SLF001
 _SILENCE_S = 30.0
 _AHEAD_KIB = 8_192
@@ -61,15 +65,14 @@ class TopicReader:
         """Return the first offset and the one after the last of each partition of `topic` (full name).
 
         Raises:
-            FraudstreamError: the topic does not exist.
+            Refused: the topic does not exist.
         """
         with self._translated():
             metadata = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
             if metadata.error is not None:
-                raise FraudstreamError(
-                    f"topic {topic} does not exist on {self._settings.kafka_bootstrap}: make it with "
-                    "`fraudstream topics create`, then fill it with `fraudstream replay`"
-                )
+                if metadata.error.code() in NO_TOPIC:
+                    raise missing_topic(topic)
+                raise KafkaException(metadata.error)
             places = [TopicPartition(topic, partition) for partition in metadata.partitions]
             return {
                 place.partition: settled_bounds(self._consumer, place, self._timeout_s)
@@ -164,7 +167,7 @@ def read_to_end(settings: Settings, topic: str) -> Iterator[list[Message]]:
 
     Raises:
         DependencyUnreachable: no broker answers within `connect_timeout_ms`, or it falls silent for 30 s.
-        FraudstreamError: the topic does not exist.
+        Refused: the topic does not exist.
     """
     with TopicReader(settings) as reader:
         yield from reader.batches(topic, reader.bounds(topic))

@@ -14,7 +14,7 @@ from fraudstream.clients.inference import load_model
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.score_log import FEW, read_feedback, read_scores
 from fraudstream.clients.set_log import SetLog
-from fraudstream.core.errors import FraudstreamError
+from fraudstream.core.errors import FraudstreamError, Refused
 from fraudstream.core.feature_set import DAY_MS, NINE, FeatureSet, packaged
 from fraudstream.core.model import CHAMPION, model_name
 from fraudstream.core.scores import SetFeatures
@@ -274,7 +274,7 @@ def test_without_scores_training_says_what_to_run(topics: Settings) -> None:
 
 
 def test_without_topics_training_says_how_to_make_them(settings: Settings) -> None:
-    with pytest.raises(FraudstreamError, match="make it with `fraudstream topics create`"):
+    with pytest.raises(Refused, match=r"make it with `fraudstream topics create`$"):
         collect(settings, OPTIONS)
 
 
