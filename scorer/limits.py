@@ -40,8 +40,8 @@ class Limits:
         """Ask again; whether a limit is another than before.
 
         Raises:
-            DependencyUnreachable: no broker answers, or one that starts does not know a topic yet; one that is
-                gone for good is seen by `SameTopics`.
+            DependencyUnreachable: no broker answers, or one that starts does not know a topic yet. One that
+                is gone for good is seen by `SameTopics`.
         """
         try:
             before, self._bytes = self._bytes, self._ask(REFRESH_S)
