@@ -264,7 +264,8 @@ def _aims(aims: list[Aim]) -> None:
 def _rate(name: str, rate: Rate) -> None:
     click.echo(
         f"{name}: {rate.tx_per_s:,} transactions a second, worker {rate.cpu_us_per_tx:.1f} us a transaction, "
-        f"Kafka {rate.kafka_core_share:.0%} and Redis {rate.redis_core_share:.0%} of a core"
+        f"Kafka {rate.kafka_core_share:.0%} and Redis {rate.redis_core_share:.0%} of a core, which Redis "
+        f"waited for {rate.redis_waits_share:.0%} of the time"
     )
 
 

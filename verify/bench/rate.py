@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 from redis import Redis
@@ -22,7 +23,8 @@ Enough = Callable[[int, float], bool]
 class Rate(msgspec.Struct, frozen=True):
     """Transactions a second from the first commit that is seen to the last; CPU of the workers a transaction.
 
-    Shares are of one core: 1.0 is a core that does nothing else.
+    Shares are of one core: 1.0 is a core that does nothing else. `redis_waits_share`: of the time, in which
+    Redis had work and no core; with `redis_core_share` 1.0 where it is the limit. 0 where nobody tells.
     """
 
     transactions: int
@@ -30,6 +32,7 @@ class Rate(msgspec.Struct, frozen=True):
     cpu_us_per_tx: float
     kafka_core_share: float
     redis_core_share: float
+    redis_waits_share: float
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def timed(settings: Settings, who: Watched, enough: Enough = lambda n, seconds: 
         cpu_us_per_tx=round(used["worker"] / n * 1e6, 1),
         kafka_core_share=round(used["kafka"] / seconds, 2),
         redis_core_share=round(used["redis"] / seconds, 2),
+        redis_waits_share=round(used["redis waits"] / seconds, 2),
     )
 
 
@@ -80,10 +84,20 @@ def committed_anew(log: Log, who: Watched) -> tuple[int, int]:
     return done, total
 
 
+def waited_s(pid: int) -> float:
+    """Return for how long a process's main thread could have run and had no core, in seconds."""
+    try:
+        _, waited_ns, _ = Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()
+    except OSError:  # not on Linux
+        return 0.0
+    return int(waited_ns) / 1e9
+
+
 def _cpu_s(settings: Settings, client: Redis, worker: str) -> dict[str, float]:
-    """Return the CPU seconds used so far by the workers, by Kafka and by Redis."""
+    """Return the CPU seconds used so far by workers, Kafka and Redis, and those that Redis waited for."""
     info = client.info("cpu")
     used = {"redis": float(info["used_cpu_user"]) + float(info["used_cpu_sys"])}
+    used["redis waits"] = waited_s(int(client.info("server")["process_id"]))
     for name, part in (("worker", worker), ("kafka", "kafka.Kafka")):
         times = [each.info["cpu_times"] for each in working_on(settings, part)]
         used[name] = sum(each.user + each.system for each in times)
