@@ -200,8 +200,8 @@ def replay_letters(  # noqa: PLR0913 - one for each option
     check_found(names, found, settings.environment)
     resender = None if dry_run else Resender(settings)
     replays = read_replays(settings) if resender is None else resender.sent_before
-    limit = topic_name(settings.environment, "transactions"), most_bytes_again(settings)
-    todo = plan(found, replays, limit)
+    most_bytes = most_bytes_again(settings) if resender is None else resender.most_bytes
+    todo = plan(found, replays, (topic_name(settings.environment, "transactions"), most_bytes))
     if resender is not None and todo.to_send:
         _confirm(len(todo.to_send), yes=yes)
         for count in resender.send(todo.to_send, actor=getpass.getuser(), why=why):

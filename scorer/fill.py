@@ -90,9 +90,8 @@ class Fill:
         sets = self._log.begin(self._actor)
         live = self._set.hash in sets.live
         if live and self._is_whole():
-            announce(
-                self._state, self._settings, self._log.sets
-            )  # who made it live may have died before
+            # Who made it live may have died before it was told.
+            announce(self._state, self._settings, self._log.sets)
             return Filled(name=self._set.name, hash=self._set.hash, already_live=True)
         if not live and self._set.hash not in sets.filling:
             self._append("filling")

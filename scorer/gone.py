@@ -5,14 +5,10 @@ worker has committed it. Where the group has not, a worker that died or lost the
 had passed the record over, since it could not read it: one of an older release, say, or with a lower limit.
 """
 
-import logging
-
 from fraudstream.clients.feature_store import ReplyGone
 from scorer.assignment import Assignment
 from scorer.live_sets import LiveSets
 from scorer.waiting import Abandoned
-
-logger = logging.getLogger(__name__)
 
 
 class GoneReplies:
@@ -33,10 +29,8 @@ class GoneReplies:
         if place != self._last:
             self._last = place
             return Abandoned(f"another worker has gone on from here: {gone}")
-        for store in self._live.stores.values():
-            store.state.put(
-                store.state.fresh("rebuilding")
-            )  # an empty one: the marks cannot go back
+        for state in (store.state for store in self._live.stores.values()):
+            state.put(state.fresh("rebuilding"))  # an empty one: the marks cannot go back
         self._assignment.proven = False
         self._last = None
         return Abandoned(

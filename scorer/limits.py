@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from fraudstream.clients.topic_limits import topic_limits
+from fraudstream.clients.topic_limits import room_of, topic_limits
 from fraudstream.core.errors import KafkaUnreachable, Refused
 from fraudstream.core.settings import Settings
 from scorer.poison import Unscorable
-from scorer.results import Output, room_of
+from scorer.results import Output
 
 REFRESH_S = 4.0
 """A worker that starts a batch over does not wait longer: it has to stop when it is asked to."""
@@ -56,7 +56,8 @@ class Limits:
             Unscorable: names size, topic and limit.
         """
         for output in outputs:
-            size, limit = room_of(output), self._bytes[output.topic]
+            size = room_of(output.key, output.value, output.headers)
+            limit = self._bytes[output.topic]
             if size > limit:
                 raise Unscorable(
                     f"its record for topic {output.topic} takes {size} bytes, the topic's max.message.bytes "

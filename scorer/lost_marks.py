@@ -29,11 +29,12 @@ from fraudstream.clients.kafka import (
 )
 from fraudstream.clients.log_bounds import LogBounds
 from fraudstream.clients.topic_log import TopicReader, record_of
+from fraudstream.core.dead_letters import own_headers
 from fraudstream.core.errors import DependencyUnreachable
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from scorer.neighbours import read_note, write_note
-from scorer.results import own_headers, place_of
+from scorer.results import place_of
 
 if TYPE_CHECKING:
     from fraudstream.clients.hanging import Open

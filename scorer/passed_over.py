@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 
 from fraudstream.clients.topic_log import TopicReader, record_of
+from fraudstream.core.dead_letters import own_headers
 from fraudstream.core.errors import UNREADABLE_KINDS
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from scorer.batch import ALL
-from scorer.results import own_headers, place_of
+from scorer.results import place_of
 
 
 class PassedOver:
@@ -35,8 +36,8 @@ class PassedOver:
         self._read_to = {partition: end for partition, (_, end) in ranges.items()}
 
 
-def _lacking(headers: Mapping[str, bytes | None]) -> list[str]:
+def _lacking(headers: Mapping[str, bytes]) -> list[str]:
     """Return the sets that do not hold the record; older workers said nothing where it is no transaction."""
-    kind = (headers.get("error_kind") or b"").decode(errors="replace")
+    kind = headers.get("error_kind", b"").decode(errors="replace")
     said = headers.get("not_applied", ALL.encode() if kind in UNREADABLE_KINDS else b"")
-    return (said or b"").decode(errors="replace").split(",")
+    return said.decode(errors="replace").split(",")

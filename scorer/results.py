@@ -1,17 +1,17 @@
 """Fifth hop: what a batch sends out: scores, alerts, dead letters and the event of a swap."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
-from fraudstream.clients import topic_limits
 from fraudstream.clients.feature_store import Applied
 from fraudstream.clients.inference import Model
 from fraudstream.clients.kafka_headers import headers_of
+from fraudstream.clients.topic_limits import room_of
 from fraudstream.core.scores import Alert, AuditEvent, Decision, Score, SetFeatures, Stages
 from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES, MAX_TRANSACTION_BYTES
 from fraudstream.core.transaction import Transaction
@@ -228,27 +228,18 @@ def dead_letter(letter: DeadLetter, most_bytes: int = MAX_DEAD_LETTER_BYTES) -> 
     ]
     if letter.not_applied:
         headers.append(("not_applied", letter.not_applied.encode()))
+    key = message.key()
     theirs: Headers = [] if letter.bare else list(headers_of(message))
-    whole = Output("dead-letters", message.key(), value, headers + theirs)
-    if value is None or (len(value) <= MAX_TRANSACTION_BYTES and room_of(whole) <= most_bytes):
+    whole = Output("dead-letters", key, value, headers + theirs)
+    room = room_of(key, value, whole.headers)
+    if value is None or (len(value) <= MAX_TRANSACTION_BYTES and room <= most_bytes):
         return whole
     headers.append(("original_bytes", str(len(value)).encode()))
     headers.append(("original_sha256", hashlib.sha256(value).hexdigest().encode()))
-    rest = Output("dead-letters", message.key(), b"", headers + theirs)
-    kept = max(min(KEPT_BYTES, most_bytes - room_of(rest)), 0)
-    return Output("dead-letters", message.key(), value[:kept], headers + theirs)
+    kept = max(min(KEPT_BYTES, most_bytes - room_of(key, b"", headers + theirs)), 0)
+    return Output("dead-letters", key, value[:kept], headers + theirs)
 
 
-def room_of(output: Output) -> int:
-    """Return the bytes that a batch with this record alone takes at the broker, at most."""
-    return topic_limits.room_of(output.key, output.value, output.headers)
-
-
-def own_headers(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, bytes | None]:
-    """Return the scorer's headers of a dead letter: the original's follow, so the first of a name counts."""
-    return dict(reversed(headers))
-
-
-def place_of(headers: Mapping[str, bytes | None]) -> tuple[int, int]:
+def place_of(headers: Mapping[str, bytes]) -> tuple[int, int]:
     """Return the partition and offset in `transactions` that a dead letter is of, by its headers."""
     return int(headers["source_partition"] or b"-1"), int(headers["source_offset"] or b"-1")

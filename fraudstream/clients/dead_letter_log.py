@@ -95,10 +95,13 @@ class Resender:
         """
         self._settings = settings
         self._refused: list[KafkaError] = []
+        limits = _limits(settings)
+        self.most_bytes = limits["transactions"]
+        """As `most_bytes_again` says."""
         self._producer = transactional_producer(
             settings,
             transactional_id=f"{settings.environment}.dead-letters.replay",
-            most_bytes=min(_limits(settings).values()),
+            most_bytes=min(limits.values()),
         )
         try:
             self._producer.init_transactions(settings.connect_timeout_ms / 1000)

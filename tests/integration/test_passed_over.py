@@ -90,6 +90,7 @@ def test_a_letter_behind_an_open_transaction_is_waited_for(topics: Settings) -> 
         ("4", "poison", []),
         ("5", "poison", [("not_applied", "another")]),
         ("6", "too_large", []),  # of an older worker
+        ("7", "poison", [("trace", "x"), ("not_applied", "all")]),  # the transaction's own headers
     ]
     for offset, kind, more in letters_of:
         place: list[tuple[str, str | bytes | None]] = [("source_partition", "0")]

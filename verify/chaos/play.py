@@ -256,11 +256,13 @@ class Player:
         Raises:
             FraudstreamError: it never does.
         """
-        for version in self.promoted[-1:]:
-            if not self._wait(COMMIT_S, lambda: self._watch.has_seen(version)):  # noqa: B023 - used at once
-                raise self._stuck(
-                    f"version {version} was promoted and has scored nothing within {COMMIT_S:.0f} s"
-                )
+        if not self.promoted:
+            return
+        version = self.promoted[-1]
+        if not self._wait(COMMIT_S, lambda: self._watch.has_seen(version)):
+            raise self._stuck(
+                f"version {version} was promoted and has scored nothing within {COMMIT_S:.0f} s"
+            )
 
     def _freeze_worker(self) -> None:
         """Freeze a worker beyond its session; it wakes while the run goes on."""
