@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import os
+import signal
 import socket
-import threading
 
 import faust
 import msgspec
@@ -13,7 +12,6 @@ from mode import Service
 
 from fraudstream.clients.clock import now_ms
 from fraudstream.clients.signals import END_S
-from fraudstream.core.errors import FraudstreamError
 from fraudstream.core.health import Health
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
@@ -21,71 +19,39 @@ from scorer.assignment import group_name
 from scorer.ends import Ends
 from scorer.hot_path import HotPath
 from scorer.metrics import WorkerMetrics
+from scorer.scoring import Scoring
 
 logger = logging.getLogger(__name__)
 
 
 class HotPathService(Service):
-    """Runs the hot path in a thread; what goes wrong there ends the worker before it commits."""
+    """The hot path as a service of Faust's: what goes wrong there ends the worker before it commits."""
 
-    def __init__(self, hot_path: HotPath) -> None:
+    def __init__(self, scoring: Scoring) -> None:
         super().__init__()
-        self.hot_path = hot_path
-        self.failure: Exception | None = None
-        self._ending = False
-        self._thread: asyncio.Future[None] | None = None
+        self._scoring = scoring
 
     async def on_start(self) -> None:
-        """Start the thread."""
-        self._thread = asyncio.get_running_loop().run_in_executor(None, self.hot_path.run)
-        self.add_future(self._watch(self._thread))
+        """Watch the thread, which runs already."""
+        self.add_future(self._watch())
 
     async def on_stop(self) -> None:
         """Let the batch in hand be committed, then end."""
-        self.end()
-        if self._thread is not None:
-            await asyncio.wait([self._thread], timeout=END_S)
+        self._scoring.end()
+        await asyncio.wait([asyncio.wrap_future(self._scoring.over)], timeout=END_S)
 
-    def end(self) -> None:
-        """Ask the hot path to end after its batch, and see that the process ends in any case.
-
-        Faust's own consumer, or the batch, may wait for a broker that is away. What is not committed
-        by then is read again by the next worker: nothing is lost by not waiting.
-        """
-        self.hot_path.stop()
-        if not self._ending:
-            self._ending = True
-            guard = threading.Timer(END_S, self._exit)
-            guard.daemon = True
-            guard.start()
-
-    def _exit(self) -> None:
-        logger.warning(
-            "a server did not let this worker end in %.0f s; it ends all the same", END_S
-        )
-        os._exit(self.exit_code)
-
-    @property
-    def exit_code(self) -> int:
-        """Return the exit status that says what ended the hot path."""
-        if isinstance(self.failure, FraudstreamError):
-            return self.failure.exit_code
-        return 0 if self.failure is None else 1
-
-    async def _watch(self, thread: "asyncio.Future[None]") -> None:
-        try:
-            await asyncio.shield(thread)
-        except Exception as exc:
-            self.failure = exc
-            raise
+    async def _watch(self) -> None:
+        await asyncio.wrap_future(self._scoring.over)
+        if not self.should_stop:  # asked to end before Faust heard of signals
+            signal.raise_signal(signal.SIGTERM)
 
 
 class ScorerWorker(faust.Worker):
     """Faust's worker, with the process's own logs, that tells the hot path of a signal at once."""
 
-    def __init__(self, app: faust.App, service: HotPathService) -> None:
-        super().__init__(app, service, redirect_stdouts=False, quiet=True)
-        self._service = service
+    def __init__(self, app: faust.App, scoring: Scoring) -> None:
+        super().__init__(app, HotPathService(scoring), redirect_stdouts=False, quiet=True)
+        self._scoring = scoring
 
     def _setup_logging(self) -> None:
         """Leave the logs as they are."""
@@ -93,11 +59,11 @@ class ScorerWorker(faust.Worker):
         logging.getLogger("faust.transport.drivers.aiokafka").addFilter(_tells_something)
 
     def _on_sigint(self) -> None:
-        self._service.end()
+        self._scoring.end()
         super()._on_sigint()
 
     def _on_sigterm(self) -> None:
-        self._service.end()
+        self._scoring.end()
         super()._on_sigterm()
 
 

@@ -28,6 +28,7 @@ from scorer.ahead import Ahead, Answer, InHand, positions_after
 from scorer.batch import Batch, Message, decode
 from scorer.burial import Burial
 from scorer.gone import GoneReplies
+from scorer.idle import Idle
 from scorer.output import BatchAborted
 from scorer.parts import Parts
 from scorer.poison import Isolation, Unscorable, blaming
@@ -42,8 +43,6 @@ T = TypeVar("T")
 
 REST_S = 0.01
 """How often a worker that waits for others looks how far they are."""
-CONFIRM_S = 1.0
-"""How often a worker without records asks whether the features are still the same."""
 
 
 class HotPath:
@@ -52,6 +51,8 @@ class HotPath:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._stopping = threading.Event()
+        self.under_way = threading.Event()
+        """Set once a batch is committed, or none waits."""
         self._serving = Serving(parts.champion, parts.live)
         self._ahead = Ahead(parts.live, parts.labels, parts.transactions.topic_id, parts.assignment)
         self._hand: InHand | None = None
@@ -62,7 +63,6 @@ class HotPath:
         """A hop failed: the next batch is taken through alone, so that it can be halved."""
         self._failing = Failing()
         self._unsettled = False
-        self._confirmed_s = 0.0
         self._last_ms: dict[str, float] = {}
         self.status = Status()
         self._waiting = Waiting(
@@ -74,6 +74,7 @@ class HotPath:
             kafka_silent=lambda: parts.same_topics.silent,
         )
         self._proof = Proof(parts.live, self._recovery)
+        self._idle = Idle(parts)
         self._gone = GoneReplies(parts.assignment, parts.live)
         self._burial = Burial(**{name: getattr(parts, name) for name in Burial.__struct_fields__})
         self._isolation = Isolation(
@@ -218,8 +219,9 @@ class HotPath:
             logger.warning("%s; the batch is left to the next worker", exc)
 
     def _rest(self) -> None:
-        self._patiently(self._idle)
-        self._tell_ends()
+        self._patiently(self._idle.look_after)
+        self._idle.tell_ends()
+        self.under_way.set()
 
     def _take_in_hand(self, messages: Sequence[Message]) -> BadRecord | None:
         """Let it be known what is in hand, should that be the end of this worker; or why it is not tried."""
@@ -236,21 +238,6 @@ class HotPath:
         self.status.count(scored=0, alerts=0, dead=[why.kind])
         self.status.poison += 1
         self._patiently(lambda: self._burial.pass_over(place, lacking))
-
-    def _idle(self) -> None:
-        """Without records: apply labels, and notice within a second that the features are others."""
-        self._parts.labels.apply_available()
-        if monotonic_s() - self._confirmed_s > CONFIRM_S:
-            self._parts.live.confirm()
-            self._confirmed_s = monotonic_s()
-
-    def _tell_ends(self) -> None:
-        """Tell the other workers, once, which partitions have ended though their log goes on in markers."""
-        p = self._parts
-        if notes := p.evenness.untold(p.assignment.committed):
-            last_offsets = {partition: p.assignment.committed[partition] - 1 for partition in notes}
-            offsets = p.assignment.offsets_after(last_offsets, notes)
-            p.output.commit([], offsets, p.assignment.group_metadata)
 
     def _poll(self) -> list[Message]:
         """Return what is there for a batch, or behind a full one that is in hand."""
@@ -317,6 +304,7 @@ class HotPath:
         p.deaths.done(notes)
         p.same_topics.heard(monotonic_s())
         self._failing.over()
+        self.under_way.set()
 
     def _count(self, batch: Batch, emitted: Emitted, probabilities: np.ndarray | None) -> None:
         status = self.status

@@ -3,21 +3,23 @@
 import faulthandler
 import gc
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
+from concurrent.futures import wait
+from functools import partial
 
-from fraudstream.clients.group_members import remove_member
 from fraudstream.clients.kafka import instance_id, kept_places
 from fraudstream.core.errors import DependencyUnreachable, KafkaUnreachable, SettingsError
 from fraudstream.core.settings import Settings, state_path
 from scorer.assignment import group_name
 from scorer.bootstrap import build_hot_path
 from scorer.hot_path import HotPath
+from scorer.scoring import Scoring
 from scorer.slot import Slot
 
 logger = logging.getLogger(__name__)
 
 LAST_PORT = 65_535
+FAUST_AFTER_S = 1.0
+"""So long Faust waits for the first batch, which it would hold up: loading it takes half a second."""
 
 
 def run(
@@ -31,20 +33,34 @@ def run(
         FraudstreamError: a server does not answer, or going on is not safe.
     """
     faulthandler.enable()  # says on standard error where native code was called that ends the process
-    with ThreadPoolExecutor(1) as beside:
-        loading = beside.submit(import_module, "scorer.app")  # Faust, while the servers are asked
-        slot = _take_slot(settings, wanted_slot)
-        port = _web_port(settings, slot.number) if metrics_port is None else metrics_port
-        hot_path = _ready(settings, slot)
-    loading.result()
-    from aiokafka.errors import KafkaError  # noqa: PLC0415 - came with Faust
+    slot = _take_slot(settings, wanted_slot)
+    port = _web_port(settings, slot.number) if metrics_port is None else metrics_port
+    hot_path = _ready(settings, slot)
+    leaving = partial(_leave, settings, group_name(settings), slot.number)
+    scoring = Scoring(hot_path, leaving) if leave else Scoring(hot_path)
+    scoring.begin()
+    try:
+        _accompany(scoring, settings, slot.number, port)
+    finally:
+        scoring.end()
+        wait([scoring.over])
+        slot.release()
+        if scoring.failure is not None:
+            # Faust ends with status 1 whatever went wrong; the reason knows better.
+            raise scoring.failure
 
-    from scorer.app import HotPathService, ScorerWorker, build_app  # noqa: PLC0415 - as above
 
-    app = build_app(settings, hot_path, slot.number, port)
-    service = HotPathService(hot_path)
-    worker = ScorerWorker(app, service)
+def _accompany(scoring: Scoring, settings: Settings, slot: int, port: int) -> None:
+    """Load Faust and have its worker run around the hot path, until that is over."""
+    scoring.hot_path.under_way.wait(FAUST_AFTER_S)
+    from aiokafka.errors import KafkaError  # noqa: PLC0415 - the first batch need not wait for it
+
+    from scorer.app import ScorerWorker, build_app  # noqa: PLC0415 - as above
+
+    worker = ScorerWorker(build_app(settings, scoring.hot_path, slot, port), scoring)
     _look_for_garbage_seldom()
+    if scoring.over.done():
+        return
     try:
         worker.execute_from_commandline()
     except SystemExit as exc:
@@ -53,14 +69,8 @@ def run(
                 f"Kafka at {settings.kafka_bootstrap} went away while this worker started "
                 f"({exc.__context__}): start it again"
             ) from exc
-        raise
-    finally:
-        if leave and service.failure is None:
-            _leave(settings, group_name(settings), slot.number)
-        slot.release()
-        if service.failure is not None:
-            # Faust ends with status 1 whatever went wrong; the reason knows better.
-            raise service.failure
+        if exc.code:
+            raise
 
 
 def _take_slot(settings: Settings, wanted: int | None) -> Slot:
@@ -95,6 +105,11 @@ def _web_port(settings: Settings, slot: int) -> int:
 
 
 def _leave(settings: Settings, group: str, slot: int) -> None:
+    """Give up the place in the group."""
+    from fraudstream.clients.group_members import (  # noqa: PLC0415 - kafka-python, for this alone
+        remove_member,
+    )
+
     try:
         remove_member(settings, group, slot)
     except DependencyUnreachable as exc:

@@ -95,6 +95,7 @@ def test_a_promoted_model_is_swapped_in_between_two_batches_under_traffic(
         stream = source(STREAM)
         replay_table(settings, stream, ReplayPlan(pace=Unpaced(), limit=500, client="confluent"))
         wait_until(lambda: caught_up(settings, log), timeout_s=30, what="scored without a model")
+        wait_until(lambda: view(settings.web_port, "/model")[0] == 200, timeout_s=30, what="shown")
         assert json.loads(view(settings.web_port, "/model")[1])["version"] is None
         make_champion(settings, exported)
         replay_table(
@@ -253,6 +254,36 @@ def test_late_transactions_are_told_apart_in_the_metrics(
     producer.close()
     with worker(settings, tmp_path / "scorer.log"):
         wait_until(lambda: caught_up(settings, log), timeout_s=30, what="scored")
+        wait_until(
+            lambda: view(settings.web_port, "/metrics")[0] == 200, timeout_s=30, what="shown"
+        )
         shown = view(settings.web_port, "/metrics")[1]
     assert "fraudstream_scorer_truncated_total 4" in shown
     assert "fraudstream_scorer_beyond_retention_total 1" in shown
+
+
+def answers(port: int, _: Worker) -> bool:
+    return view(port, "/livez")[0] > 0
+
+
+@pytest.mark.parametrize("partitions", [2])
+@pytest.mark.parametrize("moment", ["before Faust is loaded", "while Faust starts"])
+def test_a_worker_that_is_stopped_as_it_begins_commits_what_it_has_and_ends(
+    topics: Settings, log: Log, tmp_path: Path, moment: str
+) -> None:
+    settings = faster(topics, web_port=free_port())
+    begun = joined if moment == "before Faust is loaded" else partial(answers, settings.web_port)
+    plan = ReplayPlan(pace=Unpaced(), limit=3_000, client="confluent")
+    replay_table(settings, source(STREAM), plan)
+    with worker(settings, tmp_path / "one.log") as one:
+        wait_until(partial(begun, one), timeout_s=30, what=moment)
+        assert one.stop() == 0
+    assert GUARDED not in one.said()
+    assert "gave up partitions" in one.said()
+    committed = sum(log.committed(f"{settings.environment}.scorer").values())
+    assert len(decoded(log)) == committed
+    with worker(settings, tmp_path / "two.log") as two:
+        wait_until(partial(joined, two), timeout_s=30, what="another goes on")
+        wait_until(lambda: caught_up(settings, log), timeout_s=30, what="the rest is scored")
+        assert two.stop() == 0
+    assert count(log, f"{settings.environment}.scorer").balanced
