@@ -52,7 +52,7 @@ class HotPath:
         self._parts = parts
         self._stopping = threading.Event()
         self.under_way = threading.Event()
-        """Set once a batch is committed, or none waits."""
+        """Set once a batch is committed, or none waits, or all is over."""
         self._serving = Serving(parts.champion, parts.live)
         self._ahead = Ahead(parts.live, parts.labels, parts.transactions.topic_id, parts.assignment)
         self._hand: InHand | None = None

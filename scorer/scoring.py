@@ -34,10 +34,11 @@ class Scoring:
 
     def begin(self) -> None:
         """Start the thread, and hear SIGTERM and Ctrl-C. To be called in the main thread."""
+        self.over = self._thread.submit(self._run)
+        self.over.add_done_callback(lambda _: self.hot_path.under_way.set())
+        threading.Thread(target=self._see_to_the_end, name="end-guard", daemon=True).start()
         for each in ASK_TO_END:
             signal.signal(each, self._heard)
-        threading.Thread(target=self._see_to_the_end, name="end-guard", daemon=True).start()
-        self.over = self._thread.submit(self._run)
 
     def end(self) -> None:
         """Ask the hot path to end after its batch, and see that the process ends in any case."""

@@ -40,7 +40,9 @@ def run(
     scoring = Scoring(hot_path, leaving) if leave else Scoring(hot_path)
     scoring.begin()
     try:
-        _accompany(scoring, settings, slot.number, port)
+        hot_path.under_way.wait(FAUST_AFTER_S)
+        if not scoring.over.done():
+            _accompany(scoring, settings, slot.number, port)
     finally:
         scoring.end()
         wait([scoring.over])
@@ -52,7 +54,6 @@ def run(
 
 def _accompany(scoring: Scoring, settings: Settings, slot: int, port: int) -> None:
     """Load Faust and have its worker run around the hot path, until that is over."""
-    scoring.hot_path.under_way.wait(FAUST_AFTER_S)
     from aiokafka.errors import KafkaError  # noqa: PLC0415 - the first batch need not wait for it
 
     from scorer.app import ScorerWorker, build_app  # noqa: PLC0415 - as above
