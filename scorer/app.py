@@ -30,18 +30,21 @@ class HotPathService(Service):
     def __init__(self, scoring: Scoring) -> None:
         super().__init__()
         self._scoring = scoring
+        self._over: asyncio.Future[None] | None = None
 
     async def on_start(self) -> None:
         """Watch the thread, which runs already."""
-        self.add_future(self._watch())
+        self._over = asyncio.wrap_future(self._scoring.over)
+        self.add_future(self._watch(self._over))
 
     async def on_stop(self) -> None:
         """Let the batch in hand be committed, then end."""
         self._scoring.end()
-        await asyncio.wait([asyncio.wrap_future(self._scoring.over)], timeout=END_S)
+        if self._over is not None:
+            await asyncio.wait([self._over], timeout=END_S)
 
-    async def _watch(self) -> None:
-        await asyncio.wrap_future(self._scoring.over)
+    async def _watch(self, over: "asyncio.Future[None]") -> None:
+        await asyncio.shield(over)
         if not self.should_stop:  # asked to end before Faust heard of signals
             signal.raise_signal(signal.SIGTERM)
 
@@ -59,11 +62,11 @@ class ScorerWorker(faust.Worker):
         logging.getLogger("faust.transport.drivers.aiokafka").addFilter(_tells_something)
 
     def _on_sigint(self) -> None:
-        self._scoring.end()
+        self._scoring.ask()
         super()._on_sigint()
 
     def _on_sigterm(self) -> None:
-        self._scoring.end()
+        self._scoring.ask()
         super()._on_sigterm()
 
 

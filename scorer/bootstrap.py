@@ -1,4 +1,4 @@
-"""Builds the hot path with all its clients connected. Without Faust, which loads meanwhile."""
+"""Builds the hot path with all its clients connected. Without Faust, which is loaded later."""
 
 import uuid
 from functools import partial

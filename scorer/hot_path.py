@@ -52,7 +52,7 @@ class HotPath:
         self._parts = parts
         self._stopping = threading.Event()
         self.under_way = threading.Event()
-        """Set once a batch is committed, or none waits, or all is over."""
+        """Set once a batch is committed, or none waits; or there is no time for it any more."""
         self._serving = Serving(parts.champion, parts.live)
         self._ahead = Ahead(parts.live, parts.labels, parts.transactions.topic_id, parts.assignment)
         self._hand: InHand | None = None
@@ -221,7 +221,8 @@ class HotPath:
     def _rest(self) -> None:
         self._patiently(self._idle.look_after)
         self._idle.tell_ends()
-        self.under_way.set()
+        if self._parts.assignment.positions:
+            self.under_way.set()
 
     def _take_in_hand(self, messages: Sequence[Message]) -> BadRecord | None:
         """Let it be known what is in hand, should that be the end of this worker; or why it is not tried."""

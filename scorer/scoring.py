@@ -5,7 +5,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 from fraudstream.clients.clock import monotonic_s
@@ -15,36 +17,50 @@ from scorer.hot_path import HotPath
 
 logger = logging.getLogger(__name__)
 
-FAUST_END_S = 2.0
-"""How long Faust may take to end behind the hot path; it takes one."""
+UNASKED_END_S = 15.0
+"""How long hot path and Faust may take to end once one of them has failed, which says why at the end."""
 
 
 class Scoring:
-    """A hot path that runs from `begin` until it is asked to end, or fails; then `last` is called.
+    """A hot path that runs from `begin` until it is asked to end, and then calls `last`, or until it fails.
 
-    `over`: done once that is so. A signal is heard from `begin` on, also before Faust hears it.
+    `over`: done once that is so. Signals are heard from `begin` on, also before Faust hears them.
     """
 
     def __init__(self, hot_path: HotPath, last: Callable[[], None] = lambda: None) -> None:
         self.hot_path = hot_path
         self.over: Future[None] = Future()
+        self._asked_s: float | None = None
         self._last = last
-        self._thread = ThreadPoolExecutor(1, "hot-path")
-        self._asked = threading.Event()
+        self._ending: SimpleQueue[None] = SimpleQueue()
+        """To be put into by a signal at any moment, also while another puts something in."""
 
     def begin(self) -> None:
-        """Start the thread, and hear SIGTERM and Ctrl-C. To be called in the main thread."""
-        self.over = self._thread.submit(self._run)
-        self.over.add_done_callback(lambda _: self.hot_path.under_way.set())
-        threading.Thread(target=self._see_to_the_end, name="end-guard", daemon=True).start()
-        for each in ASK_TO_END:
-            signal.signal(each, self._heard)
+        """Hear SIGTERM and Ctrl-C, then start. To be called in the main thread."""
+        self._hear()
+        self.over.add_done_callback(lambda _: self.end())
+        for name, run in (("end-guard", self._see_to_the_end), ("hot-path", self._run)):
+            threading.Thread(target=run, name=name, daemon=True).start()
+
+    def ask(self) -> None:
+        """Ask the hot path to end after its batch, and with it the process, in any case."""
+        self._asked_s = self._asked_s or monotonic_s()
+        self.end()
 
     def end(self) -> None:
-        """Ask the hot path to end after its batch, and see that the process ends in any case."""
-        self.hot_path.stop()
-        if not self._asked.is_set():
-            self._asked.set()
+        """Have the hot path end, since something beside it has; the process then ends in any case."""
+        self._ending.put(None)
+
+    def finish(self) -> None:
+        """Have the hot path end and wait until it has; signals are heard as before Faust."""
+        self._hear()
+        self.end()
+        wait([self.over])
+
+    @property
+    def ending(self) -> bool:
+        """Whether there is nothing left to begin."""
+        return self._asked_s is not None or self.over.done()
 
     @property
     def failure(self) -> BaseException | None:
@@ -53,34 +69,45 @@ class Scoring:
 
     @property
     def exit_code(self) -> int:
-        """Return the exit status that says what ended the hot path."""
+        """Return the exit status that says what ended the hot path, or that something beside it has."""
         if isinstance(self.failure, FraudstreamError):
             return self.failure.exit_code
-        return 0 if self.failure is None else 1
+        return 0 if self._asked_s and self.failure is None else 1
 
     def _run(self) -> None:
-        self.hot_path.run()
-        self._last()
+        try:
+            self.hot_path.run()
+            self._last()
+        except BaseException as exc:  # noqa: BLE001 - raised again where the worker ends
+            self.over.set_exception(exc)
+        else:
+            self.over.set_result(None)
+
+    def _hear(self) -> None:
+        for each in ASK_TO_END:
+            signal.signal(each, self._heard)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        self.end()
+        self.ask()
 
     def _see_to_the_end(self) -> None:
         """End the process once it has had its time.
 
-        A batch may wait for a broker that is away; what is not committed, the next worker reads again. Once
-        the hot path has ended as asked nothing is left to lose, whatever Faust waits for.
+        A batch, or Faust's own client, may wait for a broker that is away. What is not committed by then,
+        the next worker reads again: nothing is lost by not waiting.
         """
-        self._asked.wait()
-        until_s = monotonic_s() + END_S
-        wait([self.over], END_S)
-        left_s = max(until_s - monotonic_s(), 0.0)
-        if self.over.done() and self.failure is None:
-            threading.Event().wait(min(left_s, FAUST_END_S))
-            logger.info("Faust has not ended in time and is not waited for: all is committed")
-        else:
-            threading.Event().wait(left_s)
-            logger.warning(
-                "a server did not let this worker end in %.1f s; it ends all the same", END_S
-            )
+        self._ending.get()
+        begun_s = monotonic_s()
+        self.hot_path.stop()
+        self.hot_path.under_way.set()
+        while (left_s := self._until_s(begun_s) - monotonic_s()) > 0:
+            with suppress(Empty):
+                self._ending.get(timeout=left_s)
+        if self.failure is not None:
+            logger.error("%s", self.failure)
+        who = "a server" if not self.over.done() or self.failure else "Faust"
+        logger.warning("%s did not let this worker end in time; it ends all the same", who)
         os._exit(self.exit_code)
+
+    def _until_s(self, begun_s: float) -> float:
+        return begun_s + UNASKED_END_S if self._asked_s is None else self._asked_s + END_S

@@ -3,7 +3,6 @@
 import faulthandler
 import gc
 import logging
-from concurrent.futures import wait
 from functools import partial
 
 from fraudstream.clients.kafka import instance_id, kept_places
@@ -41,11 +40,10 @@ def run(
     scoring.begin()
     try:
         hot_path.under_way.wait(FAUST_AFTER_S)
-        if not scoring.over.done():
+        if not scoring.ending:
             _accompany(scoring, settings, slot.number, port)
     finally:
-        scoring.end()
-        wait([scoring.over])
+        scoring.finish()
         slot.release()
         if scoring.failure is not None:
             # Faust ends with status 1 whatever went wrong; the reason knows better.
@@ -60,7 +58,7 @@ def _accompany(scoring: Scoring, settings: Settings, slot: int, port: int) -> No
 
     worker = ScorerWorker(build_app(settings, scoring.hot_path, slot, port), scoring)
     _look_for_garbage_seldom()
-    if scoring.over.done():
+    if scoring.ending:
         return
     try:
         worker.execute_from_commandline()

@@ -24,7 +24,7 @@ from fraudstream.core.errors import RedisUnreachable
 from fraudstream.core.model import FloatArray
 from fraudstream.core.settings import Settings
 from monitoring.monitor import Monitor
-from scorer import app, batch, contact, evenness, neighbours
+from scorer import batch, contact, evenness, neighbours
 from scorer.burial import Burial
 from scorer.output import BatchAborted, TransactionalOutput
 from scorer.rebuild import Rebuild
@@ -72,6 +72,8 @@ def _wait_for_a_minute() -> None:
 
 def _lose_the_broker() -> None:
     """Let Faust look for Kafka where nothing listens, after the hot path has found it."""
+    from scorer import app  # noqa: PLC0415 - with it comes Faust, which is loaded late
+
     original = app.build_app
 
     def build_app(settings: Settings, *more: Owner) -> Owner:

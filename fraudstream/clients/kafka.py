@@ -28,7 +28,7 @@ NO_COORDINATOR_YET = (
     KafkaError.NOT_COORDINATOR,
 )
 LOADING_S = 0.1
-"""A coordinator that is not there yet is asked again after so long."""
+"""A coordinator or controller that is not there yet is asked for again after so long."""
 
 
 class TopicFacts(Struct, frozen=True):
@@ -131,8 +131,8 @@ def topic_facts(settings: Settings, names: list[str]) -> dict[str, TopicFacts]:
         DependencyUnreachable: no broker answers within `connect_timeout_ms`.
         Refused: a topic does not exist.
     """
-    admin = _connected(settings)
     timeout_s = settings.connect_timeout_ms / 1000
+    admin = connected(settings, timeout_s)
     try:
         asked = admin.describe_topics(TopicCollection(names), request_timeout=timeout_s)
         return {name: _facts(name, future) for name, future in asked.items()}
@@ -140,18 +140,27 @@ def topic_facts(settings: Settings, names: list[str]) -> dict[str, TopicFacts]:
         raise unreachable(settings, exc) from exc
 
 
-def _connected(settings: Settings) -> AdminClient:
+def connected(settings: Settings, timeout_s: float) -> AdminClient:
     """Return a client that has had an answer, so that what it does not get later is not for want of a broker.
 
+    A broker that stood still counts as none for a moment, and tells of no controller then; librdkafka asks
+    again for one after minutes only, so a client that was told so is given up.
+
     Raises:
-        DependencyUnreachable: no broker answers within `connect_timeout_ms`.
+        DependencyUnreachable: no broker answers within `timeout_s`.
     """
-    admin = AdminClient(common(settings))
-    try:
-        admin.list_topics(timeout=settings.connect_timeout_ms / 1000)
-    except KafkaException as exc:
-        raise unreachable(settings, exc) from exc
-    return admin
+    deadline_s = monotonic_s() + timeout_s
+    while True:
+        admin = AdminClient(common(settings))
+        try:
+            told = admin.list_topics(timeout=max(deadline_s - monotonic_s(), LOADING_S))
+        except KafkaException as exc:
+            raise unreachable(settings, exc) from exc
+        if told.controller_id >= 0:
+            return admin
+        if monotonic_s() > deadline_s:
+            raise unreachable(settings, KafkaException("it knows no controller"))
+        threading.Event().wait(LOADING_S)
 
 
 class Asking:
@@ -200,7 +209,7 @@ def kept_places(settings: Settings, group: str) -> list[str]:
     Raises:
         DependencyUnreachable: no broker answers within `connect_timeout_ms`.
     """
-    admin = _connected(settings)
+    admin = connected(settings, settings.connect_timeout_ms / 1000)
     timeout_s = settings.request_timeout_ms / 1000
     asked = admin.describe_consumer_groups([group], request_timeout=timeout_s)[group]
     try:

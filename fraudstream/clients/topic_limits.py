@@ -4,12 +4,11 @@ from collections.abc import Iterable, Sequence
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
     ConfigResource,
     ResourceType,
 )
 
-from fraudstream.clients.kafka import common, missing_topic, unreachable
+from fraudstream.clients.kafka import connected, missing_topic, unreachable
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import MAX_DEAD_LETTER_BYTES, topic_name
 
@@ -28,7 +27,7 @@ def topic_limits(settings: Settings, names: Iterable[str], *, timeout_s: float) 
     """
     base = {topic_name(settings.environment, each): each for each in names}
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in base]
-    admin = AdminClient(common(settings))  # a new one: a client may lose its broker for good
+    admin = connected(settings, timeout_s)  # a new one: a client may lose its broker for good
     limits = {}
     try:
         for each, answer in admin.describe_configs(resources, request_timeout=timeout_s).items():

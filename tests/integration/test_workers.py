@@ -278,8 +278,9 @@ def test_a_worker_that_is_stopped_as_it_begins_commits_what_it_has_and_ends(
     with worker(settings, tmp_path / "one.log") as one:
         wait_until(partial(begun, one), timeout_s=30, what=moment)
         assert one.stop() == 0
-    assert GUARDED not in one.said()
+    assert f"a server {GUARDED}" not in one.said()
     assert "gave up partitions" in one.said()
+    assert ("HotPathService" in one.said()) is (moment == "while Faust starts")
     committed = sum(log.committed(f"{settings.environment}.scorer").values())
     assert len(decoded(log)) == committed
     with worker(settings, tmp_path / "two.log") as two:

@@ -1,0 +1,77 @@
+"""The thread of the hot path: asked to end by a signal, failed, or held up by a server that is away."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from fraudstream.clients.signals import END_S
+from tests.processes import GUARDED
+
+WORKER = """
+import sys, threading
+from fraudstream.core.errors import Fenced
+from scorer.scoring import Scoring
+
+class HotPath:
+    def __init__(self):
+        self.under_way, self.stopping = threading.Event(), threading.Event()
+    def stop(self):
+        self.stopping.set()
+    def run(self):
+        print("begun", flush=True)
+        {waits}
+        {ends}
+
+scoring = Scoring(HotPath(), lambda: print("last", flush=True))
+scoring.begin()
+scoring.hot_path.under_way.wait()
+scoring.finish()
+sys.exit(scoring.exit_code)
+"""
+
+
+def begun(ends: str, waits: str = "self.stopping.wait()") -> "subprocess.Popen[str]":
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER.format(ends=ends, waits=waits)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "begun\n"
+    return worker
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_after_its_batch_however_often_it_comes(number: signal.Signals) -> None:
+    worker = begun("pass")
+    for _ in range(3):
+        worker.send_signal(number)
+    said, complained = worker.communicate(timeout=60)
+    assert (worker.returncode, said, complained) == (0, "last\n", "")
+
+
+def test_a_batch_that_does_not_end_is_not_waited_for() -> None:
+    worker = begun("threading.Event().wait()")
+    worker.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(END_S - 1.0)
+    said, complained = worker.communicate(timeout=60)
+    assert (worker.returncode, said) == (0, "")
+    assert f"a server {GUARDED}" in complained
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [
+        ("raise Fenced('another has its place')", 4),
+        ("raise KeyError('x')", 1),
+        ("pass  # as asked by something beside it, which has failed", 1),
+    ],
+)
+def test_what_ends_it_without_a_signal_tells_the_exit_status(ends: str, code: int) -> None:
+    worker = begun(ends, waits="pass")
+    said, _ = worker.communicate(timeout=60)
+    assert (worker.returncode, said) == (code, "last\n" if "pass" in ends else "")
