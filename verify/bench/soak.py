@@ -39,8 +39,8 @@ MOST_GROWTH, MOST_SLOWER = 0.05, 1.5
 FLAT_FROM = 2
 """Memory is compared from the end of this minute on: caches and heaps have their size by then."""
 LINGER_MS = 5
-"""As long as Kafka's own clients gather since 4.0. With 1 ms the sender's requests, one a partition, are 8,000
-a second, and take a core of the broker's by themselves."""
+"""As long as Kafka's own clients gather since 4.0. With 1 ms the sender's requests, one a partition, are
+8,000 a second, and take a core of the broker's by themselves."""
 _pause = threading.Event()
 
 
