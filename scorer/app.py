@@ -61,6 +61,15 @@ class ScorerWorker(faust.Worker):
         self.spinner = None
         logging.getLogger("faust.transport.drivers.aiokafka").addFilter(_tells_something)
 
+    def on_worker_shutdown(self) -> None:
+        """Faust ends, asked or not: from now on the process has its time to end."""
+        self._scoring.end()
+        super().on_worker_shutdown()
+
+    def _crash(self, reason: BaseException) -> None:
+        self._scoring.end()
+        super()._crash(reason)
+
     def _on_sigint(self) -> None:
         self._scoring.ask()
         super()._on_sigint()

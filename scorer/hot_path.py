@@ -134,8 +134,10 @@ class HotPath:
         except (Abandoned, BatchAborted, DependencyUnreachable, Fenced, Refused):
             p.deaths.withdraw()
             raise
-        finally:
-            p.assignment.leave()
+
+    def leave(self) -> None:
+        """Give the partitions up, once `run` is over; its place in the group is kept for a restart."""
+        self._parts.assignment.leave()
 
     def step(self) -> None:
         """Take a batch up, finish the one before; after a failure, first settle what became of them."""

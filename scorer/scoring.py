@@ -30,6 +30,8 @@ class Scoring:
     def __init__(self, hot_path: HotPath, last: Callable[[], None] = lambda: None) -> None:
         self.hot_path = hot_path
         self.over: Future[None] = Future()
+        self.beside: BaseException | None = None
+        """What has failed beside the hot path: where that is held up, the guard tells it."""
         self._asked_s: float | None = None
         self._last = last
         self._ending: SimpleQueue[None] = SimpleQueue()
@@ -38,7 +40,6 @@ class Scoring:
     def begin(self) -> None:
         """Hear SIGTERM and Ctrl-C, then start. To be called in the main thread."""
         self._hear()
-        self.over.add_done_callback(lambda _: self.end())
         for name, run in (("end-guard", self._see_to_the_end), ("hot-path", self._run)):
             threading.Thread(target=run, name=name, daemon=True).start()
 
@@ -58,9 +59,14 @@ class Scoring:
         wait([self.over])
 
     @property
+    def asked(self) -> bool:
+        """Whether a signal has asked it to end."""
+        return self._asked_s is not None
+
+    @property
     def ending(self) -> bool:
         """Whether there is nothing left to begin."""
-        return self._asked_s is not None or self.over.done()
+        return self.asked or self.over.done()
 
     @property
     def failure(self) -> BaseException | None:
@@ -72,11 +78,15 @@ class Scoring:
         """Return the exit status that says what ended the hot path, or that something beside it has."""
         if isinstance(self.failure, FraudstreamError):
             return self.failure.exit_code
-        return 0 if self._asked_s and self.failure is None else 1
+        return 0 if self.asked and self.failure is None else 1
 
     def _run(self) -> None:
         try:
-            self.hot_path.run()
+            try:
+                self.hot_path.run()
+            finally:
+                self.end()
+                self.hot_path.leave()
             self._last()
         except BaseException as exc:  # noqa: BLE001 - raised again where the worker ends
             self.over.set_exception(exc)
@@ -103,8 +113,8 @@ class Scoring:
         while (left_s := self._until_s(begun_s) - monotonic_s()) > 0:
             with suppress(Empty):
                 self._ending.get(timeout=left_s)
-        if self.failure is not None:
-            logger.error("%s", self.failure)
+        if (why := self.failure or self.beside) is not None:
+            logger.error("Crashed reason=%r", why)  # as Faust says it
         who = "a server" if not self.over.done() or self.failure else "Faust"
         logger.warning("%s did not let this worker end in time; it ends all the same", who)
         os._exit(self.exit_code)

@@ -63,13 +63,15 @@ def _accompany(scoring: Scoring, settings: Settings, slot: int, port: int) -> No
     try:
         worker.execute_from_commandline()
     except SystemExit as exc:
+        if scoring.asked:
+            return
         if isinstance(exc.__context__, KafkaError):  # of Faust's own client
-            raise KafkaUnreachable(
+            scoring.beside = KafkaUnreachable(
                 f"Kafka at {settings.kafka_bootstrap} went away while this worker started "
                 f"({exc.__context__}): start it again"
-            ) from exc
-        if exc.code:
-            raise
+            )
+            raise scoring.beside from exc
+        raise
 
 
 def _take_slot(settings: Settings, wanted: int | None) -> Slot:
@@ -105,7 +107,7 @@ def _web_port(settings: Settings, slot: int) -> int:
 
 def _leave(settings: Settings, group: str, slot: int) -> None:
     """Give up the place in the group."""
-    from fraudstream.clients.group_members import (  # noqa: PLC0415 - kafka-python, for this alone
+    from fraudstream.clients.group_members import (  # noqa: PLC0415 - kafka-python loads for 0.1 s
         remove_member,
     )
 

@@ -82,6 +82,19 @@ def _lose_the_broker() -> None:
     vars(app)["build_app"] = build_app
 
 
+def _ask_before_faust_hears() -> None:
+    """Send SIGTERM to this process when Faust begins, just before it has handlers of its own."""
+    from scorer import app  # noqa: PLC0415 - as above
+
+    begin = app.ScorerWorker.on_first_start
+
+    async def asked(worker: Owner) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        await begin(worker)
+
+    setattr(app.ScorerWorker, "on_first_start", asked)  # noqa: B010
+
+
 def _take_leases_without_end() -> None:
     vars(feature_state)["LEASE_MS"] = 600_000
 
@@ -203,6 +216,7 @@ CHANGES: dict[str, Callable[[], None]] = {
     "neighbours are waited for for a minute": _wait_for_a_minute,
     "commits carry no event time": _tell_nothing,
     "the worker's own client finds no broker": _lose_the_broker,
+    "it is asked to end before Faust hears": _ask_before_faust_hears,
     "no question of the worker's own clients is answered": partial(
         vars(contact).__setitem__, "_answers", lambda *_: False
     ),

@@ -159,7 +159,7 @@ def test_a_worker_whose_broker_hangs_is_not_ready_and_ends_within_five_seconds_w
 ) -> None:
     port = free_port()
     with worker(own_stack, tmp_path / "scorer.log", "--metrics-port", str(port)) as running:
-        wait_until(lambda: "owns partitions" in running.said(), timeout_s=30, what="joined")
+        wait_until(lambda: view(port, "/readyz")[0] == 200, timeout_s=30, what="ready")
         send(own_stack, good(range(20_000)))
         with Log(own_stack) as log:
             wait_until(lambda: log.lag("local.scorer")[0] > 500, timeout_s=30, what="under load")

@@ -5,6 +5,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -262,29 +263,39 @@ def test_late_transactions_are_told_apart_in_the_metrics(
     assert "fraudstream_scorer_beyond_retention_total 1" in shown
 
 
-def answers(port: int, _: Worker) -> bool:
-    return view(port, "/livez")[0] > 0
+def starts(each: Worker) -> bool:
+    return "HotPathService]: Starting" in each.said()
 
 
 @pytest.mark.parametrize("partitions", [2])
-@pytest.mark.parametrize("moment", ["before Faust is loaded", "while Faust starts"])
+@pytest.mark.parametrize(
+    ("begun", "changes"),
+    [
+        pytest.param(joined, [], id="before Faust is loaded"),
+        pytest.param(lambda _: True, ["it is asked to end before Faust hears"], id="between"),
+        pytest.param(starts, [], id="while Faust starts"),
+    ],
+)
 def test_a_worker_that_is_stopped_as_it_begins_commits_what_it_has_and_ends(
-    topics: Settings, log: Log, tmp_path: Path, moment: str
+    topics: Settings,
+    log: Log,
+    tmp_path: Path,
+    begun: Callable[[Worker], bool],
+    changes: Sequence[str],
 ) -> None:
-    settings = faster(topics, web_port=free_port())
-    begun = joined if moment == "before Faust is loaded" else partial(answers, settings.web_port)
     plan = ReplayPlan(pace=Unpaced(), limit=3_000, client="confluent")
-    replay_table(settings, source(STREAM), plan)
-    with worker(settings, tmp_path / "one.log") as one:
-        wait_until(partial(begun, one), timeout_s=30, what=moment)
-        assert one.stop() == 0
+    replay_table(topics, source(STREAM), plan)
+    with worker(topics, tmp_path / "one.log", changes=changes) as one:
+        wait_until(partial(begun, one), timeout_s=30, what="the moment")
+        assert (one.process.wait(30) if changes else one.stop()) == 0
     assert f"a server {GUARDED}" not in one.said()
+    assert GUARDED not in one.said() or begun is starts
     assert "gave up partitions" in one.said()
-    assert ("HotPathService" in one.said()) is (moment == "while Faust starts")
-    committed = sum(log.committed(f"{settings.environment}.scorer").values())
+    assert starts(one) is (begun is not joined)
+    committed = sum(log.committed(f"{topics.environment}.scorer").values())
     assert len(decoded(log)) == committed
-    with worker(settings, tmp_path / "two.log") as two:
+    with worker(topics, tmp_path / "two.log") as two:
         wait_until(partial(joined, two), timeout_s=30, what="another goes on")
-        wait_until(lambda: caught_up(settings, log), timeout_s=30, what="the rest is scored")
+        wait_until(lambda: caught_up(topics, log), timeout_s=30, what="the rest is scored")
         assert two.stop() == 0
-    assert count(log, f"{settings.environment}.scorer").balanced
+    assert count(log, f"{topics.environment}.scorer").balanced

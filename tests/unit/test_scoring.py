@@ -12,7 +12,7 @@ from tests.processes import GUARDED
 WORKER = """
 import sys, threading
 from fraudstream.core.errors import Fenced
-from scorer.scoring import Scoring
+from scorer import scoring as module
 
 class HotPath:
     def __init__(self):
@@ -23,18 +23,24 @@ class HotPath:
         print("begun", flush=True)
         {waits}
         {ends}
+    def leave(self):
+        pass
 
-scoring = Scoring(HotPath(), lambda: print("last", flush=True))
+module.UNASKED_END_S = 1.0
+scoring = module.Scoring(HotPath(), lambda: print("last", flush=True))
 scoring.begin()
 scoring.hot_path.under_way.wait()
+{then}
 scoring.finish()
 sys.exit(scoring.exit_code)
 """
 
 
-def begun(ends: str, waits: str = "self.stopping.wait()") -> "subprocess.Popen[str]":
+def begun(
+    ends: str, waits: str = "self.stopping.wait()", then: str = ""
+) -> "subprocess.Popen[str]":
     worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER.format(ends=ends, waits=waits)],
+        [sys.executable, "-c", WORKER.format(ends=ends, waits=waits, then=then)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -58,9 +64,19 @@ def test_a_batch_that_does_not_end_is_not_waited_for() -> None:
     worker.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
         worker.wait(END_S - 1.0)
-    said, complained = worker.communicate(timeout=60)
+    said, complained = worker.communicate(timeout=4)
     assert (worker.returncode, said) == (0, "")
     assert f"a server {GUARDED}" in complained
+
+
+def test_a_failure_is_told_though_faust_does_not_end() -> None:
+    worker = begun(
+        "raise Fenced('another has its place')", waits="pass", then="threading.Event().wait()"
+    )
+    said, complained = worker.communicate(timeout=60)
+    assert (worker.returncode, said) == (4, "")
+    assert "Crashed reason=Fenced('another has its place')" in complained
+    assert "it ends all the same" in complained
 
 
 @pytest.mark.parametrize(
@@ -73,5 +89,6 @@ def test_a_batch_that_does_not_end_is_not_waited_for() -> None:
 )
 def test_what_ends_it_without_a_signal_tells_the_exit_status(ends: str, code: int) -> None:
     worker = begun(ends, waits="pass")
-    said, _ = worker.communicate(timeout=60)
-    assert (worker.returncode, said) == (code, "last\n" if "pass" in ends else "")
+    assert worker.stdout is not None
+    said = worker.stdout.read()
+    assert (worker.wait(60), said) == (code, "last\n" if "pass" in ends else "")
