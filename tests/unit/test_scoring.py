@@ -38,16 +38,22 @@ sys.exit(scoring.exit_code)
 
 def begun(
     ends: str, waits: str = "self.stopping.wait()", then: str = ""
-) -> "subprocess.Popen[str]":
+) -> "subprocess.Popen[bytes]":
     worker = subprocess.Popen(
         [sys.executable, "-c", WORKER.format(ends=ends, waits=waits, then=then)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        bufsize=0,  # what is behind the first line stays for `ended`
     )
     assert worker.stdout is not None
-    assert worker.stdout.readline() == "begun\n"
+    assert worker.stdout.readline() == b"begun\n"
     return worker
+
+
+def ended(worker: "subprocess.Popen[bytes]", timeout_s: float = 60) -> tuple[int, str, str]:
+    """Return the exit status, what was said, and what was complained of."""
+    said, complained = worker.communicate(timeout=timeout_s)
+    return worker.returncode, said.decode(), complained.decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -55,8 +61,7 @@ def test_a_signal_ends_it_after_its_batch_however_often_it_comes(number: signal.
     worker = begun("pass")
     for _ in range(3):
         worker.send_signal(number)
-    said, complained = worker.communicate(timeout=60)
-    assert (worker.returncode, said, complained) == (0, "last\n", "")
+    assert ended(worker) == (0, "last\n", "")
 
 
 def test_a_batch_that_does_not_end_is_not_waited_for() -> None:
@@ -64,8 +69,8 @@ def test_a_batch_that_does_not_end_is_not_waited_for() -> None:
     worker.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
         worker.wait(END_S - 1.0)
-    said, complained = worker.communicate(timeout=4)
-    assert (worker.returncode, said) == (0, "")
+    code, said, complained = ended(worker, timeout_s=4)
+    assert (code, said) == (0, "")
     assert f"a server {GUARDED}" in complained
 
 
@@ -73,8 +78,8 @@ def test_a_failure_is_told_though_faust_does_not_end() -> None:
     worker = begun(
         "raise Fenced('another has its place')", waits="pass", then="threading.Event().wait()"
     )
-    said, complained = worker.communicate(timeout=60)
-    assert (worker.returncode, said) == (4, "")
+    code, said, complained = ended(worker)
+    assert (code, said) == (4, "")
     assert "Crashed reason=Fenced('another has its place')" in complained
     assert "it ends all the same" in complained
 
@@ -88,7 +93,5 @@ def test_a_failure_is_told_though_faust_does_not_end() -> None:
     ],
 )
 def test_what_ends_it_without_a_signal_tells_the_exit_status(ends: str, code: int) -> None:
-    worker = begun(ends, waits="pass")
-    assert worker.stdout is not None
-    said = worker.stdout.read()
-    assert (worker.wait(60), said) == (code, "last\n" if "pass" in ends else "")
+    found = ended(begun(ends, waits="pass"))
+    assert found[:2] == (code, "last\n" if "pass" in ends else "")
