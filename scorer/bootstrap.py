@@ -84,7 +84,9 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
             ),
             output=output,
             limits=limits,
-            same_topics=SameTopics(settings, [*facts.values()]),
+            same_topics=SameTopics(
+                settings, transactions, [each for each in facts.values() if each != transactions]
+            ),
             contact=Contact(
                 [
                     (consumer, TopicPartition(transactions.name, 0)),

@@ -168,6 +168,19 @@ def test_a_topic_of_results_that_is_made_anew_ends_the_worker(
         assert "recreated" in one.said() or "gone" in one.said()
 
 
+def test_a_topic_of_results_that_is_deleted_ends_the_worker(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    send(topics, [transaction(n) for n in range(100)])
+    with worker(topics, tmp_path / "scorer.log") as one:
+        wait_until(lambda: caught_up(topics, log), timeout_s=30, what="scored")
+        client = admin(topics)
+        for done in client.delete_topics([topic_name(topics.environment, "alerts")]).values():
+            done.result()
+        assert one.process.wait(30) == 3, one.said()[-2_000:]
+        assert "alerts is gone while this worker ran" in one.said()
+
+
 def test_records_that_expired_before_they_were_scored_are_refused(
     topics: Settings, log: Log, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ NOWHERE = make_settings({"kafka_bootstrap": "127.0.0.1:1", "request_timeout_ms":
 @pytest.fixture
 def asked() -> SameTopics:
     """A worker has asked at 100.0 s, and no broker answers."""
-    topics = SameTopics(NOWHERE, [TopicFacts("t", "id", 1)])
+    topics = SameTopics(NOWHERE, TopicFacts("t", "id", 1))
     topics.look(100.0)
     return topics
 
