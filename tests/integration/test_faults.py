@@ -98,13 +98,18 @@ def test_a_hostile_record_becomes_a_dead_letter_and_the_stream_goes_on(
     assert (ledger.scored, ledger.dead_letters) == (20, 1)
 
 
-def make_anew(settings: Settings, name: str) -> None:
-    """Delete a topic and make it again; the deletion takes effect after its answer."""
+def delete(settings: Settings, name: str) -> None:
+    """Delete a topic; the deletion takes effect after its answer."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
     topic = topic_name(settings.environment, name)
     for deleted in admin.delete_topics([topic]).values():
         deleted.result()
     wait_until(lambda: topic not in admin.list_topics().topics, timeout_s=20, what="deleted")
+
+
+def make_anew(settings: Settings, name: str) -> None:
+    """Delete a topic and make it again."""
+    delete(settings, name)
     create_topics(
         settings.kafka_bootstrap, settings.environment, settings.partitions, timeout_ms=20_000
     )

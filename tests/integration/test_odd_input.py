@@ -1,6 +1,7 @@
 """What a broker, a clock or a person may do to a running environment: a clear end or a defined reaction."""
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,7 +28,7 @@ from fraudstream.core.topics import topic_name
 from fraudstream.stack import embedded, kafka_server
 from fraudstream.stack.state import StackPaths
 from scorer.contact import Contact, answers_new_client
-from tests.integration.test_faults import kafka_pid, make_anew
+from tests.integration.test_faults import delete, kafka_pid, make_anew
 from tests.integration.test_poison import caught_up, check, forget, ids, running, send, transaction
 from tests.integration.test_workers import decoded
 from tests.processes import faster, run, wait_until, worker
@@ -148,37 +149,29 @@ def test_a_group_that_another_program_moved_back_is_refused_and_nothing_is_score
 def test_any_topic_that_is_missing_is_named_before_anything_is_read(
     name: str, topics: Settings, tmp_path: Path
 ) -> None:
-    client = admin(topics)
-    for done in client.delete_topics([topic_name(topics.environment, name)]).values():
-        done.result()
+    delete(topics, name)
     with worker(topics, tmp_path / "scorer.log") as one:
         assert one.process.wait(30) == 3, one.said()[-2_000:]
         assert f"topic {topic_name(topics.environment, name)} does not exist" in one.said()
         assert "fraudstream topics create" in one.said()
 
 
-def test_a_topic_of_results_that_is_made_anew_ends_the_worker(
-    topics: Settings, log: Log, tmp_path: Path
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (make_anew, "alerts (was recreated|is gone) while this worker ran"),
+        (delete, "alerts is gone while this worker ran"),
+    ],
+)
+def test_a_topic_of_results_that_is_made_anew_or_deleted_ends_the_worker(
+    change: Callable[[Settings, str], None], told: str, topics: Settings, log: Log, tmp_path: Path
 ) -> None:
     send(topics, [transaction(n) for n in range(100)])
     with worker(topics, tmp_path / "scorer.log") as one:
         wait_until(lambda: caught_up(topics, log), timeout_s=30, what="scored")
-        make_anew(topics, "alerts")
+        change(topics, "alerts")
         assert one.process.wait(30) == 3, one.said()[-2_000:]
-        assert "recreated" in one.said() or "gone" in one.said()
-
-
-def test_a_topic_of_results_that_is_deleted_ends_the_worker(
-    topics: Settings, log: Log, tmp_path: Path
-) -> None:
-    send(topics, [transaction(n) for n in range(100)])
-    with worker(topics, tmp_path / "scorer.log") as one:
-        wait_until(lambda: caught_up(topics, log), timeout_s=30, what="scored")
-        client = admin(topics)
-        for done in client.delete_topics([topic_name(topics.environment, "alerts")]).values():
-            done.result()
-        assert one.process.wait(30) == 3, one.said()[-2_000:]
-        assert "alerts is gone while this worker ran" in one.said()
+        assert re.search(told, one.said())
 
 
 def test_records_that_expired_before_they_were_scored_are_refused(

@@ -11,7 +11,7 @@ from fraudstream.clients.report_file import json_option, write_json
 from fraudstream.core.errors import FraudstreamError
 from verify.bench.aims import Aim
 from verify.bench.features import FeatureBench, measure
-from verify.bench.latency import LatencyBench, Sending
+from verify.bench.latency import LINGER_MS, LatencyBench, Sending
 from verify.bench.latency import measure as measure_latency
 from verify.bench.peers import Peer
 from verify.bench.pipeline import PipelineBench, Progress
@@ -146,7 +146,7 @@ def _tell_pipeline(report: PipelineBench) -> None:
 @click.option(
     "--linger-ms",
     type=click.FloatRange(0, 1_000),
-    default=5,
+    default=LINGER_MS,
     show_default=True,
     help="How long the sender gathers a batch; 5 is what Kafka's own clients do.",
 )

@@ -18,7 +18,7 @@ from fraudstream.core.topics import topic_name
 from verify.bench import listen
 from verify.bench.backlog import Stream, fill, send
 from verify.bench.footprint import Memory, forget_old_records, memory
-from verify.bench.latency import WAIT_S
+from verify.bench.latency import LINGER_MS, WAIT_S
 from verify.bench.listen import MINUTE_S, Heard, Minute
 from verify.bench.load import Load
 from verify.bench.model import TREES, bench_model, serve
@@ -38,9 +38,6 @@ TICK_S = 0.001
 MOST_GROWTH, MOST_SLOWER = 0.05, 1.5
 FLAT_FROM = 2
 """Memory is compared from the end of this minute on: caches and heaps have their size by then."""
-LINGER_MS = 5
-"""As long as Kafka's own clients gather since 4.0. With 1 ms the sender's requests, one a partition, are
-8,000 a second, and take a core of the broker's by themselves."""
 _pause = threading.Event()
 
 
