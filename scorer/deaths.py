@@ -109,6 +109,15 @@ class Deaths:
                 notes[partition] = write_note(replace(read_note(notes[partition]), hand=left))
         return notes
 
+    def keep(self, notes: Mapping[int, str]) -> dict[int, str]:
+        """Return the notes for a commit that passes no record: what stands there of deaths stays."""
+        self._follow()
+        self._texts |= {
+            p: write_note(replace(read_note(text), hand=read_note(self._texts.get(p, "")).hand))
+            for p, text in notes.items()
+        }
+        return {p: self._texts[p] for p in notes}
+
     def done(self, notes: Mapping[int, str]) -> None:
         """Take note that these were committed, by partition."""
         self._in_doubt = False

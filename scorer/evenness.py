@@ -93,17 +93,20 @@ class Evenness:
         return {p: write_note(Note(event_time_ms=self._newest.get(p, 0))) for p in partitions}
 
     def untold(self, positions: Mapping[int, int]) -> dict[int, str]:
-        """Return notes on partitions that have ended in markers, once each: the log tells others of more."""
+        """Return notes on partitions that have ended in markers, until they are `told`: the log says more."""
         if self._empty_polls < EMPTY_POLLS:
             return {}
         ends = {p: self._end(p) for p, at in positions.items() if self._exhausted.get(p) == at}
         new = {p: end for p, end in ends.items() if end > max(positions[p], self._told.get(p, 0))}
-        self._told |= new
         self._empty_polls = 0
         return {
             p: write_note(Note(event_time_ms=self._newest.get(p, 0), read_to=end))
             for p, end in new.items()
         }
+
+    def told(self, notes: Mapping[int, str]) -> None:
+        """Take note that these, of `untold`, are committed."""
+        self._told |= {p: read_note(note).read_to for p, note in notes.items()}
 
     def apart(self, partitions: Iterable[int]) -> dict[int, Apart]:
         """Return where partitions of this worker are; may be called from another thread."""

@@ -34,5 +34,7 @@ class Idle:
         p = self._parts
         if notes := p.evenness.untold(p.assignment.committed):
             last_offsets = {partition: p.assignment.committed[partition] - 1 for partition in notes}
+            notes = p.deaths.keep(notes)
             offsets = p.assignment.offsets_after(last_offsets, notes)
             p.output.commit([], offsets, p.assignment.group_metadata)
+            p.evenness.told(notes)
