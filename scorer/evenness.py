@@ -54,8 +54,10 @@ class Evenness:
         self._empty_polls = 0
         self._exhausted: dict[int, int] = {}
         """The positions at which partitions gave nothing for `EMPTY_POLLS`."""
+        self._ends: dict[int, int] = {}
+        """The ends of the log when the first poll of a row gave nothing."""
         self._told: dict[int, int] = {}
-        """The ends of the log of which the other workers were told that only markers come before them."""
+        """The ends of the log of which committed notes tell that only markers come before them."""
 
     def forget(self) -> None:
         """Take note that somebody else has resumed all partitions."""
@@ -67,8 +69,10 @@ class Evenness:
             self._generation = assignment.generation
             self._neighbours.forget()
             self.forget()
+            self._empty_polls = 0
         if assignment.notes is not self._notes:  # what was read and not committed is read again
             self._notes = assignment.notes
+            self._told = {p: read_note(note).read_to for p, note in self._notes.items()}
             self._newest |= {p: read_note(note).event_time_ms for p, note in self._notes.items()}
         positions = assignment.positions
         self._read(batch)
@@ -76,6 +80,8 @@ class Evenness:
             self._empty_polls = 0
         else:
             self._empty_polls += 1
+        if self._empty_polls == 1:
+            self._ends = {p: self._end(p) for p in positions}
         if self._empty_polls >= EMPTY_POLLS:
             self._exhausted = {p: at for p, at in positions.items() if p not in self._held}
         furthest = max((self._newest.get(p, 0) for p in positions), default=0)
@@ -96,12 +102,11 @@ class Evenness:
         """Return notes on partitions that have ended in markers, until they are `told`: the log says more."""
         if self._empty_polls < EMPTY_POLLS:
             return {}
-        ends = {p: self._end(p) for p, at in positions.items() if self._exhausted.get(p) == at}
-        new = {p: end for p, end in ends.items() if end > max(positions[p], self._told.get(p, 0))}
         self._empty_polls = 0
         return {
-            p: write_note(Note(event_time_ms=self._newest.get(p, 0), read_to=end))
-            for p, end in new.items()
+            p: write_note(Note(event_time_ms=self._newest.get(p, 0), read_to=self._ends[p]))
+            for p, at in positions.items()
+            if self._exhausted.get(p) == at and self._ends[p] > max(at, self._told.get(p, 0))
         }
 
     def told(self, notes: Mapping[int, str]) -> None:
@@ -117,6 +122,7 @@ class Evenness:
     def _read(self, batch: Batch) -> None:
         """Take note of event times; late ones lead nobody back, and none is ahead of the clock."""
         for part in batch.parts:
+            self._told.pop(part.partition, None)  # the batch commits a note of its own
             newest = max((each.event_time_ms for each in part.transactions), default=0)
             before = self._newest.get(part.partition, 0)
             self._newest[part.partition] = max(before, min(newest, batch.polled_at_ms))

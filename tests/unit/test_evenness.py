@@ -23,10 +23,11 @@ class Log:
 
     def __init__(self) -> None:
         self.paused: set[int] = set()
+        self.end = 1_000
 
     def get_watermark_offsets(self, _place: TopicPartition, *, cached: bool) -> tuple[int, int]:
         assert cached
-        return 0, 1_000
+        return 0, self.end
 
     def pause(self, places: list[TopicPartition]) -> None:
         self.paused |= {each.partition for each in places}

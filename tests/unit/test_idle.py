@@ -51,8 +51,8 @@ class Resting(Reader):
         )
         self.idle = Idle(cast("Any", parts))
 
-    def rest(self) -> None:
-        for _ in range(EMPTY_POLLS + 1):
+    def rest(self, *, polls: int = EMPTY_POLLS + 1) -> None:
+        for _ in range(polls):
             self.evenness.look(Batch([], [], -1, NOW_MS), self.assignment, 1.0)
         self.idle.tell_ends()
 
@@ -69,4 +69,33 @@ def test_ends_that_were_not_seen_to_be_committed_are_told_again() -> None:
     with pytest.raises(BatchAborted):
         worker.rest()
     worker.rest()
+    assert [notes.keys() for notes in worker.output.notes] == [{0, 1}]
+
+
+def test_what_comes_just_after_the_last_empty_poll_is_not_told_to_be_markers() -> None:
+    worker = Resting()
+    worker.log.end = END - 1
+    worker.rest(polls=EMPTY_POLLS - 1)
+    worker.log.end = END + 100
+    worker.rest(polls=1)
+    assert worker.output.notes == []
+
+
+def test_an_end_is_told_again_once_a_batch_has_committed_a_note_of_its_own() -> None:
+    worker = Resting()
+    worker.assignment.committed[0] = worker.assignment.positions[0] = END - 2
+    worker.rest()
+    worker.read({0: NOW_MS})
+    worker.assignment.done({0: END - 2})
+    worker.rest()
+    assert [notes.keys() for notes in worker.output.notes] == [{0, 1}, {0}]
+
+
+def test_ends_of_partitions_that_came_in_a_row_of_empty_polls_are_told_as_well() -> None:
+    worker = Resting()
+    first = worker.assignment.positions.pop(0)
+    worker.rest(polls=EMPTY_POLLS - 1)
+    worker.assignment.positions[0] = first
+    worker.assignment.generation += 1
+    worker.rest(polls=EMPTY_POLLS)
     assert [notes.keys() for notes in worker.output.notes] == [{0, 1}]
