@@ -17,6 +17,11 @@ from scorer.hot_path import HotPath
 
 logger = logging.getLogger(__name__)
 
+FAUST_END_S = 1.5
+"""How long a worker that was asked to end, and has committed everything, waits for Faust to end as well.
+
+Faust has nothing that is lost; stopped while it starts, it may wait for its own client for seconds.
+"""
 UNASKED_END_S = 15.0
 """How long hot path and Faust may take to end once one of them has failed, which says why at the end."""
 
@@ -33,6 +38,7 @@ class Scoring:
         self.beside: BaseException | None = None
         """What has failed beside the hot path: where that is held up, the guard tells it."""
         self._asked_s: float | None = None
+        self._over_s: float | None = None
         self._last = last
         self._ending: SimpleQueue[None] = SimpleQueue()
         """To be put into by a signal at any moment, also while another puts something in."""
@@ -91,7 +97,9 @@ class Scoring:
         except BaseException as exc:  # noqa: BLE001 - raised again where the worker ends
             self.over.set_exception(exc)
         else:
+            self._over_s = monotonic_s()
             self.over.set_result(None)
+            self.end()  # from now on the guard has less patience
 
     def _hear(self) -> None:
         for each in ASK_TO_END:
@@ -103,8 +111,8 @@ class Scoring:
     def _see_to_the_end(self) -> None:
         """End the process once it has had its time.
 
-        A batch, or Faust's own client, may wait for a broker that is away. What is not committed by then,
-        the next worker reads again: nothing is lost by not waiting.
+        A batch may wait for a broker that is away. What is not committed by then, the next worker reads
+        again: nothing is lost by not waiting.
         """
         self._ending.get()
         begun_s = monotonic_s()
@@ -115,9 +123,17 @@ class Scoring:
                 self._ending.get(timeout=left_s)
         if (why := self.failure or self.beside) is not None:
             logger.error("Crashed reason=%r", why)  # as Faust says it
-        who = "a server" if not self.over.done() or self.failure else "Faust"
-        logger.warning("%s did not let this worker end in time; it ends all the same", who)
+        if self.exit_code == 0 and self.over.done():
+            logger.info("all is committed; Faust, which has not ended yet, is not waited for")
+        else:
+            who = "a server" if not self.over.done() or self.failure else "Faust"
+            logger.warning("%s did not let this worker end in time; it ends all the same", who)
         os._exit(self.exit_code)
 
     def _until_s(self, begun_s: float) -> float:
-        return begun_s + UNASKED_END_S if self._asked_s is None else self._asked_s + END_S
+        if self._asked_s is None:
+            return begun_s + UNASKED_END_S
+        until_s = self._asked_s + END_S
+        if self._over_s is None:
+            return until_s
+        return min(until_s, max(self._asked_s, self._over_s) + FAUST_END_S)

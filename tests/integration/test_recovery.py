@@ -221,9 +221,9 @@ def fill_the_server(run: Run) -> None:
     run.server.client.config_set("maxmemory", 1)
     wait_until(lambda: "refuses to write for now" in run.said(), timeout_s=30, what="noticed")
     full = {"state": "waiting", "why": "Redis takes no writes"}
-    assert any(view(run, "/healthz") == (503, full) for _ in range(500))
+    wait_until(lambda: view(run, "/healthz") == (503, full), timeout_s=30, what="told")
     waiting = 'fraudstream_scorer_waiting{for="writes_refused"} 1'
-    assert any(waiting in metrics(run) for _ in range(500))
+    wait_until(lambda: waiting in metrics(run), timeout_s=30, what="told in the metrics")
     run.server.client.config_set("maxmemory", 0)
     over = waiting.replace(" 1", " 0")
     wait_until(lambda: over in metrics(run), timeout_s=30, what="it is waited for no longer")
@@ -264,7 +264,8 @@ def test_a_rebuild_shows_its_progress_and_ends_with_the_worker_that_is_stopped(r
     run.settings = faster(run.settings, web_port=free_port())
     first = run.start()
     send_some(run, 12_000)
-    assert view(run, "/healthz") == (200, {"state": "ready"})
+    ready = (200, {"state": "ready"})
+    wait_until(lambda: view(run, "/healthz") == ready, timeout_s=30, what="web views, and ready")
     run.server.client.flushall()
 
     def in_progress() -> bool:

@@ -74,6 +74,14 @@ def test_a_batch_that_does_not_end_is_not_waited_for() -> None:
     assert f"a server {GUARDED}" in complained
 
 
+def test_what_is_committed_does_not_wait_for_faust_which_does_not_end() -> None:
+    worker = begun("pass", then="threading.Event().wait()")
+    worker.send_signal(signal.SIGTERM)
+    code, said, complained = ended(worker, timeout_s=3.5)
+    assert (code, said) == (0, "last\n")
+    assert GUARDED not in complained
+
+
 def test_a_failure_is_told_though_faust_does_not_end() -> None:
     worker = begun(
         "raise Fenced('another has its place')", waits="pass", then="threading.Event().wait()"
