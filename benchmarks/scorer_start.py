@@ -5,16 +5,20 @@
 Starts a stack of its own, trains a champion, then starts one worker again and again with transactions
 waiting: after one that ended on SIGTERM, and after one that was killed. The moment of the first commit
 is seen by polling the group's offsets from outside. Beside it the floor: a Python that imports the same
-libraries and ends.
+libraries and ends. Then the same beside another worker that scores 2,000 transactions a second, and what of
+it passes between the partitions' return and the first commit of one of them.
 """
 
 import argparse
 import json
+import re
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from fraudstream.clients.clock import monotonic_s
@@ -34,6 +38,9 @@ FLOOR = "import faust, confluent_kafka, onnxruntime, redis, msgspec"
 BACKLOG = 2_000
 """Transactions that wait at each start."""
 HISTORY = 60_000
+RATE = 2_000
+"""Transactions a second that arrive while a worker is started beside another one."""
+OWNED = re.compile(r"owns partitions (\[[\d, ]*\])")
 
 
 def main() -> None:
@@ -69,6 +76,7 @@ def measure(settings: Settings, rounds: int) -> dict[str, object]:
             ending = signal.SIGKILL if number % 2 == 0 else signal.SIGTERM
             how = "after_sigkill_s" if number % 2 == 0 else "after_sigterm_s"
             children.stop("scorer", ending)
+        figures |= _beside_another(settings, children, broker, rounds)
     broker.close()
     figures["floor_imports_s"] = [_imports() for _ in range(rounds)]
     return {
@@ -101,6 +109,57 @@ def _seconds_to_commit(children: Children, broker: Broker) -> float:
         children.status("scorer", wait_s=0.01)
         children.check()
     return monotonic_s() - began
+
+
+def _beside_another(
+    settings: Settings, children: Children, broker: Broker, rounds: int
+) -> dict[str, list[float]]:
+    """Kill one of two workers under load again and again, and start it again."""
+    folder = Path(settings.state_dir) / "logs"
+    for name in ("other", "scorer"):
+        children.start(name, "scorer")
+    for name in ("other", "scorer"):
+        _until(children, partial(_owned, folder, name))
+    generated = ("--generate", "days=200,seed=2", "--no-labels")
+    children.start("replay", "replay", *generated, "--rate", str(RATE))
+    _until(children, partial(_moved, broker, broker.progress().committed))
+    starts = [_start_beside(children, broker, folder) for _ in range(2 * rounds)]
+    return {
+        "beside_another_s": [owned + first for owned, first in starts],
+        "beside_another_from_owning_s": [first for _, first in starts],
+    }
+
+
+def _start_beside(children: Children, broker: Broker, folder: Path) -> tuple[float, float]:
+    """Kill the worker; return seconds from its next start to its partitions, from there to a commit."""
+    children.stop("scorer", signal.SIGKILL)
+    mine = json.loads(_owned(folder, "scorer"))
+    began = monotonic_s()
+    children.start("scorer", "scorer")
+    while not _owned(folder, "scorer"):  # what the killed one was about to commit is so by then
+        before = broker.progress().committed
+        children.check()
+    owned = monotonic_s()
+    _until(children, partial(_moved, broker, {p: before[p] for p in mine}))
+    return owned - began, monotonic_s() - owned
+
+
+def _moved(broker: Broker, before: Mapping[int, int]) -> bool:
+    """Tell whether a partition is committed further than it was."""
+    now = broker.progress().committed
+    return any(now[partition] > offset for partition, offset in before.items())
+
+
+def _owned(folder: Path, name: str) -> str:
+    """Return the partitions that a worker got last, as JSON; empty before the first."""
+    found = OWNED.findall((folder / f"{name}.log").read_text())
+    return found[-1] if found else ""
+
+
+def _until(children: Children, reached: Callable[[], object]) -> None:
+    while not reached():
+        children.status("scorer", wait_s=0.005)
+        children.check()
 
 
 def _imports() -> float:

@@ -9,6 +9,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicParti
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import TopicFacts
+from fraudstream.clients.kafka_log import settled_places
 from fraudstream.clients.log_bounds import LogBounds
 from fraudstream.core.errors import FraudstreamError, KafkaUnreachable, Refused
 from fraudstream.core.settings import Settings
@@ -238,7 +239,7 @@ class Assignment:
         """
         every = [TopicPartition(self._topic.name, p) for p in range(self._topic.partitions)]
         try:
-            found = _committed(self._consumer, every)
+            found = settled_places(self._consumer, every, ASK_S)
         except KafkaException as exc:
             raise KafkaUnreachable(
                 f"Kafka does not tell what is committed: {exc.args[0].str()}"

@@ -29,6 +29,9 @@ NO_COORDINATOR_YET = (
 )
 LOADING_S = 0.1
 """A coordinator or controller that is not there yet is asked for again after so long."""
+ASKS_AGAIN_SOON: dict[str, Any] = {"retry.backoff.ms": 5, "retry.backoff.max.ms": 50}
+"""For who asks what a group has committed: the broker does not tell while a transaction is about to commit,
+which takes some ms, and librdkafka's own back-offs grow to a second."""
 
 
 class TopicFacts(Struct, frozen=True):
@@ -52,6 +55,7 @@ def worker_consumer(settings: Settings, *, group: str, slot: int) -> Consumer:
     """
     return Consumer(
         common(settings)
+        | ASKS_AGAIN_SOON
         | {
             "group.id": group,
             "group.instance.id": instance_id(group, slot),

@@ -49,6 +49,26 @@ def settled_bounds(consumer: Consumer, place: TopicPartition, timeout_s: float) 
             consumer.poll(QUIET_S / 4)
 
 
+def settled_places(
+    consumer: Consumer, partitions: Sequence[TopicPartition], timeout_s: float
+) -> list[TopicPartition]:
+    """Return what the consumer's group has committed, each partition asked for by itself.
+
+    A broker does not tell of several at once while a transaction is about to commit one of them. Workers
+    under load always are: that answer may not come for seconds (ADR 0030).
+
+    Raises:
+        KafkaException: the broker does not tell of one within `timeout_s`.
+    """
+    found = [
+        place for each in partitions for place in consumer.committed([each], timeout=timeout_s)
+    ]
+    for place in found:
+        if place.error is not None:
+            raise KafkaException(place.error)
+    return found
+
+
 class LastRecord(Struct, frozen=True):
     """The last record of a source in a partition: its offset and its headers."""
 

@@ -8,9 +8,9 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.clients.kafka import missing_topic, unreachable
+from fraudstream.clients.kafka import ASKS_AGAIN_SOON, missing_topic, unreachable
 from fraudstream.clients.kafka_headers import headers_of
-from fraudstream.clients.kafka_log import settled_bounds
+from fraudstream.clients.kafka_log import settled_bounds, settled_places
 from fraudstream.clients.log_bounds import LogBounds
 from fraudstream.core.errors import BadRecord, KafkaUnreachable
 from fraudstream.core.settings import Settings
@@ -145,10 +145,7 @@ class TopicReader:
         """Return the next offset of the group by partition, 0 where it has committed none."""
         asked = [TopicPartition(topic, partition) for partition in partitions]
         with self._translated():
-            found = self._consumer.committed(asked, timeout=self._timeout_s)
-            for place in found:
-                if place.error is not None:
-                    raise KafkaException(place.error)
+            found = settled_places(self._consumer, asked, self._timeout_s)
         return {place.partition: max(place.offset, 0) for place in found}
 
     @contextmanager
@@ -235,7 +232,8 @@ def _wanted(received: list[Message], open_ends: dict[int, int]) -> list[Message]
 def _consumer(settings: Settings, group: str) -> Consumer:
     """Return a consumer that never idles: with librdkafka's own waits reading takes four times as long."""
     return Consumer(
-        {
+        ASKS_AGAIN_SOON
+        | {
             "bootstrap.servers": settings.kafka_bootstrap,
             "client.id": "fraudstream",
             "log_level": 0,

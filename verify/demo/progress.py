@@ -9,7 +9,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     OffsetSpec,
 )
 
-from fraudstream.clients.kafka import reader
+from fraudstream.clients.kafka import offsets_reader
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 
@@ -40,7 +40,7 @@ class Broker:
 
     def __init__(self, settings: Settings) -> None:
         self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 0})
-        self._group = reader(settings, group=f"{settings.environment}.scorer")
+        self._group = offsets_reader(settings, f"{settings.environment}.scorer")
         names = {
             name: topic_name(settings.environment, name) for name in ("transactions", *RESULTS)
         }
