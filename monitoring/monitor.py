@@ -12,7 +12,12 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.inference import read_contract
-from fraudstream.clients.kafka import topic_facts, transactional_producer, unreachable
+from fraudstream.clients.kafka import (
+    init_transactions,
+    topic_facts,
+    transactional_producer,
+    unreachable,
+)
 from fraudstream.clients.metrics import Condition, ServiceMetrics
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.set_log import find_set
@@ -246,7 +251,7 @@ class Monitor:
             settings, transactional_id=f"{settings.environment}.monitor"
         )
         try:
-            producer.init_transactions(settings.connect_timeout_ms / 1000)
+            init_transactions(producer, settings.connect_timeout_ms / 1000)
         except KafkaException as exc:
             raise unreachable(settings, exc) from exc
         self._sent = self._sent_before()

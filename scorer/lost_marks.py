@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import (
     common,
+    init_transactions,
     offsets_reader,
     transactional_producer,
     unreachable,
@@ -155,7 +156,7 @@ class LostMarks:
         producer = transactional_producer(
             self._settings, transactional_id=f"{self._group}.mend-{self._slot}"
         )
-        producer.init_transactions(STEP_S)
+        init_transactions(producer, STEP_S)
         producer.begin_transaction()
         producer.send_offsets_to_transaction(offsets, group_metadata, STEP_S)
         producer.commit_transaction(STEP_S)

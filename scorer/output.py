@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from fraudstream.clients.kafka import init_transactions
 from fraudstream.core.errors import Fenced, FraudstreamError, KafkaUnreachable
 from fraudstream.core.health import Waited
 from fraudstream.core.topics import topic_name
@@ -51,7 +52,7 @@ class TransactionalOutput:
             DependencyUnreachable: the broker does not take this worker's transactional id in time.
         """
         try:
-            self._producer.init_transactions(timeout_s)
+            init_transactions(self._producer, timeout_s)
             self._ready = True
             self._watchdog.start()
         except KafkaException as exc:
@@ -126,7 +127,7 @@ class TransactionalOutput:
         self._producer = self._make_producer()
         try:
             with self._watchdog:
-                self._producer.init_transactions(ABORT_S)
+                init_transactions(self._producer, ABORT_S)
         except KafkaException as exc:
             raise BatchAborted(f"Kafka does not answer: {exc.args[0].str()}") from exc
         self._ready = True

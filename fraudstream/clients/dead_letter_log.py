@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from fraudstream.clients import audit_log
 from fraudstream.clients.clock import monotonic_s, now_ms
-from fraudstream.clients.kafka import transactional_producer, unreachable
+from fraudstream.clients.kafka import init_transactions, transactional_producer, unreachable
 from fraudstream.clients.topic_limits import room_of, topic_limits
 from fraudstream.clients.topic_log import TIMED_OUT, read_to_end, record_of
 from fraudstream.core.dead_letters import (
@@ -104,7 +104,7 @@ class Resender:
             most_bytes=min(limits.values()),
         )
         try:
-            self._producer.init_transactions(settings.connect_timeout_ms / 1000)
+            init_transactions(self._producer, settings.connect_timeout_ms / 1000)
         except KafkaException as exc:
             raise unreachable(settings, exc) from exc
         self.sent_before = read_replays(settings)

@@ -128,6 +128,20 @@ def transactional_producer(
     )
 
 
+def init_transactions(producer: Producer, timeout_s: float) -> None:
+    """Fence an earlier producer of the same name; what it left open is aborted.
+
+    It is asked for something else first, so that it has a connection: without one librdkafka asks for the
+    transaction's coordinator in vain, and again half a second later, twice at worst (ADR 0031).
+
+    Raises:
+        KafkaException: the broker does not answer in time.
+    """
+    deadline_s = monotonic_s() + timeout_s
+    producer.list_topics(timeout=timeout_s)
+    producer.init_transactions(max(deadline_s - monotonic_s(), LOADING_S))
+
+
 def topic_facts(settings: Settings, names: list[str]) -> dict[str, TopicFacts]:
     """Return the facts of the topics in `names`, by name; also the first contact with the broker.
 

@@ -10,7 +10,7 @@ import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from fraudstream.clients.gather import gather
-from fraudstream.clients.kafka import transactional_producer, worker_consumer
+from fraudstream.clients.kafka import init_transactions, transactional_producer, worker_consumer
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 
@@ -26,7 +26,7 @@ def main() -> None:
     target = topic_name(settings.environment, *(sys.argv[2:] or ["scores"]))
     consumer = worker_consumer(settings, group=GROUP, slot=0)
     producer = transactional_producer(settings, transactional_id="floor.0")
-    producer.init_transactions(20.0)
+    init_transactions(producer, 20.0)
     consumer.subscribe([source], on_assign=_from_the_beginning)
     while True:
         found = gather(
