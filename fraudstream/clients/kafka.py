@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import (
@@ -29,6 +30,8 @@ NO_COORDINATOR_YET = (
 )
 LOADING_S = 0.1
 """A coordinator or controller that is not there yet is asked for again after so long."""
+ABORT_S = 0.05
+"""A broker is given so long at first to abort what an earlier producer left open."""
 ASKS_AGAIN_SOON: dict[str, Any] = {"retry.backoff.ms": 5, "retry.backoff.max.ms": 50}
 """For who asks what a group has committed: the broker does not tell while a transaction is about to commit,
 which takes some ms, and librdkafka's own back-offs grow to a second."""
@@ -128,18 +131,30 @@ def transactional_producer(
     )
 
 
-def init_transactions(producer: Producer, timeout_s: float) -> None:
-    """Fence an earlier producer of the same name; what it left open is aborted.
+def begin_transactions(make: Callable[[], Producer], timeout_s: float) -> Producer:
+    """Return a producer that may begin transactions; what an earlier one of its name left open is aborted.
 
-    It is asked for something else first, so that it has a connection: without one librdkafka asks for the
-    transaction's coordinator in vain, and again half a second later, twice at worst (ADR 0031).
+    librdkafka waits for half a second where it has no connection yet, and where the broker is still at that
+    abort, which takes some ms (ADR 0031). So a connection is had first, and a new producer tries again.
 
     Raises:
-        KafkaException: the broker does not answer in time.
+        KafkaException: the broker does not answer, or is not done, within `timeout_s`.
     """
     deadline_s = monotonic_s() + timeout_s
-    producer.list_topics(timeout=timeout_s)
-    producer.init_transactions(max(deadline_s - monotonic_s(), LOADING_S))
+    patience_s = ABORT_S
+    producer = make()
+    while True:
+        try:
+            producer.list_topics(timeout=max(deadline_s - monotonic_s(), ABORT_S))
+            producer.init_transactions(patience_s)
+        except KafkaException as exc:
+            if not exc.args[0].retriable() or monotonic_s() > deadline_s:
+                raise
+            if exc.args[0].code() == KafkaError.CONCURRENT_TRANSACTIONS:
+                producer = make()
+            patience_s *= 2
+        else:
+            return producer
 
 
 def topic_facts(settings: Settings, names: list[str]) -> dict[str, TopicFacts]:
