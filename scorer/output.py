@@ -19,6 +19,8 @@ COMMIT_S = 4.0
 ABORT_S = 4.0
 """How long the broker may take to abort a transaction or to begin with a new producer."""
 
+WORN_OUT = (KafkaError._STATE, KafkaError._FATAL)  # noqa: SLF001 - librdkafka's own codes begin so
+
 
 class BatchAborted(FraudstreamError):
     """A batch was not seen to be committed: `restore`, then read on from what the group has committed."""
@@ -91,14 +93,16 @@ class TransactionalOutput:
     def _give_up(self, error: KafkaError, exc: KafkaException) -> None:
         """Abort, or take a new producer where this one can go no further.
 
+        So it is where a step was not answered in time: that step goes on, and beside it an abort was seen not
+        to return. The new producer has the transaction ended as well.
         A broker that was away expires the transaction and fences its producer: that alone does not
         say that another process has the slot. If one has, it has our place in the group as well, and
         the consumer, a static member, hears of it at its next poll.
         """
-        if error.fatal() or error.code() in (KafkaError._STATE, KafkaError._FATAL):  # noqa: SLF001
-            self._ready = False
-        elif error.txn_requires_abort() or error.retriable():
+        if error.txn_requires_abort():
             self._abort()
+        elif error.fatal() or error.retriable() or error.code() in WORN_OUT:
+            self._ready = False
         else:
             raise exc
         raise BatchAborted(f"the Kafka transaction was aborted: {error.str()}") from exc
