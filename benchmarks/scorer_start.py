@@ -5,8 +5,8 @@
 Starts a stack of its own, trains a champion, then starts one worker again and again with transactions
 waiting: after one that ended on SIGTERM, and after one that was killed. The moment of the first commit
 is seen by polling the group's offsets from outside. Beside it the floor: a Python that imports the same
-libraries and ends. Then the same beside another worker that scores 2,000 transactions a second, and what of
-it passes between the partitions' return and the first commit of one of them.
+libraries and ends. Then the same beside another worker, the two of which have 2,000 transactions a second to
+score, and what of it passes between the partitions' return and the first commit in one of them.
 """
 
 import argparse
@@ -138,6 +138,7 @@ def _start_beside(children: Children, broker: Broker, folder: Path) -> tuple[flo
     children.start("scorer", "scorer")
     while not _owned(folder, "scorer"):  # what the killed one was about to commit is so by then
         before = broker.progress().committed
+        children.status("scorer", wait_s=0.005)
         children.check()
     owned = monotonic_s()
     _until(children, partial(_moved, broker, {p: before[p] for p in mine}))

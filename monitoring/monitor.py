@@ -4,7 +4,6 @@ import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Never, TypeVar
 
@@ -14,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.inference import read_contract
 from fraudstream.clients.kafka import (
-    begin_transactions,
+    init_transactions,
     topic_facts,
     transactional_producer,
     unreachable,
@@ -248,11 +247,11 @@ class Monitor:
         self._require_same_topics()
         self._condition.move()
         self._progress = Progress(self._watching.state.newest)
-        make = partial(
-            transactional_producer, settings, transactional_id=f"{settings.environment}.monitor"
+        producer = transactional_producer(
+            settings, transactional_id=f"{settings.environment}.monitor"
         )
         try:
-            producer = begin_transactions(make, settings.connect_timeout_ms / 1000)
+            init_transactions(producer, settings.connect_timeout_ms / 1000)
         except KafkaException as exc:
             raise unreachable(settings, exc) from exc
         self._sent = self._sent_before()

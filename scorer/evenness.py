@@ -54,10 +54,12 @@ class Evenness:
         self._empty_polls = 0
         self._exhausted: dict[int, int] = {}
         """The positions at which partitions gave nothing for `EMPTY_POLLS`."""
+        self._are_due = False
+        """Whether partitions have ended since the other workers were last told of any."""
         self._ends: dict[int, int] = {}
         """The ends of the log when the first poll of a row gave nothing."""
         self._told: dict[int, int] = {}
-        """The ends of the log of which committed notes tell that only markers come before them."""
+        """The ends of the log of which committed notes tell that nothing to be read comes before them."""
 
     def forget(self) -> None:
         """Take note that somebody else has resumed all partitions."""
@@ -69,7 +71,7 @@ class Evenness:
             self._generation = assignment.generation
             self._neighbours.forget()
             self.forget()
-            self._empty_polls = 0
+            self._are_due, self._empty_polls = False, 0
         if assignment.notes is not self._notes:  # what was read and not committed is read again
             self._notes = assignment.notes
             self._told = {p: read_note(note).read_to for p, note in self._notes.items()}
@@ -84,6 +86,7 @@ class Evenness:
             self._ends = {p: self._end(p) for p in positions}
         if self._empty_polls >= EMPTY_POLLS:
             self._exhausted = {p: at for p, at in positions.items() if p not in self._held}
+            self._are_due = True
         furthest = max((self._newest.get(p, 0) for p in positions), default=0)
         self._neighbours.look(
             positions,
@@ -100,9 +103,9 @@ class Evenness:
 
     def untold(self, positions: Mapping[int, int]) -> dict[int, str]:
         """Return notes on partitions that have ended in markers, until they are `told`: the log says more."""
-        if self._empty_polls < EMPTY_POLLS:
+        if not self._are_due:
             return {}
-        self._empty_polls = 0
+        self._are_due, self._empty_polls = False, 0
         return {
             p: write_note(Note(event_time_ms=self._newest.get(p, 0), read_to=self._ends[p]))
             for p, at in positions.items()

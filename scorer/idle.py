@@ -26,7 +26,7 @@ class Idle:
             self._confirmed_s = monotonic_s()
 
     def tell_ends(self) -> None:
-        """Tell the other workers, once, which partitions have ended though their log goes on in markers.
+        """Tell the other workers which partitions have ended though their log goes on in markers.
 
         Raises:
             BatchAborted: that was not seen to be committed.

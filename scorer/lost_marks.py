@@ -8,7 +8,6 @@ same transaction: the results, which readers see or do not.
 
 import logging
 from collections.abc import Collection, Iterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,8 +22,8 @@ from confluent_kafka.admin import AdminClient
 
 from fraudstream.clients.clock import monotonic_s
 from fraudstream.clients.kafka import (
-    begin_transactions,
     common,
+    init_transactions,
     offsets_reader,
     transactional_producer,
     unreachable,
@@ -154,12 +153,10 @@ class LostMarks:
             )
             for place in mine
         ]
-        make = partial(
-            transactional_producer,
-            self._settings,
-            transactional_id=f"{self._group}.mend-{self._slot}",
+        producer = transactional_producer(
+            self._settings, transactional_id=f"{self._group}.mend-{self._slot}"
         )
-        producer = begin_transactions(make, STEP_S)
+        init_transactions(producer, STEP_S)
         producer.begin_transaction()
         producer.send_offsets_to_transaction(offsets, group_metadata, STEP_S)
         producer.commit_transaction(STEP_S)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from fraudstream.clients.kafka import begin_transactions
+from fraudstream.clients.kafka import init_transactions
 from fraudstream.core.errors import Fenced, FraudstreamError, KafkaUnreachable
 from fraudstream.core.health import Waited
 from fraudstream.core.topics import topic_name
@@ -42,7 +42,7 @@ class TransactionalOutput:
 
     def __init__(self, make_producer: Callable[[], Producer], environment: str) -> None:
         self._make_producer = make_producer
-        self._producer: Producer
+        self._producer = make_producer()
         self._environment = environment
         self._ready = False
         self._watchdog = Watchdog()
@@ -54,7 +54,7 @@ class TransactionalOutput:
             DependencyUnreachable: the broker does not take this worker's transactional id in time.
         """
         try:
-            self._producer = begin_transactions(self._make_producer, timeout_s)
+            init_transactions(self._producer, timeout_s)
             self._ready = True
             self._watchdog.start()
         except KafkaException as exc:
@@ -105,7 +105,9 @@ class TransactionalOutput:
             self._ready = False
         else:
             raise exc
-        raise BatchAborted(f"the Kafka transaction was aborted: {error.str()}") from exc
+        raise BatchAborted(
+            f"the Kafka transaction was not seen to be committed: {error.str()}"
+        ) from exc
 
     def _abort(self) -> None:
         try:
@@ -128,9 +130,10 @@ class TransactionalOutput:
             return
         self._ready = False
         self._producer.purge()
+        self._producer = self._make_producer()
         try:
             with self._watchdog:
-                self._producer = begin_transactions(self._make_producer, ABORT_S)
+                init_transactions(self._producer, ABORT_S)
         except KafkaException as exc:
             raise BatchAborted(f"Kafka does not answer: {exc.args[0].str()}") from exc
         self._ready = True

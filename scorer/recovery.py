@@ -144,7 +144,12 @@ class Recovery:
         self._assignment.check(self._marks())
 
     def _is_proven(self) -> bool:
-        """Vouch for a state that is ready and lacks nothing; begin the rebuild of one that does."""
+        """Vouch for a state that is ready and lacks nothing; begin the rebuild of one that does.
+
+        A server that began anew meanwhile may lack what was committed after the broker was asked.
+        """
+        server = self._store.state.server
+        process = server.run_id()
         meta = self._store.adopt()
         if meta.state == "retired":
             raise Retired(f"feature set {meta.feature_set} was retired")
@@ -152,7 +157,7 @@ class Recovery:
             return False
         lacking = self._lacking()
         if not lacking:
-            return self._store.state.vouch(now_ms())
+            return self._store.state.vouch(now_ms()) and server.run_id() == process
         partition, (mark, committed) = next(iter(lacking.items()))
         if self._store.state.move("rebuilding"):
             logger.warning(LACKING, self._name, partition, committed - 1, mark)

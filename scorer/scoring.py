@@ -18,7 +18,7 @@ from scorer.hot_path import HotPath
 logger = logging.getLogger(__name__)
 
 FAUST_END_S = 1.5
-"""How long a worker that was asked to end, and has committed everything, waits for Faust to end as well.
+"""How long a worker that was asked to end, and whose hot path has ended, waits for Faust to end as well.
 
 Faust has nothing that is lost; stopped while it starts, it may wait for its own client for seconds.
 """
@@ -123,8 +123,8 @@ class Scoring:
                 self._ending.get(timeout=left_s)
         if (why := self.failure or self.beside) is not None:
             logger.error("Crashed reason=%r", why)  # as Faust says it
-        if self.exit_code == 0 and self.over.done():
-            logger.info("all is committed; Faust, which has not ended yet, is not waited for")
+        if self.exit_code == 0 and self.over.done() and self.beside is None:
+            logger.info("the hot path has ended; Faust, which has not, is not waited for")
         else:
             who = "a server" if not self.over.done() or self.failure else "Faust"
             logger.warning("%s did not let this worker end in time; it ends all the same", who)

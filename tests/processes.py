@@ -17,7 +17,7 @@ PATIENCE = 3
 """Times as long as a state usually takes at most is waited for it: the machine may be slow and shared."""
 
 GUARDED = "did not let this worker end"
-"""In the log of a worker whose guard has ended it, 4.5 s after SIGTERM."""
+"""In the log of a worker whose guard has ended it, 4.5 s after SIGTERM; for Faust alone it waits 1.5 s."""
 
 
 def command(settings: Settings, *arguments: str, changes: Sequence[str] = ()) -> list[str]:

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException
 
 from fraudstream.clients import audit_log
 from fraudstream.clients.clock import monotonic_s, now_ms
-from fraudstream.clients.kafka import begin_transactions, transactional_producer, unreachable
+from fraudstream.clients.kafka import init_transactions, transactional_producer, unreachable
 from fraudstream.clients.topic_limits import room_of, topic_limits
 from fraudstream.clients.topic_log import TIMED_OUT, read_to_end, record_of
 from fraudstream.core.dead_letters import (
@@ -99,14 +98,13 @@ class Resender:
         limits = _limits(settings)
         self.most_bytes = limits["transactions"]
         """As `most_bytes_again` says."""
-        make = partial(
-            transactional_producer,
+        self._producer = transactional_producer(
             settings,
             transactional_id=f"{settings.environment}.dead-letters.replay",
             most_bytes=min(limits.values()),
         )
         try:
-            self._producer = begin_transactions(make, settings.connect_timeout_ms / 1000)
+            init_transactions(self._producer, settings.connect_timeout_ms / 1000)
         except KafkaException as exc:
             raise unreachable(settings, exc) from exc
         self.sent_before = read_replays(settings)

@@ -123,6 +123,16 @@ class FeatureServer:
         self._refuse_eviction(info)
         self.memory_bytes = int(info["used_memory"])
 
+    def run_id(self) -> str:
+        """Return what names the server's process: another one may have lost the last records.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+        """
+        with self.translated():
+            info: Any = self.client.info("server")
+        return str(info["run_id"])
+
     def close(self) -> None:
         """Close the connection."""
         self.client.close()

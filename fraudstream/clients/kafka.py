@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import (
@@ -30,9 +30,13 @@ NO_COORDINATOR_YET = (
 )
 LOADING_S = 0.1
 """A coordinator or controller that is not there yet is asked for again after so long."""
-ABORT_S = 0.05
-"""A broker is given so long at first to abort what an earlier producer left open."""
-ASKS_AGAIN_SOON: dict[str, Any] = {"retry.backoff.ms": 5, "retry.backoff.max.ms": 50}
+TRY_AGAIN_S = 0.05
+"""A producer that cannot begin yet tries again after so long."""
+ASKS_AGAIN_SOON: dict[str, Any] = {
+    "retry.backoff.ms": 5,
+    "retry.backoff.max.ms": 100,
+    "topic.metadata.refresh.fast.interval.ms": 100,  # librdkafka's own; else it would be 5, too
+}
 """For who asks what a group has committed: the broker does not tell while a transaction is about to commit,
 which takes some ms, and librdkafka's own back-offs grow to a second."""
 
@@ -131,30 +135,27 @@ def transactional_producer(
     )
 
 
-def begin_transactions(make: Callable[[], Producer], timeout_s: float) -> Producer:
-    """Return a producer that may begin transactions; what an earlier one of its name left open is aborted.
+def init_transactions(producer: Producer, timeout_s: float) -> None:
+    """Fence an earlier producer of the same name, once what it left open is aborted.
 
-    librdkafka waits for half a second where it has no connection yet, and where the broker is still at that
-    abort, which takes some ms (ADR 0031). So a connection is had first, and a new producer tries again.
+    librdkafka tries again after half a second where it has no connection yet, and where the broker is still
+    at that abort, which takes some ms (ADR 0031). So a connection is had first, and short calls begin anew.
 
     Raises:
         KafkaException: the broker does not answer, or is not done, within `timeout_s`.
     """
     deadline_s = monotonic_s() + timeout_s
-    patience_s = ABORT_S
-    producer = make()
+    with suppress(KafkaException):  # the next call says what is wrong
+        producer.list_topics(timeout=timeout_s)
     while True:
+        left_s = max(deadline_s - monotonic_s(), 0.0)
         try:
-            producer.list_topics(timeout=max(deadline_s - monotonic_s(), ABORT_S))
-            producer.init_transactions(patience_s)
+            producer.init_transactions(min(left_s, TRY_AGAIN_S))
         except KafkaException as exc:
-            if not exc.args[0].retriable() or monotonic_s() > deadline_s:
+            if not exc.args[0].retriable() or left_s == 0.0:
                 raise
-            if exc.args[0].code() == KafkaError.CONCURRENT_TRANSACTIONS:
-                producer = make()
-            patience_s *= 2
         else:
-            return producer
+            return
 
 
 def topic_facts(settings: Settings, names: list[str]) -> dict[str, TopicFacts]:

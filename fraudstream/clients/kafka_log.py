@@ -29,6 +29,8 @@ SEARCH_BACK = 1_000_000
 """So many records of a partition are searched for the last one of a source; then the search gives up."""
 FIRST_WINDOW = 1_000
 WINDOW_GROWTH = 16
+LEAST_S = 0.05
+"""What is asked for when the time is over already gets so long for an answer."""
 QUIET_S = 0.2
 MOST_QUIET_S = 5.0
 
@@ -58,10 +60,13 @@ def settled_places(
     under load always are: that answer may not come for seconds (ADR 0030).
 
     Raises:
-        KafkaException: the broker does not tell of one within `timeout_s`.
+        KafkaException: the broker does not tell of all within `timeout_s`.
     """
+    deadline_s = monotonic_s() + timeout_s
     found = [
-        place for each in partitions for place in consumer.committed([each], timeout=timeout_s)
+        place
+        for each in partitions
+        for place in consumer.committed([each], timeout=max(deadline_s - monotonic_s(), LEAST_S))
     ]
     for place in found:
         if place.error is not None:

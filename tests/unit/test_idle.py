@@ -13,10 +13,11 @@ from scorer.evenness import EMPTY_POLLS
 from scorer.idle import Idle
 from scorer.neighbours import Hand, Note, read_note, write_note
 from scorer.output import BatchAborted
-from tests.unit.test_evenness import NOW_MS, Reader
+from tests.unit.test_evenness import LEAD_MS, NOW_MS, Reader
 
 END = 1_000
 """Of both partitions' logs, by the stand-in."""
+BEHIND_MS = NOW_MS - 2 * LEAD_MS
 DEATH = Note(NOW_MS, hand=Hand(deaths=3, until=END, row=2))
 
 
@@ -99,3 +100,13 @@ def test_ends_of_partitions_that_came_in_a_row_of_empty_polls_are_told_as_well()
     worker.assignment.generation += 1
     worker.rest(polls=EMPTY_POLLS)
     assert [notes.keys() for notes in worker.output.notes] == [{0, 1}]
+
+
+def test_an_end_is_told_though_it_holds_another_partition_of_this_worker_which_goes_on() -> None:
+    worker = Resting()
+    worker.assignment.notes = {0: write_note(Note(NOW_MS)), 1: write_note(Note(BEHIND_MS))}
+    worker.read({})
+    assert worker.log.paused == {0}
+    worker.rest(polls=EMPTY_POLLS)
+    assert worker.log.paused == set()
+    assert [notes.keys() for notes in worker.output.notes] == [{1}]

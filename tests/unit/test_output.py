@@ -1,10 +1,12 @@
 """What becomes of a producer whose commit fails; a stand-in plays librdkafka."""
 
+from contextlib import nullcontext
 from typing import cast
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from fraudstream.clients import kafka
 from fraudstream.core.errors import KafkaUnreachable
 from scorer.output import BatchAborted, TransactionalOutput
 
@@ -87,7 +89,7 @@ def test_what_no_new_producer_mends_ends_the_worker() -> None:
 
 
 class Away(Standing):
-    def list_topics(self, *, timeout: float) -> None:
+    def init_transactions(self, timeout: float) -> None:
         raise KafkaException(KafkaError(TIMED_OUT))
 
 
@@ -97,25 +99,53 @@ def test_a_broker_that_is_away_at_the_beginning_is_named() -> None:
         output.fence_predecessor(timeout_s=1)
 
 
-class Aborting(Standing):
-    """A producer whose predecessor is still being aborted, for the first ones that ask."""
+class Clock:
+    """A clock that goes on as a broker that does not get ready lets time pass."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Unready(Standing):
+    """A producer that is told again and again that what the last one left open is being aborted."""
+
+    def __init__(self, clock: Clock, *, tries: int) -> None:
+        super().__init__(KafkaError(KafkaError.CONCURRENT_TRANSACTIONS, "later", retriable=True))
+        self.clock = clock
+        self.tries = tries
+
+    def list_topics(self, *, timeout: float) -> None:
+        self.clock.now_s += min(0.3, timeout)
 
     def init_transactions(self, timeout: float) -> None:
-        raise KafkaException(self.error)
+        if self.tries:
+            self.tries -= 1
+            self.clock.now_s += timeout
+            raise KafkaException(self.error)
 
 
-def test_while_the_last_transaction_is_aborted_new_producers_ask_for_as_long_as_there_is_time() -> (
-    None
-):
-    error = KafkaError(KafkaError.CONCURRENT_TRANSACTIONS, "still at it", retriable=True)
-    made: list[Standing] = []
+@pytest.mark.parametrize(("tries", "told_s"), [(0, 0.3), (3, 0.45), (1_000, 4.0)])
+def test_a_producer_that_cannot_begin_yet_tries_again_soon_and_ends_in_time(
+    tries: int, told_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(kafka, "monotonic_s", clock)
+    unready = cast("Producer", Unready(clock, tries=tries))
+    with pytest.raises(KafkaException) if tries == 1_000 else nullcontext():
+        kafka.init_transactions(unready, 4.0)
+    assert clock.now_s == pytest.approx(told_s)
 
-    def make() -> Producer:
-        made.append(Aborting(error) if len(made) < 2 else Standing(error))
-        return cast("Producer", made[-1])
 
-    TransactionalOutput(make, "test").fence_predecessor(timeout_s=1)
-    assert len(made) == 3
-    never = TransactionalOutput(lambda: cast("Producer", Aborting(error)), "test")
-    with pytest.raises(KafkaUnreachable):
-        never.fence_predecessor(timeout_s=0.3)
+def test_a_producer_that_cannot_begin_is_not_tried_again_where_that_is_for_good() -> None:
+    class Refused(Standing):
+        def init_transactions(self, timeout: float) -> None:
+            self.aborts += 1
+            raise KafkaException(self.error)
+
+    refused = Refused(REFUSED)
+    with pytest.raises(KafkaException):
+        kafka.init_transactions(cast("Producer", refused), 4.0)
+    assert refused.aborts == 1

@@ -5,13 +5,12 @@ or to another topic of the environment.
 """
 
 import sys
-from functools import partial
 
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from fraudstream.clients.gather import gather
-from fraudstream.clients.kafka import begin_transactions, transactional_producer, worker_consumer
+from fraudstream.clients.kafka import init_transactions, transactional_producer, worker_consumer
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 
@@ -26,8 +25,8 @@ def main() -> None:
     source = topic_name(settings.environment, "transactions")
     target = topic_name(settings.environment, *(sys.argv[2:] or ["scores"]))
     consumer = worker_consumer(settings, group=GROUP, slot=0)
-    make = partial(transactional_producer, settings, transactional_id="floor.0")
-    producer = begin_transactions(make, 20.0)
+    producer = transactional_producer(settings, transactional_id="floor.0")
+    init_transactions(producer, 20.0)
     consumer.subscribe([source], on_assign=_from_the_beginning)
     while True:
         found = gather(

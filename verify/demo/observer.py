@@ -109,7 +109,7 @@ class Observer:
         """Recall and precision by what is known now; hold `lock` while asking it."""
         self.watched = Watched()
         self.paced = False
-        # Of its own, since an answer may take the broker seconds, and latencies are measured by reading.
+        # Of its own, since latencies are measured by reading, and the broker may be away.
         self._asking = threading.Thread(target=self._ask, daemon=True, name="asker")
         self._thread.start()
         self._asking.start()
