@@ -18,7 +18,7 @@ from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from scorer.assignment import WAYS_OUT, Assignment, group_name
 from scorer.champion import Champion
-from scorer.contact import Contact, answers_new_client, end_at_once
+from scorer.contact import Contact, Watched, answers_new_client, end_at_once
 from scorer.deaths import Deaths
 from scorer.evenness import Evenness
 from scorer.hot_path import HotPath
@@ -54,6 +54,7 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
     kafka.require_coordinator(settings, group, names["transactions"])
     consumer = kafka.worker_consumer(settings, group=group, slot=slot)
     feedback = kafka.reader(settings, group=f"{group}.feedback", tell_end=True)
+    labels = LabelReader(feedback, live, facts[names["feedback"]])
     limits = Limits(settings)
 
     def make_producer() -> Producer:
@@ -73,7 +74,7 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
             live=live,
             transactions=transactions,
             feedback=facts[names["feedback"]],
-            labels=LabelReader(feedback, live, facts[names["feedback"]]),
+            labels=labels,
             champion=champion,
             assignment=assignment,
             evenness=Evenness(
@@ -89,8 +90,8 @@ def build_hot_path(settings: Settings, slot: int) -> HotPath:
             ),
             contact=Contact(
                 [
-                    (consumer, TopicPartition(transactions.name, 0)),
-                    (feedback, TopicPartition(names["feedback"], 0)),
+                    Watched(consumer, TopicPartition(transactions.name, 0)),
+                    Watched(feedback, TopicPartition(names["feedback"], 0), labels.gate),
                 ],
                 partial(answers_new_client, settings),
                 end_at_once,

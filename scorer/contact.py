@@ -9,9 +9,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from msgspec import Struct
 
 from fraudstream.clients.kafka import common
 from fraudstream.core.settings import Settings
@@ -27,12 +29,24 @@ AGREEING_LOOKS = 5
 process that was frozen has lost nothing yet."""
 
 
+class Watched(Struct, frozen=True):
+    """A consumer, and where to ask it for the end of a log; `gate` is held meanwhile.
+
+    Other calls of that consumer wait for the answer (confluent-kafka 2.16), which may come only after the
+    fetch that is there already.
+    """
+
+    consumer: Consumer
+    place: TopicPartition
+    gate: AbstractContextManager[object] = nullcontext()
+
+
 class Contact:
     """Watches over consumers in a thread of its own, which asks each for the ends of a log; use it `with`."""
 
     def __init__(
         self,
-        watched: Sequence[tuple[Consumer, TopicPartition]],
+        watched: Sequence[Watched],
         answers_others: Callable[[], bool],
         lost: Callable[[], None],
     ) -> None:
@@ -54,7 +68,7 @@ class Contact:
 
     def look(self) -> None:
         """Look once; call `lost` when it is certain."""
-        if all(_answers(consumer, place) for consumer, place in self._watched):
+        if all(_answers(each) for each in self._watched):
             self._failing = self._agreeing = 0
             return
         self._failing += 1
@@ -86,9 +100,10 @@ def end_at_once() -> None:
     os._exit(1)
 
 
-def _answers(consumer: Consumer, place: TopicPartition) -> bool:
+def _answers(watched: Watched) -> bool:
     try:
-        consumer.get_watermark_offsets(place, timeout=ANSWER_S)
+        with watched.gate:
+            watched.consumer.get_watermark_offsets(watched.place, timeout=ANSWER_S)
     except KafkaException:
         return False
     return True

@@ -1,6 +1,7 @@
 """Third hop: every worker reads the one feedback partition; the marks in Redis decide who applies."""
 
 import logging
+import threading
 from collections.abc import Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -40,6 +41,8 @@ class LabelReader:
         self._live = live
         self._topic = topic
         self._position = -1
+        self.gate = threading.Lock()
+        """Held by who asks the broker through the consumer: meanwhile nothing can be taken from it."""
         self.go_back()
 
     def go_back(self) -> None:
@@ -67,8 +70,12 @@ class LabelReader:
             raise self._silent(exc.args[0]) from exc
 
     def apply_available(self) -> None:
-        """Apply what has been fetched already, without waiting."""
-        self._apply_next(timeout_s=0.0)
+        """Apply what has been fetched already, without waiting; nothing while somebody has the `gate`."""
+        if self.gate.acquire(blocking=False):
+            try:
+                self._apply_next(timeout_s=0.0)
+            finally:
+                self.gate.release()
 
     def apply_until(self, offset: int, *, timeout_s: float) -> None:
         """Apply feedback until `offset`, or the newest record there is, is included.

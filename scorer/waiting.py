@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STOOD_STILL = KafkaError._MAX_POLL_EXCEEDED  # noqa: SLF001 - for max.poll.interval.ms: 5 min
+MOST_BACK_OFF_S = 0.2
 PATIENCE_S = 120.0
 """How long a server that does not answer is waited for before the worker gives up."""
 
@@ -90,7 +91,7 @@ class Waiting:
                     logger.warning("%s; partitions are paused", exc)
                 self._status.wait_for(exc.what)
                 self._pause(back_off_s)
-                back_off_s = min(back_off_s * 2, 1.0)
+                back_off_s = min(back_off_s * 2, MOST_BACK_OFF_S)
             else:
                 self._answered()
                 return result

@@ -3,7 +3,7 @@
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from fraudstream.clients.kafka import unreachable
+from fraudstream.clients.kafka import common, unreachable
 from fraudstream.clients.topic_log import TIMED_OUT, TopicReader
 from fraudstream.core.scores import AuditEvent
 from fraudstream.core.settings import Settings
@@ -20,9 +20,8 @@ def append(settings: Settings, event: AuditEvent) -> int:
     """
     outcome: list[tuple[KafkaError | None, Message]] = []
     producer = Producer(
-        {
-            "bootstrap.servers": settings.kafka_bootstrap,
-            "client.id": "fraudstream",
+        common(settings)
+        | {
             "log_level": 0,
             "enable.idempotence": True,
             "partitioner": "murmur2_random",

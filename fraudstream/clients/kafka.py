@@ -67,7 +67,9 @@ def worker_consumer(settings: Settings, *, group: str, slot: int) -> Consumer:
             "group.id": group,
             "group.instance.id": instance_id(group, slot),
             "session.timeout.ms": settings.session_timeout_ms,
-            "heartbeat.interval.ms": max(settings.session_timeout_ms // 6, 500),
+            "heartbeat.interval.ms": max(
+                settings.session_timeout_ms // 15, 400
+            ),  # tells of a rebalance
             "max.poll.interval.ms": 300_000,
             "topic.metadata.refresh.interval.ms": 10_000,  # partitions that are added show within it
             "partition.assignment.strategy": "range",

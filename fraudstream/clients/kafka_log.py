@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from msgspec import Struct
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.clients.kafka import unreachable
+from fraudstream.clients.kafka import common, unreachable
 from fraudstream.clients.kafka_headers import headers_of
 from fraudstream.core.errors import BadRecord, Refused
 from fraudstream.core.settings import Settings
@@ -193,10 +193,8 @@ class _Search:
 
 def _config(settings: Settings) -> dict[str, object]:
     return {
-        "bootstrap.servers": settings.kafka_bootstrap,
+        **common(settings),
         "client.id": "fraudstream-replay",
-        "log_level": 3,
-        "logger": logger,
         # No group is joined; the name only has to be there.
         "group.id": f"{settings.environment}.replay.{uuid.uuid4().hex[:8]}",
         "enable.auto.commit": False,
@@ -204,5 +202,5 @@ def _config(settings: Settings) -> dict[str, object]:
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "fetch.wait.max.ms": 50,
-        "allow.auto.create.topics": False,
+        "fetch.queue.backoff.ms": 2,
     }

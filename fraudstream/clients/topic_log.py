@@ -8,7 +8,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.clients.kafka import ASKS_AGAIN_SOON, missing_topic, unreachable
+from fraudstream.clients.kafka import ASKS_AGAIN_SOON, common, missing_topic, unreachable
 from fraudstream.clients.kafka_headers import headers_of
 from fraudstream.clients.kafka_log import settled_bounds, settled_places
 from fraudstream.clients.log_bounds import LogBounds
@@ -232,10 +232,9 @@ def _wanted(received: list[Message], open_ends: dict[int, int]) -> list[Message]
 def _consumer(settings: Settings, group: str) -> Consumer:
     """Return a consumer that never idles: with librdkafka's own waits reading takes four times as long."""
     return Consumer(
-        ASKS_AGAIN_SOON
+        common(settings)
+        | ASKS_AGAIN_SOON
         | {
-            "bootstrap.servers": settings.kafka_bootstrap,
-            "client.id": "fraudstream",
             "log_level": 0,
             "group.id": group,
             "enable.auto.commit": False,
@@ -246,6 +245,5 @@ def _consumer(settings: Settings, group: str) -> Consumer:
             "fetch.wait.max.ms": 10,
             "fetch.queue.backoff.ms": 2,
             "queued.max.messages.kbytes": _AHEAD_KIB,
-            "allow.auto.create.topics": False,
         }
     )

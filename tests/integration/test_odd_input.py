@@ -27,7 +27,7 @@ from fraudstream.core.settings import Settings, make_settings
 from fraudstream.core.topics import topic_name
 from fraudstream.stack import embedded, kafka_server
 from fraudstream.stack.state import StackPaths
-from scorer.contact import Contact, answers_new_client
+from scorer.contact import Contact, Watched, answers_new_client
 from tests.integration.test_faults import delete, kafka_pid, make_anew
 from tests.integration.test_poison import caught_up, check, forget, ids, running, send, transaction
 from tests.integration.test_workers import decoded
@@ -288,7 +288,7 @@ def test_a_client_that_has_lost_the_broker_for_good_is_found_out(
     wait_until(new_client, timeout_s=30, what="it is back")
     lost: list[bool] = []
     contact = Contact(
-        [(consumer, TopicPartition(topic, 0))], new_client, partial(lost.append, True)
+        [Watched(consumer, TopicPartition(topic, 0))], new_client, partial(lost.append, True)
     )
 
     def found() -> bool:

@@ -1,11 +1,12 @@
 """A worker ends when its own client is not answered and a new one is, both for long, and not before."""
 
+import threading
 from typing import cast
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from scorer.contact import AGREEING_LOOKS, FAILING_LOOKS, Contact
+from scorer.contact import AGREEING_LOOKS, FAILING_LOOKS, Contact, Watched
 from tests.processes import wait_until
 
 PLACE = TopicPartition("transactions", 0)
@@ -16,9 +17,11 @@ class Client:
 
     def __init__(self) -> None:
         self.answered = True
+        self.gate = threading.Lock()
 
     def get_watermark_offsets(self, _: TopicPartition, timeout: float) -> tuple[int, int]:
         assert timeout > 0
+        assert self.gate.locked()
         if not self.answered:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001
         return 0, 1
@@ -32,7 +35,7 @@ class Worker:
         self.others = True
         self.ended = 0
         self.contact = Contact(
-            [(cast("Consumer", each), PLACE) for each in self.clients],
+            [Watched(cast("Consumer", each), PLACE, each.gate) for each in self.clients],
             lambda: self.others,
             self._end,
         )
