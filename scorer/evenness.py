@@ -73,7 +73,7 @@ class Evenness:
             self.forget()
             self._are_due, self._empty_polls = False, 0
         if assignment.notes is not self._notes:  # what was read and not committed is read again
-            self._notes = assignment.notes
+            self._notes, self._are_due = assignment.notes, False
             self._told = {p: read_note(note).read_to for p, note in self._notes.items()}
             self._newest |= {p: read_note(note).event_time_ms for p, note in self._notes.items()}
         positions = assignment.positions

@@ -19,7 +19,14 @@ COMMIT_S = 4.0
 ABORT_S = 4.0
 """How long the broker may take to abort a transaction or to begin with a new producer."""
 
-WORN_OUT = (KafkaError._STATE, KafkaError._FATAL)  # noqa: SLF001 - librdkafka's own codes begin so
+WORN_OUT = (
+    KafkaError._STATE,  # noqa: SLF001 - librdkafka's own codes begin so
+    KafkaError._FATAL,  # noqa: SLF001
+    KafkaError._TIMED_OUT,  # noqa: SLF001
+    KafkaError._MSG_TIMED_OUT,  # noqa: SLF001
+    KafkaError._TRANSPORT,  # noqa: SLF001
+)
+"""A producer goes no further, or was not answered."""
 
 
 class BatchAborted(FraudstreamError):
@@ -99,10 +106,10 @@ class TransactionalOutput:
         say that another process has the slot. If one has, it has our place in the group as well, and
         the consumer, a static member, hears of it at its next poll.
         """
-        if error.txn_requires_abort():
-            self._abort()
-        elif error.fatal() or error.retriable() or error.code() in WORN_OUT:
+        if error.fatal() or error.retriable() or error.code() in WORN_OUT:
             self._ready = False
+        elif error.txn_requires_abort():
+            self._abort()
         else:
             raise exc
         raise BatchAborted(
@@ -129,10 +136,10 @@ class TransactionalOutput:
         if self._ready and not anew:
             return
         self._ready = False
-        self._producer.purge()
-        self._producer = self._make_producer()
         try:
-            with self._watchdog:
+            with self._watchdog:  # over the end of the old one as well, which may be in a step
+                self._producer.purge()
+                self._producer = self._make_producer()
                 init_transactions(self._producer, ABORT_S)
         except KafkaException as exc:
             raise BatchAborted(f"Kafka does not answer: {exc.args[0].str()}") from exc

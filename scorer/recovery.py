@@ -20,6 +20,7 @@ from scorer.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
+LEAST_BACK_OFF_S = 0.02
 MOST_BACK_OFF_S = 0.25
 LACKING = (
     "the features of %s lack records: partition %d is committed to %d, they end at %d; "
@@ -113,12 +114,12 @@ class Recovery:
         """
         self._store.state.check_server()
         self._check_owned()
-        back_off_s = 0.02
+        back_off_s = LEAST_BACK_OFF_S
         try:
             while not self._is_proven():
                 self._waited = True
                 if self._take_turn():
-                    back_off_s = 0.02
+                    back_off_s = LEAST_BACK_OFF_S
                 else:
                     copied = self._store.state.meta.state == "snapshot"
                     self._status.become("snapshot" if copied else "rebuilding")
@@ -157,7 +158,14 @@ class Recovery:
             return False
         lacking = self._lacking()
         if not lacking:
-            return self._store.state.vouch(now_ms()) and server.run_id() == process
+            if server.run_id() == process:
+                return self._store.state.vouch(now_ms())
+            logger.warning(
+                "the server of the features began anew while they were proven: once more"
+            )
+            self._waited = True
+            self._waiting.keep(LEAST_BACK_OFF_S)
+            return False
         partition, (mark, committed) = next(iter(lacking.items()))
         if self._store.state.move("rebuilding"):
             logger.warning(LACKING, self._name, partition, committed - 1, mark)

@@ -13,6 +13,7 @@ from scorer.output import BatchAborted, TransactionalOutput
 TIMED_OUT, LOCAL_FENCED = -185, -144  # librdkafka's own codes
 UNANSWERED = KafkaError(TIMED_OUT, "retry call to resume", retriable=True)
 ABORTABLE = KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "who?", txn_requires_abort=True)
+GIVEN_UP = KafkaError(TIMED_OUT, "offsets", txn_requires_abort=True)
 FENCED = KafkaError(LOCAL_FENCED, "another", fatal=True)
 REFUSED = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED, "no")
 
@@ -68,6 +69,7 @@ class Made:
     [
         pytest.param(ABORTABLE, 1, 1, id="it can be aborted"),
         pytest.param(UNANSWERED, 0, 2, id="not answered in time: an abort might not return"),
+        pytest.param(GIVEN_UP, 0, 2, id="not answered, and librdkafka has given up"),
         pytest.param(FENCED, 0, 2, id="the producer can go no further"),
     ],
 )

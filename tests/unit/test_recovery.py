@@ -62,7 +62,7 @@ def recovery(state: State) -> Recovery:
         store=cast("Any", store),
         topics=(cast("Any", topic), NOBODY),
         assignment=cast("Any", assignment),
-        waiting=cast("Any", SimpleNamespace(go_on=lambda: None)),
+        waiting=cast("Any", SimpleNamespace(go_on=lambda: None, keep=lambda _: None)),
         status=cast("Any", SimpleNamespace()),
     )
 
@@ -74,5 +74,7 @@ def test_a_proof_on_one_process_of_the_server_holds() -> None:
 
 
 def test_a_proof_whose_server_began_anew_meanwhile_is_done_again() -> None:
+    state = State(began_anew=True)
     with pytest.raises(Rebuilt):
-        recovery(State(began_anew=True)).prove()
+        recovery(state).prove()
+    assert state.vouched == 0
