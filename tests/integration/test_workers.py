@@ -220,6 +220,7 @@ def test_a_worker_scores_with_a_champion_without_ever_importing_the_trainer_s_li
     )  # Python tells each module as it is imported.
     with worker(topics, tmp_path / "scorer.log") as running:
         wait_until(lambda: caught_up(topics, log), timeout_s=30, what="scored")
+        wait_until(partial(starts, running), timeout_s=30, what="Faust is loaded, after that")
         assert running.stop() == 0
         imported = re.findall(r"^import time: .*\| +([\w.]+)$", running.said(), re.MULTILINE)
     assert {score.model_version for score in decoded(log)} == {"1"}
