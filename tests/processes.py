@@ -17,7 +17,9 @@ PATIENCE = 3
 """Times as long as a state usually takes at most is waited for it: the machine may be slow and shared."""
 
 GUARDED = "did not let this worker end"
-"""In the log of a worker whose guard has ended it, 4.5 s after SIGTERM; for Faust alone it waits 1.5 s."""
+"""In the log of a worker whose guard has ended it, 4.5 s after SIGTERM."""
+FAUST_LEFT = "Faust, which has not, is not waited for"
+"""In the log of one whose guard has ended it 1.5 s after the hot path, since Faust had not."""
 
 
 def command(settings: Settings, *arguments: str, changes: Sequence[str] = ()) -> list[str]:

@@ -67,9 +67,8 @@ def worker_consumer(settings: Settings, *, group: str, slot: int) -> Consumer:
             "group.id": group,
             "group.instance.id": instance_id(group, slot),
             "session.timeout.ms": settings.session_timeout_ms,
-            "heartbeat.interval.ms": max(
-                settings.session_timeout_ms // 15, 400
-            ),  # tells of a rebalance
+            # Members are told of a rebalance by the answer.
+            "heartbeat.interval.ms": max(settings.session_timeout_ms // 15, 400),
             "max.poll.interval.ms": 300_000,
             "topic.metadata.refresh.interval.ms": 10_000,  # partitions that are added show within it
             "partition.assignment.strategy": "range",

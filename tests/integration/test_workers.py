@@ -24,7 +24,7 @@ from producer.pace import AtRate, Unpaced
 from producer.replay import ReplayPlan, replay_table
 from tests.integration.test_exactly_once import make_champion, trained
 from tests.ports import free_port
-from tests.processes import GUARDED, Worker, faster, wait_until, worker
+from tests.processes import FAUST_LEFT, GUARDED, Worker, faster, wait_until, worker
 from verify.ledger import Log, count
 
 STREAM = make_parameters({"seed": 3, "customers": 400, "terminals": 300, "days": 12})
@@ -290,6 +290,7 @@ def test_a_worker_that_is_stopped_as_it_begins_commits_what_it_has_and_ends(
         wait_until(partial(begun, one), timeout_s=30, what="the moment")
         assert (one.process.wait(30) if changes else one.stop()) == 0
     assert GUARDED not in one.said()
+    assert FAUST_LEFT not in one.said() or starts(one)
     assert "gave up partitions" in one.said()
     assert starts(one) is (begun is not joined)
     committed = sum(log.committed(f"{topics.environment}.scorer").values())
