@@ -123,15 +123,23 @@ class Fill:
         while True:
             with lease_of(self._state) as lease:
                 try:
+                    process = self._state.server.run_id()
                     self._take_turn(lease)
                     left = self._catch_up(lease)
-                    if self._state.move("ready", proven=True, least_seq=first_seq(now_ms())):
-                        self._state.forget_others()
+                    if self._become_ready(process):
                         return left
                 except StateInDoubt as exc:
                     logger.warning("filling begins again: %s", exc)
                 except Refused as exc:
                     raise Refused(f"feature set {self._set.name} cannot be filled: {exc}") from exc
+
+    def _become_ready(self, process: str) -> bool:
+        """Let calls come; False if the set was moved, or the server began anew, since the turn began."""
+        state = self._state
+        if not state.move("ready", proven=True, least_seq=first_seq(now_ms()), process=process):
+            return False
+        state.forget_others()
+        return True
 
     def _take_turn(self, lease: Lease) -> None:
         state = self._state

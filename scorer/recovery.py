@@ -147,10 +147,10 @@ class Recovery:
     def _is_proven(self) -> bool:
         """Vouch for a state that is ready and lacks nothing; begin the rebuild of one that does.
 
-        A server that began anew meanwhile may lack what was committed after the broker was asked.
+        A server that began anew meanwhile may lack what was committed after the broker was asked: then
+        there is nothing to vouch for yet.
         """
-        server = self._store.state.server
-        process = server.run_id()
+        process = self._store.state.server.run_id()
         meta = self._store.adopt()
         if meta.state == "retired":
             raise Retired(f"feature set {meta.feature_set} was retired")
@@ -158,14 +158,7 @@ class Recovery:
             return False
         lacking = self._lacking()
         if not lacking:
-            if server.run_id() == process:
-                return self._store.state.vouch(now_ms())
-            logger.warning(
-                "the server of the features began anew while they were proven: once more"
-            )
-            self._waited = True
-            self._waiting.keep(LEAST_BACK_OFF_S)
-            return False
+            return self._store.state.vouch(now_ms(), process)
         partition, (mark, committed) = next(iter(lacking.items()))
         if self._store.state.move("rebuilding"):
             logger.warning(LACKING, self._name, partition, committed - 1, mark)
@@ -175,7 +168,7 @@ class Recovery:
         """Work on a state that is not ready, if nobody else does."""
         state = self._store.state
         meta = state.meta
-        if meta.state == "ready" or (lease := Lease.take(state)) is None:
+        if meta.state == "ready" or (lease := Lease.take(state, self._status.slot)) is None:
             return meta.state == "ready"
         with lease:
             if meta.state == "snapshot":
@@ -190,12 +183,13 @@ class Recovery:
         state = self._store.state
         self._status.become("rebuilding")
         logger.info("this worker rebuilds the features of %s (turn %s)", self._name, lease.token)
+        process = state.server.run_id()
         try:
             self._rebuild.run(self._assignment.committed_everywhere, self._beat(lease))
         except StateInDoubt as exc:
             logger.warning("the rebuild begins again: %s", exc)
             return
-        if state.move("ready", proven=True, least_seq=first_seq(now_ms())):
+        if state.move("ready", proven=True, least_seq=first_seq(now_ms()), process=process):
             self._status.rebuilds += 1
             gone = state.forget_others()
             logger.info(

@@ -308,14 +308,18 @@ local function fold(keys, args)
   return { timer.over and 0 or 1, new }
 end
 
--- FCALL change_<library> 2 PREFIX META EXPECTED NEW PROVEN LEAST: makes META of EXPECTED ('': none) to NEW, if it still is
--- EXPECTED. PROVEN 1: the state at PREFIX is whole, calls may come; the next apply_seq is above LEAST. Returns 0 or 1.
+-- FCALL change_<library> 2 PREFIX META EXPECTED NEW PROVEN LEAST PROCESS: makes META of EXPECTED ('': none) to NEW, if it
+-- still is EXPECTED and the server the process of that run id ('': any). PROVEN 1: the state at PREFIX is whole, calls may
+-- come; the next apply_seq is above LEAST. Returns 0 or 1.
 local function change(keys, args)
   if not pack then
     bind()
   end
   local tag, expected, new, least = keys[1], args[1], args[2], tonumber(args[4])
   if (call('GET', keys[2]) or '') ~= expected then
+    return 0
+  end
+  if args[5] ~= '' and not find(call('INFO', 'server'), 'run_id:' .. args[5], 1, true) then
     return 0
   end
   local writes = {}

@@ -134,16 +134,18 @@ def fill(
 ) -> int:
     """Fill the key space of a new incarnation from a snapshot, then go over to it; return its keys.
 
-    The caller holds the lease and has begun its turn; should it have lost it, nothing is changed.
+    The caller holds the lease and has begun its turn; should it have lost it, nothing is changed. Nor if
+    the server began anew meanwhile, which may have lost some of the keys.
 
     Raises:
-        StateReplaced: somebody else has had a turn meanwhile.
+        StateReplaced: somebody else has had a turn meanwhile, or the server began anew.
         DependencyUnreachable: the server does not answer.
     """
     fresh = msgspec.structs.replace(
         state.meta, incarnation=new_incarnation(state.feature_set), revision=state.meta.revision + 1
     )
     prefix = state.prefix_of(fresh.incarnation).encode()
+    process = state.server.run_id()
     written, waiting, size = 0, dict[bytes, bytes](), 0
     for key, value in read_records(path):
         waiting[prefix + key] = value
@@ -153,8 +155,10 @@ def fill(
             waiting, size = {}, 0
             beat()
     written += _write(state, waiting)
-    if not state.put(fresh, proven=proven):
-        raise StateReplaced("somebody else has worked on the feature state meanwhile")
+    if not state.put(fresh, proven=proven, process=process):
+        raise StateReplaced(
+            "somebody else has worked on the feature state meanwhile, or its server began anew"
+        )
     return written
 
 
@@ -198,6 +202,7 @@ def _copy(
     if not state.move("snapshot", holder=lease.token):
         raise Refused("somebody else works on the feature state just now: try again")
     keys, unmoved = 0, False
+    process = state.server.run_id()  # another one's keys are scanned in another order
     try:
         header = _header_of(state, *about)
         for key, value in _pairs(state):
@@ -205,10 +210,11 @@ def _copy(
             keys += 1
             lease.keep()
     finally:
-        unmoved = state.move("ready")
+        unmoved = state.move("ready", process=process)
     if not unmoved:
         raise FraudstreamError(
-            "the feature state was moved on while it was copied: nothing is kept, take another snapshot"
+            "the feature state was moved on while it was copied, or its server began anew: nothing is kept, "
+            "take another snapshot"
         )
     return keys, header
 

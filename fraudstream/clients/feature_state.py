@@ -182,11 +182,19 @@ class FeatureState:
         }
 
     def move(
-        self, to: Phase, *, holder: str = "", proven: bool = False, least_seq: int = 0
+        self,
+        to: Phase,
+        *,
+        holder: str = "",
+        proven: bool = False,
+        least_seq: int = 0,
+        process: str = "",
     ) -> bool:
         """Move the state from what was last read; False if somebody else has moved it since.
 
         `proven`: it is whole, or `holder` makes it so; without it a server that began anew takes no calls.
+        `process`: the run id of the server of which the caller knows what it says; False for another's,
+        which may have lost the last of that.
 
         Raises:
             DependencyUnreachable: the server does not answer.
@@ -194,17 +202,19 @@ class FeatureState:
         changed = msgspec.structs.replace(
             self.meta, state=to, holder=holder, revision=self.meta.revision + 1
         )
-        return self.put(changed, proven=proven, least_seq=least_seq)
+        return self.put(changed, proven=proven, least_seq=least_seq, process=process)
 
-    def vouch(self, at_ms: int) -> bool:
-        """Say that the state, as last read, holds all that is committed; False if it was moved since.
+    def vouch(self, at_ms: int, process: str) -> bool:
+        """Say that the state, as last read of that process, holds all that is committed; see `move`.
 
         Raises:
             DependencyUnreachable: the server does not answer.
         """
-        return self.put(self.meta, proven=True, least_seq=first_seq(at_ms))
+        return self.put(self.meta, proven=True, least_seq=first_seq(at_ms), process=process)
 
-    def put(self, meta: Meta, *, proven: bool = False, least_seq: int = 0) -> bool:
+    def put(
+        self, meta: Meta, *, proven: bool = False, least_seq: int = 0, process: str = ""
+    ) -> bool:
         """Make `meta` the record if it still is as last read; see `move`.
 
         Raises:
@@ -212,7 +222,7 @@ class FeatureState:
         """
         text = self.text if meta == self.meta and self.text else msgspec.json.encode(meta).decode()
         keys = (self.prefix_of(meta.incarnation), self.meta_key)
-        arguments = (self.text, text, int(proven), least_seq)
+        arguments = (self.text, text, int(proven), least_seq, process)
         if not self.server.call("change", keys, *arguments):
             return False
         self.meta, self.text = meta, text
@@ -286,15 +296,25 @@ class Lease:
         self.token = token
 
     @classmethod
-    def take(cls, state: FeatureState) -> Self | None:
+    def take(cls, state: FeatureState, holder: str = "") -> Self | None:
         """Take the lease; None while somebody else has it.
+
+        `holder` names the caller, and whoever it has come in the place of: such a one is dead, or writes no
+        more once the caller has begun its turn, and its lease is not waited for.
 
         Raises:
             DependencyUnreachable: the server does not answer.
         """
-        token = secrets.token_hex(8)
+        key, token = lease_key(state), f"{holder}/{secrets.token_hex(8)}"
+        client = state.server.client
         with state.server.translated():
-            taken = state.server.client.set(lease_key(state), token, nx=True, px=LEASE_MS)
+            taken = client.set(key, token, nx=True, px=LEASE_MS)
+            if not taken and holder:
+                found: Any = client.get(key)
+                former = b"" if found is None else found
+                if former.startswith(f"{holder}/".encode()):
+                    state.server.call("lease", (key,), former, 0)
+                    taken = client.set(key, token, nx=True, px=LEASE_MS)
         return cls(state, token) if taken else None
 
     def renew(self) -> bool:

@@ -177,7 +177,7 @@ class Lives(RuleBasedStateMachine):
             meta = store.adopt()
             lacking = self.lacking(store)
             if meta.state == "ready" and not lacking:
-                assert state.vouch(self.now_ms)
+                assert state.vouch(self.now_ms, state.server.run_id())
                 return
             if meta.state == "ready":
                 assert state.move("rebuilding")

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from fraudstream.clients.feature_snapshot import (
+    fill,
     restore_snapshot,
     snapshot_name,
     snapshots,
@@ -21,7 +22,7 @@ from fraudstream.clients.feature_store import (
     Unproven,
 )
 from fraudstream.clients.snapshot_file import Header, check_file, write_file
-from fraudstream.core.errors import DependencyUnreachable, Refused
+from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.feature_set import NINE
 from tests.feature_streams import (
     BEGAN_MS,
@@ -134,10 +135,14 @@ def test_after_a_restart_nothing_is_answered_before_somebody_has_vouched(
     with pytest.raises(Unproven):
         one.confirm()
     until(lambda: two.state.look() is not None)
-    assert two.state.vouch(NOW_MS)
+    process = two.state.server.run_id()
+    assert not two.state.vouch(NOW_MS, "of the server before")
+    with pytest.raises(Unproven):
+        one.confirm()
+    assert two.state.vouch(NOW_MS, process)
     applied = one.apply(TOPIC, [log.slice(0, 50, 60)])
     assert applied.apply_seq.tolist() == [first_seq(NOW_MS) + i for i in range(1, 11)]
-    assert two.state.vouch(NOW_MS + 1)
+    assert two.state.vouch(NOW_MS + 1, process)
     assert two.apply(TOPIC, [log.slice(0, 60, 61)]).apply_seq.tolist() == [first_seq(NOW_MS) + 11]
 
 
@@ -185,6 +190,22 @@ def test_a_lease_runs_out_by_itself_and_is_not_taken_from_its_holder(
     with lease:
         pass
     assert own.client.get(key) == b"somebody else's"
+
+
+def test_only_who_comes_in_the_place_of_a_holder_takes_its_lease(
+    connect: Callable[..., FeatureStore],
+) -> None:
+    former, heir = connect().state, connect().state
+    of_former = Lease.take(former, "scorer.1")
+    assert of_former is not None
+    for other in ("", "scorer", "scorer.10", "scorer.2"):
+        assert Lease.take(heir, other) is None, other
+    of_heir = Lease.take(heir, "scorer.1")
+    assert of_heir is not None
+    assert not of_former.renew()
+    with of_former:
+        pass
+    assert of_heir.renew(), "what is another's is not given back"
 
 
 def test_an_evicted_lease_costs_nothing_but_the_turn(
@@ -342,6 +363,63 @@ def test_a_copy_of_a_state_that_somebody_moved_on_is_not_kept(
     with pytest.raises(Exception, match="moved on while it was copied"):
         take_snapshot(store.state, tmp_path / "x.features", environment="test", now_ms=NOW_MS)
     assert not list(tmp_path.glob("x.*"))
+
+
+def begin_anew(own: Server, store: FeatureStore) -> None:
+    """Let the server be another process before the store's next command."""
+    own.kill()
+    own.start()
+    until(lambda: store.state.look() is not None)
+
+
+def test_a_copy_of_a_server_that_began_anew_meanwhile_is_not_kept(
+    connect: Callable[..., FeatureStore],
+    own: Server,
+    log: Log,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = connect()
+    apply_all(store, log)
+    began = False
+
+    def once(*_: object) -> bytes:
+        nonlocal began
+        if not began:
+            began = True
+            begin_anew(own, store)
+        return b""
+
+    monkeypatch.setattr("fraudstream.clients.feature_snapshot.packed_record", once)
+    with pytest.raises(FraudstreamError, match="began anew"):
+        take_snapshot(store.state, tmp_path / "x.features", environment="test", now_ms=NOW_MS)
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_what_was_filled_while_the_server_began_anew_is_not_gone_over_to(
+    connect: Callable[..., FeatureStore],
+    own: Server,
+    taken: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = connect()
+    monkeypatch.setattr("fraudstream.clients.feature_snapshot._BYTES_AT_ONCE", 1_000)
+    began = False
+
+    def once() -> None:
+        nonlocal began
+        if not began:
+            began = True
+            begin_anew(own, store)
+
+    assert store.state.move("rebuilding")
+    before = store.state.prefix
+    with pytest.raises(StateReplaced):
+        fill(store.state, taken, once, proven=True)
+    store.adopt()
+    assert store.state.prefix == before
+    assert fill(store.state, taken, once, proven=True)
+    assert store.state.prefix != before
 
 
 def test_the_header_says_what_a_snapshot_is_of(taken: Path) -> None:

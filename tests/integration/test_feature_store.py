@@ -316,7 +316,7 @@ def test_a_library_that_the_server_lost_is_loaded_again_and_the_state_proven_ane
     server.function_delete(build_library(NINE).name)
     with pytest.raises(Unproven):
         store.apply(TOPIC, one(pay(1), 1))
-    assert store.state.vouch(at_ms=0)
+    assert store.state.vouch(0, store.state.server.run_id())
     assert store.apply(TOPIC, one(pay(1), 1)).features.shape == (1, 9)
 
 

@@ -256,7 +256,7 @@ def test_after_sigkill_and_restart_every_record_is_counted_once(own: Server, log
         batch = [log.slice(0, begin, min(begin + 30, 200))]
         with pytest.raises(Unproven):
             store.apply(TOPIC, batch)
-        assert store.state.vouch(at_ms=0)
+        assert store.state.vouch(0, store.state.server.run_id())
         again = store.apply(TOPIC, batch)
         assert again.redelivered.sum() == 20
         assert rows(again) == _replies(log, batch)

@@ -180,20 +180,38 @@ def test_a_rebuilder_that_nothing_fences_is_found_when_it_wakes(run: Run, place:
 # A rebuilder that is killed
 
 
-def kill_a_rebuilder(run: Run, *changes: str) -> None:
-    """Kill a worker before it folds anything; another must take the rebuild over."""
+WHOLE = "features are whole again"
+
+
+def freeze_a_rebuilder(run: Run, *changes: str) -> Worker:
+    """Return a worker that has lease and turn, and has folded nothing."""
     first = run.start("freeze before the first fold", *changes)
     send_some(run, 4_000)
     run.server.client.flushall()
     wait_until(lambda: is_stopped(first), timeout_s=30, what="it rebuilds")
-    first.kill()
+    return first
+
+
+def kill_a_rebuilder(run: Run, *changes: str) -> None:
+    """Kill a worker before it folds anything; another, of another slot, must take the rebuild over."""
+    first = freeze_a_rebuilder(run, *changes)
     second = run.start(*changes)
-    took_over = "features are whole again"
-    wait_until(lambda: took_over in second.said(), timeout_s=20, what="another took over")
+    wait_until(lambda: "takes place" in second.said(), timeout_s=20, what="another began")
+    first.kill()
+    wait_until(lambda: WHOLE in second.said(), timeout_s=20, what="another took over")
 
 
 def test_a_rebuilder_that_is_killed_is_followed_by_another(run: Run) -> None:
     kill_a_rebuilder(run)
+    send_some(run, TOTAL)
+    check(run)
+
+
+def test_a_rebuilder_that_is_started_again_does_not_wait_for_its_own_lease(run: Run) -> None:
+    endless = "leases have no end"
+    freeze_a_rebuilder(run, endless).kill()
+    again = run.start(endless)
+    wait_until(lambda: WHOLE in again.said(), timeout_s=20, what="it took its turn again")
     send_some(run, TOTAL)
     check(run)
 

@@ -33,9 +33,9 @@ class State:
     def check_server(self) -> None:
         pass
 
-    def vouch(self, _: int) -> bool:
-        self.vouched += 1
-        return True
+    def vouch(self, _: int, process: str) -> bool:
+        self.vouched += process == self.process
+        return process == self.process
 
     def move(self, _: str) -> bool:
         raise Rebuilt
