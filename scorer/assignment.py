@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
@@ -100,6 +101,8 @@ class Assignment:
         self._lost_marks = lost_marks
         self.positions: dict[int, int] = {}
         self.committed: dict[int, int] = {}
+        self._sought: dict[int, int] = {}
+        """Where reading was to begin last; the client tells of none before something was read from there."""
         self.notes: dict[int, str] = {}
         """What was committed with the offsets that this worker began at; a new dict whenever it begins."""
         self._pause = threading.Event()
@@ -148,8 +151,31 @@ class Assignment:
         self.notes = {tp.partition: tp.metadata or "" for tp, _, _ in facts}
         for tp, low, _ in facts:
             offset = low if tp.offset == OFFSET_INVALID else tp.offset
-            self._consumer.seek(TopicPartition(self._topic.name, tp.partition, offset))
+            self.seek(tp.partition, offset)
             self.positions[tp.partition] = self.committed[tp.partition] = offset
+
+    def wake(self, partitions: Iterable[int]) -> None:
+        """Have what was resumed fetched at once, where everything was paused.
+
+        librdkafka would look after up to a second, but does at once for what is sought: so each partition is,
+        to where reading goes on anyway.
+        """
+        places = [TopicPartition(self._topic.name, partition) for partition in partitions]
+        for place in self._consumer.position(places):
+            none_read = place.offset < 0  # since it was assigned, or sought
+            with suppress(KafkaException):  # assigned just now: it is fetched without that
+                self.seek(
+                    place.partition, self._sought[place.partition] if none_read else place.offset
+                )
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Have reading go on at an offset.
+
+        Raises:
+            KafkaException: the partition is not read just now.
+        """
+        self._sought[partition] = offset
+        self._consumer.seek(TopicPartition(self._topic.name, partition, offset))
 
     def offsets_after(
         self, last_offsets: Mapping[int, int], notes: Mapping[int, str]
@@ -264,6 +290,7 @@ class Assignment:
         self.notes = {tp.partition: tp.metadata or "" for tp, _, _ in facts}
         for tp, low, _ in facts:
             start = low if tp.offset == OFFSET_INVALID else tp.offset
+            self._sought[tp.partition] = start
             self.positions[tp.partition] = self.committed[tp.partition] = start
             starts.append(TopicPartition(self._topic.name, tp.partition, start))
         consumer.assign(starts)

@@ -17,8 +17,8 @@ from scorer.neighbours import Neighbours, Note, read_note, write_note
 MOST_REST_S = 0.5
 """A worker all of whose partitions are ahead rests so long before it pauses them.
 
-librdkafka may take a second to fetch again when nothing was; a rest costs no more than it takes, but
-keeps the worker from hearing of changes in its group.
+A pause throws away what was fetched ahead, and most are short. A rest costs no more than it takes, but keeps
+the worker from hearing of changes in its group.
 """
 EMPTY_POLLS = 10
 """After so many in a row, what the log still seems to hold are markers of transactions, not records."""
@@ -95,7 +95,7 @@ class Evenness:
             furthest_ms=furthest,
             lead_ms=self.lead_ms // 2,
         )
-        self._hold(self._ahead(positions), positions, now_s)
+        self._hold(self._ahead(positions), assignment, now_s)
 
     def notes(self, partitions: Iterable[int]) -> dict[int, str]:
         """Return what to commit with the offsets of a batch, so that other workers know how far they are."""
@@ -130,18 +130,22 @@ class Evenness:
             before = self._newest.get(part.partition, 0)
             self._newest[part.partition] = max(before, min(newest, batch.polled_at_ms))
 
-    def _hold(self, ahead: set[int], positions: Mapping[int, int], now_s: float) -> None:
+    def _hold(self, ahead: set[int], assignment: Assignment, now_s: float) -> None:
         """Pause and resume so that nothing of the partitions ahead comes, and of the others all."""
+        everything = set(assignment.positions)
         if self._held - ahead:
             self._empty_polls = 0  # what is resumed takes a while to come again
         self._held = ahead
-        if not ahead or len(ahead) < len(positions):
+        if not ahead or ahead != everything:
             self._all_held_s = None
         elif self._all_held_s is None:
             self._all_held_s = now_s
         self.rests = self._all_held_s is not None and now_s - self._all_held_s < MOST_REST_S
         paused = self._paused & ahead if self.rests else ahead
-        self._each(self._consumer.resume, self._paused - paused)
+        resumed = self._paused - paused
+        self._each(self._consumer.resume, resumed)
+        if resumed and self._paused == everything:
+            assignment.wake(resumed)
         self._each(self._consumer.pause, paused - self._paused)
         self._paused = paused
 

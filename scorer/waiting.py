@@ -80,7 +80,7 @@ class Waiting:
             DependencyUnreachable: the server was away for longer than `PATIENCE_S`.
         """
         self._heard_s = monotonic_s()
-        back_off_s = 0.05
+        back_off_s, paused = 0.05, False
         while True:
             try:
                 result = call()
@@ -90,9 +90,12 @@ class Waiting:
                 if self._status.state != "waiting":
                     logger.warning("%s; partitions are paused", exc)
                 self._status.wait_for(exc.what)
+                paused = True
                 self._pause(back_off_s)
                 back_off_s = min(back_off_s * 2, MOST_BACK_OFF_S)
             else:
+                if paused:
+                    self._assignment.wake(self._assignment.positions)
                 self._answered()
                 return result
 

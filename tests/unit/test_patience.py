@@ -1,17 +1,22 @@
 """What of the consumer's errors ends a worker, what it waits for, and for how long batches may fail."""
 
+import threading
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from fraudstream.clients.kafka import TopicFacts
-from fraudstream.core.errors import KafkaUnreachable
+from fraudstream.core.errors import KafkaUnreachable, RedisUnreachable
 from scorer import labels
+from scorer.assignment import Assignment
 from scorer.labels import LabelReader
 from scorer.live_sets import LiveSets
-from scorer.waiting import PATIENCE_S, Failing, sound
+from scorer.status import Status
+from scorer.waiting import PATIENCE_S, Failing, Waiting, sound
+
+UNASKED: Any = None
 
 TIMED_OUT = KafkaError._TIMED_OUT  # noqa: SLF001 - librdkafka's own codes begin so
 ALL_DOWN = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001
@@ -42,6 +47,57 @@ def test_a_failure_after_a_calm_or_after_a_success_is_the_first() -> None:
     assert failing.for_s(1_001.0 + PATIENCE_S) == 0.0
     failing.over()
     assert failing.for_s(1_010.0 + PATIENCE_S) == 0.0
+
+
+class Paused:
+    """A consumer that has read up to offset 7 of its one partition, and tells what is asked of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def assignment(self) -> list[TopicPartition]:
+        return [TopicPartition("topic", 0)]
+
+    def pause(self, _: list[TopicPartition]) -> None:
+        self.asked.append("pause")
+
+    def resume(self, _: list[TopicPartition]) -> None:
+        self.asked.append("resume")
+
+    def poll(self, _: float) -> None:
+        return None
+
+    def position(self, places: list[TopicPartition]) -> list[TopicPartition]:
+        return [TopicPartition(each.topic, each.partition, 7) for each in places]
+
+    def seek(self, place: TopicPartition) -> None:
+        self.asked.append(f"read on at {place.offset}")
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_after_a_server_was_away_reading_goes_on_at_once(failures: int) -> None:
+    paused = Paused()
+    consumer = cast("Consumer", paused)
+    assignment = Assignment(consumer, TopicFacts("topic", "id", 1), UNASKED, UNASKED)
+    assignment.positions = {0: 7}
+    waiting = Waiting(
+        consumer,
+        assignment,
+        status=Status(),
+        stopping=threading.Event(),
+        resumed=lambda: None,
+        kafka_silent=lambda: False,
+    )
+    answers: list[Exception] = [RedisUnreachable("away")] * failures
+
+    def call() -> str:
+        if answers:
+            raise answers.pop()
+        return "answer"
+
+    assert waiting.patiently(call) == "answer"
+    once = ["pause", "resume"]
+    assert paused.asked == (once * failures + ["read on at 7"] if failures else [])
 
 
 class Broken:
