@@ -91,6 +91,10 @@ def pause(settings: Settings, *, wakes: bool) -> dict[str, float]:
     producer = Producer({"bootstrap.servers": own.kafka_bootstrap, "linger.ms": 0})
     seconds = []
     with reading(own, name) as (consumer, assignment):
+        producer.produce(name, b"{}", partition=0)
+        producer.flush()
+        while consumer.poll(0.1) is None:
+            pass
         for number in range(PAUSES):
             places = consumer.assignment()
             consumer.pause(places)

@@ -157,8 +157,8 @@ class Assignment:
     def wake(self, partitions: Iterable[int]) -> None:
         """Have what was resumed fetched at once, where everything was paused.
 
-        librdkafka would look after up to a second, but does at once for what is sought: so each partition is,
-        to where reading goes on anyway.
+        librdkafka would look after up to a second, but does at once for what is sought (to any offset but 0):
+        so each partition is, to where reading goes on anyway.
         """
         places = [TopicPartition(self._topic.name, partition) for partition in partitions]
         for place in self._consumer.position(places):
