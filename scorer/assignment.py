@@ -162,11 +162,10 @@ class Assignment:
         """
         places = [TopicPartition(self._topic.name, partition) for partition in partitions]
         for place in self._consumer.position(places):
-            none_read = place.offset < 0  # since it was assigned, or sought
+            if place.offset < 0:  # nothing was read since it was assigned, or sought
+                place.offset = self._sought[place.partition]
             with suppress(KafkaException):  # assigned just now: it is fetched without that
-                self.seek(
-                    place.partition, self._sought[place.partition] if none_read else place.offset
-                )
+                self._seek(place)
 
     def seek(self, partition: int, offset: int) -> None:
         """Have reading go on at an offset.
@@ -174,8 +173,12 @@ class Assignment:
         Raises:
             KafkaException: the partition is not read just now.
         """
-        self._sought[partition] = offset
-        self._consumer.seek(TopicPartition(self._topic.name, partition, offset))
+        self._seek(TopicPartition(self._topic.name, partition, offset))
+
+    def _seek(self, place: TopicPartition) -> None:
+        """Seek; by the leader epoch in a place that the client has told it sees a log that was cut."""
+        self._consumer.seek(place)
+        self._sought[place.partition] = place.offset
 
     def offsets_after(
         self, last_offsets: Mapping[int, int], notes: Mapping[int, str]

@@ -12,7 +12,6 @@ from fraudstream.clients.feature_state import (
     LEASE_MS,
     FeatureState,
     Lease,
-    first_seq,
     open_state,
 )
 from fraudstream.clients.feature_store import FeatureStore, StateInDoubt, StateReplaced
@@ -126,20 +125,12 @@ class Fill:
                     process = self._state.server.run_id()
                     self._take_turn(lease)
                     left = self._catch_up(lease)
-                    if self._become_ready(process):
+                    if self._state.finish(now_ms(), process) is not None:
                         return left
                 except StateInDoubt as exc:
                     logger.warning("filling begins again: %s", exc)
                 except Refused as exc:
                     raise Refused(f"feature set {self._set.name} cannot be filled: {exc}") from exc
-
-    def _become_ready(self, process: str) -> bool:
-        """Let calls come; False if the set was moved, or the server began anew, since the turn began."""
-        state = self._state
-        if not state.move("ready", proven=True, least_seq=first_seq(now_ms()), process=process):
-            return False
-        state.forget_others()
-        return True
 
     def _take_turn(self, lease: Lease) -> None:
         state = self._state

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from fraudstream.clients.clock import now_ms
-from fraudstream.clients.feature_state import Lease, first_seq
+from fraudstream.clients.feature_state import Lease
 from fraudstream.clients.feature_store import FeatureStore, StateInDoubt
 from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.errors import Refused
@@ -158,7 +158,13 @@ class Recovery:
             return False
         lacking = self._lacking()
         if not lacking:
-            return self._store.state.vouch(now_ms(), process)
+            if self._store.state.vouch(now_ms(), process):
+                return True
+            logger.warning(
+                "the features were moved, or their server began anew, meanwhile: once more"
+            )
+            self._waiting.keep(LEAST_BACK_OFF_S)
+            return False
         partition, (mark, committed) = next(iter(lacking.items()))
         if self._store.state.move("rebuilding"):
             logger.warning(LACKING, self._name, partition, committed - 1, mark)
@@ -189,9 +195,13 @@ class Recovery:
         except StateInDoubt as exc:
             logger.warning("the rebuild begins again: %s", exc)
             return
-        if state.move("ready", proven=True, least_seq=first_seq(now_ms()), process=process):
+        gone = state.finish(now_ms(), process)
+        if gone is None:
+            logger.warning(
+                "the features were moved, or their server began anew, meanwhile: once more"
+            )
+        else:
             self._status.rebuilds += 1
-            gone = state.forget_others()
             logger.info(
                 "the features of %s are whole again; %d keys of former states deleted",
                 *(self._name, gone),

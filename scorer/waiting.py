@@ -81,6 +81,7 @@ class Waiting:
         """
         self._heard_s = monotonic_s()
         back_off_s, paused = 0.05, False
+        generation = self._assignment.generation
         while True:
             try:
                 result = call()
@@ -94,7 +95,7 @@ class Waiting:
                 self._pause(back_off_s)
                 back_off_s = min(back_off_s * 2, MOST_BACK_OFF_S)
             else:
-                if paused:
+                if paused and generation == self._assignment.generation:
                     self._assignment.wake(self._assignment.positions)
                 self._answered()
                 return result

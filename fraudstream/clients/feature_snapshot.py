@@ -84,6 +84,7 @@ def restore_snapshot(state: FeatureState, path: Path, topics: Mapping[str, str])
 
     Raises:
         Refused: the file is damaged or of another set, version or topic; or somebody works on the state.
+        StateReplaced: somebody has worked on it meanwhile, or the server began anew: restore it once more.
         DependencyUnreachable: the server does not answer.
     """
     header = check_fit(path, state, topics)
@@ -199,10 +200,10 @@ def _copy(
         raise Refused("there is no feature state to copy yet: start a scorer")
     if meta.state == "rebuilding":
         raise Refused("the features are being rebuilt: take the snapshot when that is done")
+    process = state.server.run_id()  # another one's keys are scanned in another order
     if not state.move("snapshot", holder=lease.token):
         raise Refused("somebody else works on the feature state just now: try again")
     keys, unmoved = 0, False
-    process = state.server.run_id()  # another one's keys are scanned in another order
     try:
         header = _header_of(state, *about)
         for key, value in _pairs(state):

@@ -212,6 +212,19 @@ class FeatureState:
         """
         return self.put(self.meta, proven=True, least_seq=first_seq(at_ms), process=process)
 
+    def finish(self, at_ms: int, process: str) -> int | None:
+        """Say that the state, filled on that process of the server, is whole; delete what former ones left.
+
+        Returns how many keys that were; None if the state was moved, or the server began anew, meanwhile:
+        what was filled is there as far as its marks tell.
+
+        Raises:
+            DependencyUnreachable: the server does not answer.
+        """
+        if not self.move("ready", proven=True, least_seq=first_seq(at_ms), process=process):
+            return None
+        return self.forget_others()
+
     def put(
         self, meta: Meta, *, proven: bool = False, least_seq: int = 0, process: str = ""
     ) -> bool:
@@ -299,8 +312,9 @@ class Lease:
     def take(cls, state: FeatureState, holder: str = "") -> Self | None:
         """Take the lease; None while somebody else has it.
 
-        `holder` names the caller, and whoever it has come in the place of: such a one is dead, or writes no
-        more once the caller has begun its turn, and its lease is not waited for.
+        `holder` names the caller, and whoever it has come in the place of: such a one is dead, and its lease
+        is not waited for. One that lives all the same writes no more once the caller has begun its turn, but
+        may take the lease back until Kafka has told it that it is fenced.
 
         Raises:
             DependencyUnreachable: the server does not answer.
@@ -310,8 +324,7 @@ class Lease:
         with state.server.translated():
             taken = client.set(key, token, nx=True, px=LEASE_MS)
             if not taken and holder:
-                found: Any = client.get(key)
-                former = b"" if found is None else found
+                former: Any = client.get(key) or b""
                 if former.startswith(f"{holder}/".encode()):
                     state.server.call("lease", (key,), former, 0)
                     taken = client.set(key, token, nx=True, px=LEASE_MS)

@@ -174,10 +174,11 @@ class Lives(RuleBasedStateMachine):
         self.proven.add(store)
         Lives.now_ms += 1_000
         while True:
+            process = state.server.run_id()
             meta = store.adopt()
             lacking = self.lacking(store)
             if meta.state == "ready" and not lacking:
-                assert state.vouch(self.now_ms, state.server.run_id())
+                assert state.vouch(self.now_ms, process)
                 return
             if meta.state == "ready":
                 assert state.move("rebuilding")
@@ -196,8 +197,7 @@ class Lives(RuleBasedStateMachine):
                     some = self.log.slice(partition, begin, min(begin + 25, end))
                     store.fold(TOPIC, store.pack_fold(TOPIC, [some]))
                 self.bring_labels(store)
-                assert state.move("ready", proven=True, least_seq=self.now_ms * 1_024)
-                state.forget_others()
+                assert state.finish(self.now_ms, process) is not None
 
     def lacking(self, store: FeatureStore) -> dict[int, tuple[int, int]]:
         marks = store.marks(TOPIC, [0, 1])

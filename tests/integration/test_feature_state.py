@@ -396,6 +396,20 @@ def test_a_copy_of_a_server_that_began_anew_meanwhile_is_not_kept(
     assert not list(tmp_path.glob("x.*"))
 
 
+def test_what_was_folded_before_the_server_began_anew_is_not_called_whole(
+    connect: Callable[..., FeatureStore], own: Server, log: Log
+) -> None:
+    store = connect()
+    process = store.state.server.run_id()
+    assert store.state.move("rebuilding", holder="this one", proven=True)
+    store.fold(TOPIC, store.pack_fold(TOPIC, [log.slice(0, 0, 10)]))
+    begin_anew(own, store)
+    assert store.state.finish(NOW_MS, process) is None
+    assert store.adopt().state == "rebuilding"
+    assert store.state.finish(NOW_MS, store.state.server.run_id()) == 0
+    store.confirm()
+
+
 def test_what_was_filled_while_the_server_began_anew_is_not_gone_over_to(
     connect: Callable[..., FeatureStore],
     own: Server,

@@ -100,9 +100,10 @@ def _cpu_s(settings: Settings, client: Redis, worker: str) -> dict[str, float]:
     """Return the CPU seconds used so far by workers, Kafka and Redis, and those that Redis waited for."""
     info = client.info("cpu")
     used = {"redis": float(info["used_cpu_user"]) + float(info["used_cpu_sys"])}
-    used["redis commands"] = float(info["used_cpu_user_main_thread"]) + float(
-        info["used_cpu_sys_main_thread"]
-    )
+    used["redis commands"] = used["redis"]
+    if "used_cpu_user_main_thread" in info:  # not on macOS
+        main = [info[f"used_cpu_{kind}_main_thread"] for kind in ("user", "sys")]
+        used["redis commands"] = sum(map(float, main))
     used["redis waits"] = waited_s(int(client.info("server")["process_id"]))
     for name, part in (("worker", worker), ("kafka", "kafka.Kafka")):
         times = [each.info["cpu_times"] for each in working_on(settings, part)]
