@@ -29,7 +29,7 @@ from tests.integration.test_exactly_once import make_champion
 from tests.processes import Worker, command, faster, wait_until
 from tests.processes import run as run_command
 
-RATE = 1_500
+RATE = 1_000
 """Slow enough that much of the stream is still to come when a set has been filled."""
 
 
