@@ -151,7 +151,7 @@ class Assignment:
         self.notes = {tp.partition: tp.metadata or "" for tp, _, _ in facts}
         for tp, low, _ in facts:
             offset = low if tp.offset == OFFSET_INVALID else tp.offset
-            self.seek(tp.partition, offset)
+            self.seek(TopicPartition(self._topic.name, tp.partition, offset))
             self.positions[tp.partition] = self.committed[tp.partition] = offset
 
     def wake(self, partitions: Iterable[int]) -> None:
@@ -165,18 +165,14 @@ class Assignment:
             if place.offset < 0:  # nothing was read since it was assigned, or sought
                 place.offset = self._sought[place.partition]
             with suppress(KafkaException):  # assigned just now: it is fetched without that
-                self._seek(place)
+                self.seek(place)
 
-    def seek(self, partition: int, offset: int) -> None:
-        """Have reading go on at an offset.
+    def seek(self, place: TopicPartition) -> None:
+        """Have reading go on there; by the leader epoch in a place the client sees that a log was cut.
 
         Raises:
             KafkaException: the partition is not read just now.
         """
-        self._seek(TopicPartition(self._topic.name, partition, offset))
-
-    def _seek(self, place: TopicPartition) -> None:
-        """Seek; by the leader epoch in a place that the client has told it sees a log that was cut."""
         self._consumer.seek(place)
         self._sought[place.partition] = place.offset
 

@@ -8,12 +8,7 @@ from functools import partial
 import msgspec
 
 from fraudstream.clients.clock import monotonic_s, now_ms
-from fraudstream.clients.feature_state import (
-    LEASE_MS,
-    FeatureState,
-    Lease,
-    open_state,
-)
+from fraudstream.clients.feature_state import LEASE_MS, FeatureState, Lease, open_state
 from fraudstream.clients.feature_store import FeatureStore, StateInDoubt, StateReplaced
 from fraudstream.clients.kafka import TopicFacts, topic_facts
 from fraudstream.clients.set_log import SetLog

@@ -26,6 +26,7 @@ LACKING = (
     "the features of %s lack records: partition %d is committed to %d, they end at %d; "
     "scoring stops until they are rebuilt"
 )
+MOVED = "the features were moved, or their server began anew, meanwhile: once more"
 
 
 class LeaseLost(StateInDoubt):
@@ -160,9 +161,7 @@ class Recovery:
         if not lacking:
             if self._store.state.vouch(now_ms(), process):
                 return True
-            logger.warning(
-                "the features were moved, or their server began anew, meanwhile: once more"
-            )
+            logger.warning(MOVED)
             self._waiting.keep(LEAST_BACK_OFF_S)
             return False
         partition, (mark, committed) = next(iter(lacking.items()))
@@ -197,9 +196,7 @@ class Recovery:
             return
         gone = state.finish(now_ms(), process)
         if gone is None:
-            logger.warning(
-                "the features were moved, or their server began anew, meanwhile: once more"
-            )
+            logger.warning(MOVED)
         else:
             self._status.rebuilds += 1
             logger.info(

@@ -49,7 +49,7 @@ class Reader:
 
     def go_back(self, partition: int, offset: int) -> None:
         """Read on from an earlier offset, as after a batch that failed."""
-        self.assignment.seek(partition, offset)
+        self.assignment.seek(TopicPartition(self.places[partition].topic, partition, offset))
         del self.read[partition][offset:]
 
     def is_through(self) -> bool:

@@ -27,7 +27,7 @@ WHOLE = Counted(
     mismatched=0,
     feature_sets=["x"],
 )
-RATE = Rate(100_000, 25_000, 15.0, 0.4, 0.7, 0.1, 0.8)
+RATE = Rate(100_000, 25_000, 15.0, 0.4, 0.7, 0.1)
 PIPELINE = PipelineBench(
     product=RATE,
     two_workers=RATE,

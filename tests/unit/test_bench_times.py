@@ -69,8 +69,8 @@ def test_what_was_asked_of_a_rate_is_told_beside_what_was_found(
 def test_two_workers_reach_their_rate_or_the_end_of_redis(
     two: int, busy: float, which: str
 ) -> None:
-    one = Rate(100_000, 25_001, 15.01, 0.4, 0.7, 0.1, 0.8)
-    both = Rate(100_000, two, 15.0, 0.4, 0.7, 0.2, busy)
+    one = Rate(100_000, 25_001, 15.01, 0.4, 0.7, 0.1)
+    both = Rate(100_000, two, 15.0, 0.4, busy, 0.1)
     bench = PipelineBench(
         one,
         both,

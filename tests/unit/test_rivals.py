@@ -17,7 +17,7 @@ PEERS = (
 
 
 def rate(tx_per_s: int) -> Rate:
-    return Rate(10_000, tx_per_s, 1.0, 0.1, 0.1, 0.0, 0.1)
+    return Rate(10_000, tx_per_s, 1.0, 0.1, 0.1, 0.0)
 
 
 def test_the_ratio_says_how_many_times_as_fast_the_product_is() -> None:

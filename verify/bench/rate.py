@@ -23,9 +23,8 @@ Enough = Callable[[int, float], bool]
 class Rate(msgspec.Struct, frozen=True):
     """Transactions a second from the first commit that is seen to the last; CPU of the workers a transaction.
 
-    Shares are of one core: 1.0 is a core that does nothing else. Of the time: `redis_waits_share`, in which
-    the thread of Redis that carries out commands could have run and had no core (0 where nobody tells), and
-    `redis_busy_share`, in which it ran or could have: near 1.0 where it is the limit.
+    Shares are of one core: 1.0 is a core that does nothing else. `redis_waits_share`: of the time, in which
+    Redis had work and no core; with `redis_core_share` 1.0 where it is the limit. 0 where nobody tells.
     """
 
     transactions: int
@@ -34,7 +33,6 @@ class Rate(msgspec.Struct, frozen=True):
     kafka_core_share: float
     redis_core_share: float
     redis_waits_share: float
-    redis_busy_share: float
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,6 @@ def timed(settings: Settings, who: Watched, enough: Enough = lambda n, seconds: 
         kafka_core_share=round(used["kafka"] / seconds, 2),
         redis_core_share=round(used["redis"] / seconds, 2),
         redis_waits_share=round(used["redis waits"] / seconds, 2),
-        redis_busy_share=round((used["redis commands"] + used["redis waits"]) / seconds, 2),
     )
 
 
@@ -100,10 +97,6 @@ def _cpu_s(settings: Settings, client: Redis, worker: str) -> dict[str, float]:
     """Return the CPU seconds used so far by workers, Kafka and Redis, and those that Redis waited for."""
     info = client.info("cpu")
     used = {"redis": float(info["used_cpu_user"]) + float(info["used_cpu_sys"])}
-    used["redis commands"] = used["redis"]
-    if "used_cpu_user_main_thread" in info:  # not on macOS
-        main = [info[f"used_cpu_{kind}_main_thread"] for kind in ("user", "sys")]
-        used["redis commands"] = sum(map(float, main))
     used["redis waits"] = waited_s(int(client.info("server")["process_id"]))
     for name, part in (("worker", worker), ("kafka", "kafka.Kafka")):
         times = [each.info["cpu_times"] for each in working_on(settings, part)]
