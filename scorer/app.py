@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+from types import FrameType
 
 import faust
 import msgspec
@@ -11,7 +12,7 @@ from faust.web import Request, Response, View
 from mode import Service
 
 from fraudstream.clients.clock import now_ms
-from fraudstream.clients.signals import END_S
+from fraudstream.clients.signals import ASK_TO_END, END_S, ignore_signals
 from fraudstream.core.health import Health
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
@@ -70,13 +71,19 @@ class ScorerWorker(faust.Worker):
         self._scoring.end()
         super()._crash(reason)
 
-    def _on_sigint(self) -> None:
-        self._scoring.ask()
-        super()._on_sigint()
+    def install_signal_handlers(self) -> None:
+        """Hear what asks to end, until the process does; nothing else that Faust makes of signals.
 
-    def _on_sigterm(self) -> None:
+        Not by the event loop, which when it is closed leaves a signal to kill the process.
+        """
+        for each in ASK_TO_END:
+            signal.signal(each, self._heard)
+
+    def _heard(self, number: int, _: FrameType | None) -> None:
+        ignore_signals()
         self._scoring.ask()
-        super()._on_sigterm()
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._schedule_shutdown, signal.Signals(number))
 
 
 def _tells_something(record: logging.LogRecord) -> bool:

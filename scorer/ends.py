@@ -8,7 +8,7 @@ from contextlib import suppress
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import ListOffsetsResultInfo  # type: ignore[attr-defined]
 
-from fraudstream.clients.kafka import Asking
+from fraudstream.clients.asking import Asking
 from fraudstream.clients.log_bounds import LATEST, offset_of
 from fraudstream.core.settings import Settings
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from fraudstream.clients.kafka import init_transactions
+from fraudstream.clients.kafka import abort_transaction, init_transactions
 from fraudstream.core.errors import Fenced, FraudstreamError, KafkaUnreachable
 from fraudstream.core.health import Waited
 from fraudstream.core.topics import topic_name
@@ -119,7 +119,7 @@ class TransactionalOutput:
     def _abort(self) -> None:
         try:
             with self._watchdog:
-                self._producer.abort_transaction(ABORT_S)
+                abort_transaction(self._producer, ABORT_S)
         except KafkaException as exc:
             logger.warning("the transaction cannot be aborted: %s", exc.args[0].str())
             self._ready = False

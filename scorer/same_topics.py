@@ -6,7 +6,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 
-from fraudstream.clients.kafka import Asking, TopicFacts
+from fraudstream.clients.asking import Asking
+from fraudstream.clients.kafka import TopicFacts
 from fraudstream.core.errors import Refused
 from fraudstream.core.settings import Settings
 from scorer.assignment import WAYS_OUT

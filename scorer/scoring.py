@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.clients.signals import ASK_TO_END, END_S
+from fraudstream.clients.signals import ASK_TO_END, END_S, ignore_signals
 from fraudstream.core.errors import FraudstreamError
 from scorer.hot_path import HotPath
 
@@ -59,10 +59,12 @@ class Scoring:
         self._ending.put(None)
 
     def finish(self) -> None:
-        """Have the hot path end and wait until it has; signals are heard as before Faust."""
-        self._hear()
+        """Have the hot path end and wait until it has; signals are heard as before Faust, then no more."""
+        if not self.asked:
+            self._hear()
         self.end()
         wait([self.over])
+        ignore_signals()
 
     @property
     def asked(self) -> bool:
@@ -106,6 +108,7 @@ class Scoring:
             signal.signal(each, self._heard)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
+        ignore_signals()
         self.ask()
 
     def _see_to_the_end(self) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import msgspec
 
 from fraudstream.clients import audit_log
+from fraudstream.clients.asking import Broker
 from fraudstream.clients.clock import monotonic_s, now_ms
-from fraudstream.clients.kafka import Broker
 from fraudstream.clients.metrics import Condition, ServiceMetrics
 from fraudstream.clients.model_registry import ModelRegistry
 from fraudstream.clients.set_log import find_set

@@ -8,7 +8,13 @@ from confluent_kafka import KafkaError, KafkaException
 
 from fraudstream.clients import audit_log
 from fraudstream.clients.clock import monotonic_s, now_ms
-from fraudstream.clients.kafka import init_transactions, transactional_producer, unreachable
+from fraudstream.clients.kafka import (
+    abort_transaction,
+    init_transactions,
+    transactional_producer,
+    unreachable,
+)
+from fraudstream.clients.kafka_producers import PURGED
 from fraudstream.clients.topic_limits import room_of, topic_limits
 from fraudstream.clients.topic_log import TIMED_OUT, read_to_end, record_of
 from fraudstream.core.dead_letters import (
@@ -158,7 +164,8 @@ class Resender:
         )
 
     def _hear(self, error: KafkaError | None, _: object) -> None:
-        if error is not None:
+        """Take note of a refusal; what was then dropped for its sake tells nothing."""
+        if error is not None and error.code() not in PURGED:
             self._refused.append(error)
 
     def _await_delivery(self) -> None:
@@ -173,7 +180,7 @@ class Resender:
     def _abort(self) -> None:
         """Let nobody wait for what is not committed; if this fails, too, the next Resender ends it."""
         with suppress(KafkaException):
-            self._producer.abort_transaction(ABORT_S)
+            abort_transaction(self._producer, ABORT_S)
 
     def _event(self, letters: Sequence[Letter], *, actor: str, why: str) -> AuditEvent:
         ids = [found for each in letters if (found := _id_in(each.value)) is not None]

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -32,6 +33,8 @@ LOADING_S = 0.1
 """A coordinator or controller that is not there yet is asked for again after so long."""
 TRY_AGAIN_S = 0.05
 """A producer that cannot begin yet tries again after so long."""
+ABORT_AGAIN_S = 1.0
+"""An abort that is not through is called anew after so long."""
 ASKS_AGAIN_SOON: dict[str, Any] = {
     "retry.backoff.ms": 5,
     "retry.backoff.max.ms": 100,
@@ -148,10 +151,28 @@ def init_transactions(producer: Producer, timeout_s: float) -> None:
     deadline_s = monotonic_s() + timeout_s
     with suppress(KafkaException):  # the next call says what is wrong
         producer.list_topics(timeout=timeout_s)
+    _in_short_calls(producer.init_transactions, TRY_AGAIN_S, deadline_s - monotonic_s())
+
+
+def abort_transaction(producer: Producer, timeout_s: float) -> None:
+    """Abort the open transaction, so that nobody waits for what was not committed.
+
+    librdkafka drops what was not sent and waits for what was. A record that comes back in between, to be sent
+    again, it waits for in vain, and drops when it is called anew (ADR 0033).
+
+    Raises:
+        KafkaException: it is not aborted within `timeout_s`.
+    """
+    _in_short_calls(producer.abort_transaction, ABORT_AGAIN_S, timeout_s)
+
+
+def _in_short_calls(call: Callable[[float], None], each_s: float, timeout_s: float) -> None:
+    """Call with the seconds that it may take, again and again until it is through, or time is."""
+    deadline_s = monotonic_s() + timeout_s
     while True:
         left_s = max(deadline_s - monotonic_s(), 0.0)
         try:
-            producer.init_transactions(min(left_s, TRY_AGAIN_S))
+            call(min(left_s, each_s))
         except KafkaException as exc:
             if not exc.args[0].retriable() or left_s == 0.0:
                 raise
@@ -196,44 +217,6 @@ def connected(settings: Settings, timeout_s: float) -> AdminClient:
         if monotonic_s() > deadline_s:
             raise unreachable(settings, KafkaException("it knows no controller"))
         threading.Event().wait(LOADING_S)
-
-
-class Asking:
-    """A client for questions, to be renewed after one that was not answered.
-
-    It may have lost its broker for good (librdkafka #5301, docs/adr/0024).
-    """
-
-    def __init__(self, settings: Settings, **config: object) -> None:
-        self._config = common(settings) | config
-        self.renew()
-
-    def renew(self) -> None:
-        """Ask with a new client from now on."""
-        self.client = AdminClient(self._config)
-
-
-class Broker:
-    """One connection that only asks whether Kafka answers."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._asking = Asking(settings, log_level=0)
-
-    def require_answer(self) -> None:
-        """Return once a broker has answered; a signal ends the wait at once.
-
-        Raises:
-            DependencyUnreachable: none answers within `request_timeout_ms`.
-        """
-        asked = self._asking.client.describe_cluster(
-            request_timeout=self._settings.request_timeout_ms / 1000
-        )
-        try:
-            asked.result()
-        except KafkaException as exc:
-            self._asking.renew()
-            raise unreachable(self._settings, exc) from exc
 
 
 def kept_places(settings: Settings, group: str) -> list[str]:

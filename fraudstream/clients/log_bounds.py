@@ -13,7 +13,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     OffsetSpec,
 )
 
-from fraudstream.clients.kafka import Asking
+from fraudstream.clients.asking import Asking
 from fraudstream.core.settings import Settings
 
 EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -47,6 +47,14 @@ class LogBounds:
         """
         return self._asked(partitions, (LATEST,), IsolationLevel.READ_UNCOMMITTED, timeout_s)[0]
 
+    def readable(self, partitions: Sequence[TopicPartition], *, timeout_s: float) -> list[int]:
+        """Return the end of each for who reads committed records only.
+
+        Raises:
+            KafkaException: as `ask` does.
+        """
+        return self._asked(partitions, (LATEST,), IsolationLevel.READ_COMMITTED, timeout_s)[0]
+
     def _asked(
         self,
         places: Sequence[TopicPartition],
@@ -55,13 +63,16 @@ class LogBounds:
         timeout_s: float,
     ) -> list[list[int]]:
         """Return for each question the offsets of all places."""
-        asked = [
-            self._asking.client.list_offsets(
-                dict.fromkeys(places, spec), isolation_level=isolation, request_timeout=timeout_s
-            )
-            for spec in specs
-        ]
         try:
+            self._asking.connect(timeout_s)
+            asked = [
+                self._asking.client.list_offsets(
+                    dict.fromkeys(places, spec),
+                    isolation_level=isolation,
+                    request_timeout=timeout_s,
+                )
+                for spec in specs
+            ]
             return [[offset_of(answers[each]) for each in places] for answers in asked]
         except KafkaException:
             # Also where a broker said no: this client would bring the same old leader epoch for ever.

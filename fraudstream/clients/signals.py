@@ -20,25 +20,38 @@ END_S = 4.5
 ASK_TO_END = (signal.SIGTERM, signal.SIGINT)
 
 
+def ignore_signals() -> None:
+    """Let nothing that asks to end change an end under way: more of them come from who is impatient.
+
+    The interpreter at its own end has no handlers left: a signal would kill it, and its exit status say so.
+    """
+    for each in ASK_TO_END:
+        signal.signal(each, signal.SIG_IGN)
+
+
 @contextmanager
 def until_signal() -> Iterator[None]:
     """End the block, as one that is done, at SIGTERM or Ctrl-C; and the process, should that take too long.
 
     A call into a library that waits for a server holds the signal up until it comes back. What a
     service has not written by then it writes after its next start: nothing is lost by not waiting.
+    From the first signal on, others change nothing.
     """
 
     def end(number: int, _: FrameType | None) -> None:
+        ignore_signals()
         raise Ended(f"ended by {signal.Signals(number).name}", number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {each: signal.signal(each, end) for each in ASK_TO_END}
     try:
         with _ends_in_any_case():
             yield
-    except KeyboardInterrupt:
+    except Ended:
         click.echo("stopped", err=True)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            if signal.getsignal(each) is end:  # none of them came
+                signal.signal(each, handler)
 
 
 @contextmanager

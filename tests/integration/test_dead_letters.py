@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,33 @@ def test_a_transaction_that_the_broker_refuses_is_aborted_and_holds_nobody_up(
         for name in ("transactions", "audit"):  # whose patience is over before the minute is
             reader.whole_bounds(topic_name(topics.environment, name))
     assert read_replays(topics) == {}
+    assert len(list(log.records("transactions"))) == 4
+
+
+class DropsFirst:
+    """The producer of a replay that tells what it drops for the sake of a refusal before the refusal."""
+
+    def __init__(self, producer: Producer) -> None:
+        self.producer = producer
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.producer, name)
+
+    def produce(
+        self, *what: object, on_delivery: Callable[[KafkaError, None], None], **how: object
+    ) -> None:
+        on_delivery(KafkaError(KafkaError._PURGE_QUEUE), None)  # noqa: SLF001
+        self.producer.produce(*what, on_delivery=on_delivery, **how)  # type: ignore[arg-type]
+
+
+def test_what_is_told_of_a_refusal_is_its_reason_not_what_was_dropped_for_its_sake(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    small_limit(topics, log, tmp_path)
+    resender = Resender(topics)
+    vars(resender)["_producer"] = DropsFirst(vars(resender)["_producer"])
+    with pytest.raises(FraudstreamError, match=r"Message size too large.*nothing of"):
+        list(resender.send(list(read_letters(topics)), actor="me", why="limit lowered meanwhile"))
     assert len(list(log.records("transactions"))) == 4
 
 

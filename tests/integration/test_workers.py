@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import threading
 import urllib.error
 import urllib.request
@@ -300,3 +301,16 @@ def test_a_worker_that_is_stopped_as_it_begins_commits_what_it_has_and_ends(
         wait_until(lambda: caught_up(topics, log), timeout_s=30, what="the rest is scored")
         assert two.stop() == 0
     assert count(log, f"{topics.environment}.scorer").balanced
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_asked_to_end_until_it_has_ends_as_one_that_is_asked_once(
+    topics: Settings, log: Log, tmp_path: Path, number: signal.Signals
+) -> None:
+    with worker(topics, tmp_path / "one.log") as one:
+        wait_until(partial(starts, one), timeout_s=30, what="Faust starts")
+        while one.process.poll() is None:
+            one.process.send_signal(number)
+    assert one.process.returncode == 0, one.said()[-2_000:]
+    assert "Traceback" not in one.said()
+    assert GUARDED not in one.said()

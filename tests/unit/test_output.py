@@ -151,3 +151,22 @@ def test_a_producer_that_cannot_begin_is_not_tried_again_where_that_is_for_good(
     with pytest.raises(KafkaException):
         kafka.init_transactions(cast("Producer", refused), 4.0)
     assert refused.aborts == 1
+
+
+class Lingering(Unready):
+    """A producer that waits for a record that has come back, which it drops once it is called anew."""
+
+    def abort_transaction(self, timeout: float) -> None:
+        super().init_transactions(timeout)
+
+
+@pytest.mark.parametrize(("tries", "told_s"), [(0, 0.0), (1, 1.0), (1_000, 4.0)])
+def test_an_abort_that_is_not_through_is_called_anew_and_ends_in_time(
+    tries: int, told_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(kafka, "monotonic_s", clock)
+    lingering = cast("Producer", Lingering(clock, tries=tries))
+    with pytest.raises(KafkaException) if tries == 1_000 else nullcontext():
+        kafka.abort_transaction(lingering, 4.0)
+    assert clock.now_s == pytest.approx(told_s)

@@ -30,8 +30,11 @@ with until_signal():
 """In librdkafka, which lets Python see no signal until it comes back; it says so once it is there."""
 
 
-def ended(program: str, number: int) -> tuple[int, float, str, str]:
-    """Send a signal to a program once it runs; return status, seconds that it took, and what it said."""
+def ended(program: str, number: int, *, again: bool = False) -> tuple[int, float, str, str]:
+    """Send a signal to a program once it runs; return status, seconds that it took, and what it said.
+
+    `again`: send it until the program is gone.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
@@ -42,13 +45,16 @@ def ended(program: str, number: int) -> tuple[int, float, str, str]:
         assert made.stdout.readline() == "runs\n"
         asked_s = time.monotonic()
         made.send_signal(number)
+        while again and made.poll() is None:
+            made.send_signal(number)
         said, complained = made.communicate(timeout=20)
         return made.returncode, time.monotonic() - asked_s, said, complained
 
 
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_block_ends_at_once_and_the_program_goes_on(number: int) -> None:
-    status, took_s, said, complained = ended(WAITS, number)
+def test_a_block_ends_at_once_and_the_program_goes_on(number: int, *, again: bool) -> None:
+    status, took_s, said, complained = ended(WAITS, number, again=again)
     assert (status, said, complained) == (0, "went on\n", "stopped\n")
     assert took_s < 15
 
