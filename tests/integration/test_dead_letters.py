@@ -244,7 +244,7 @@ class DropsFirst:
         self, *what: object, on_delivery: Callable[[KafkaError, None], None], **how: object
     ) -> None:
         on_delivery(KafkaError(KafkaError._PURGE_QUEUE), None)  # noqa: SLF001
-        self.producer.produce(*what, on_delivery=on_delivery, **how)  # type: ignore[arg-type]
+        self.producer.produce(*what, on_delivery=on_delivery, **how)  # type: ignore[arg-type, misc]
 
 
 def test_what_is_told_of_a_refusal_is_its_reason_not_what_was_dropped_for_its_sake(
