@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
-from types import FrameType
+from collections.abc import Callable
 
 import faust
 import msgspec
@@ -28,9 +28,10 @@ logger = logging.getLogger(__name__)
 class HotPathService(Service):
     """The hot path as a service of Faust's: what goes wrong there ends the worker before it commits."""
 
-    def __init__(self, scoring: Scoring) -> None:
+    def __init__(self, scoring: Scoring, shut_down: Callable[[], None]) -> None:
         super().__init__()
         self._scoring = scoring
+        self._shut_down = shut_down
         self._over: asyncio.Future[None] | None = None
 
     async def on_start(self) -> None:
@@ -46,15 +47,16 @@ class HotPathService(Service):
 
     async def _watch(self, over: "asyncio.Future[None]") -> None:
         await asyncio.shield(over)
-        if not self.should_stop:  # asked to end before Faust heard of signals
-            signal.raise_signal(signal.SIGTERM)
+        if self._scoring.asked:  # before Faust heard of signals, it may be
+            self._shut_down()
 
 
 class ScorerWorker(faust.Worker):
     """Faust's worker, with the process's own logs, that tells the hot path of a signal at once."""
 
     def __init__(self, app: faust.App, scoring: Scoring) -> None:
-        super().__init__(app, HotPathService(scoring), redirect_stdouts=False, quiet=True)
+        hot_path = HotPathService(scoring, self._shut_down)
+        super().__init__(app, hot_path, redirect_stdouts=False, quiet=True)
         self._scoring = scoring
 
     def _setup_logging(self) -> None:
@@ -79,11 +81,14 @@ class ScorerWorker(faust.Worker):
         for each in ASK_TO_END:
             signal.signal(each, self._heard)
 
-    def _heard(self, number: int, _: FrameType | None) -> None:
+    def _heard(self, *_: object) -> None:
         ignore_signals()
         self._scoring.ask()
         if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._schedule_shutdown, signal.Signals(number))
+            self.loop.call_soon_threadsafe(self._shut_down)
+
+    def _shut_down(self) -> None:
+        self._schedule_shutdown(signal.SIGTERM)
 
 
 def _tells_something(record: logging.LogRecord) -> bool:

@@ -1,23 +1,20 @@
 """Last hop: everything a batch sends and the offsets it has read become one Kafka transaction."""
 
-import logging
 from collections.abc import Callable
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from fraudstream.clients.kafka import abort_transaction, init_transactions
+from fraudstream.clients.kafka import init_transactions
 from fraudstream.core.errors import Fenced, FraudstreamError, KafkaUnreachable
 from fraudstream.core.health import Waited
 from fraudstream.core.topics import topic_name
 from scorer.results import Output
 from scorer.watchdog import Watchdog
 
-logger = logging.getLogger(__name__)
-
 COMMIT_S = 4.0
 """How long the broker may take for one step of a commit; it aborts a transaction that is older by default."""
-ABORT_S = 4.0
-"""How long the broker may take to abort a transaction or to begin with a new producer."""
+ANEW_S = 4.0
+"""How long the broker may take to end what the last producer left open and to begin with a new one."""
 
 WORN_OUT = (
     KafkaError._STATE,  # noqa: SLF001 - librdkafka's own codes begin so
@@ -98,31 +95,22 @@ class TransactionalOutput:
                 produce(topics[output.topic], output.value, output.key)
 
     def _give_up(self, error: KafkaError, exc: KafkaException) -> None:
-        """Abort, or take a new producer where this one can go no further.
+        """Leave the transaction to a new producer, which has it ended before it begins.
 
-        So it is where a step was not answered in time: that step goes on, and beside it an abort was seen not
-        to return. The new producer has the transaction ended as well.
+        Not aborted here: beside a step that goes on unanswered that was seen not to return, and it drops a
+        record that came back meanwhile, though the broker may have it. The next one of this producer would
+        take its number, and be taken for it (ADR 0033).
         A broker that was away expires the transaction and fences its producer: that alone does not
         say that another process has the slot. If one has, it has our place in the group as well, and
         the consumer, a static member, hears of it at its next poll.
         """
-        if error.fatal() or error.retriable() or error.code() in WORN_OUT:
-            self._ready = False
-        elif error.txn_requires_abort():
-            self._abort()
-        else:
+        ends_transaction = error.fatal() or error.retriable() or error.txn_requires_abort()
+        if not ends_transaction and error.code() not in WORN_OUT:
             raise exc
+        self._ready = False
         raise BatchAborted(
             f"the Kafka transaction was not seen to be committed: {error.str()}"
         ) from exc
-
-    def _abort(self) -> None:
-        try:
-            with self._watchdog:
-                abort_transaction(self._producer, ABORT_S)
-        except KafkaException as exc:
-            logger.warning("the transaction cannot be aborted: %s", exc.args[0].str())
-            self._ready = False
 
     def restore(self, *, anew: bool = False) -> None:
         """Make sure that a batch that failed is settled, committed or not, before offsets are asked for.
@@ -140,7 +128,7 @@ class TransactionalOutput:
             with self._watchdog:  # over the end of the old one as well, which may be in a step
                 self._producer.purge()
                 self._producer = self._make_producer()
-                init_transactions(self._producer, ABORT_S)
+                init_transactions(self._producer, ANEW_S)
         except KafkaException as exc:
             raise BatchAborted(f"Kafka does not answer: {exc.args[0].str()}") from exc
         self._ready = True

@@ -3,6 +3,7 @@
 import faulthandler
 import gc
 import logging
+import signal
 from functools import partial
 
 from fraudstream.clients.kafka import instance_id, kept_places
@@ -32,6 +33,7 @@ def run(
         FraudstreamError: a server does not answer, or going on is not safe.
     """
     faulthandler.enable()  # says on standard error where native code was called that ends the process
+    faulthandler.register(signal.SIGUSR1)  # and where all threads are, for who asks
     slot = _take_slot(settings, wanted_slot)
     port = _web_port(settings, slot.number) if metrics_port is None else metrics_port
     hot_path = _ready(settings, slot)

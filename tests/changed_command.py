@@ -3,6 +3,7 @@
 `python -m tests.changed_command CHANGE ... -- ARGUMENTS OF fraudstream`
 """
 
+import asyncio
 import itertools
 import os
 import signal
@@ -93,6 +94,19 @@ def _ask_before_faust_hears() -> None:
         await begin(worker)
 
     setattr(app.ScorerWorker, "on_first_start", asked)  # noqa: B010
+
+
+def _stop_slowly() -> None:
+    """Let Faust's app take a second more to stop than the hot path beside it."""
+    import faust  # noqa: PLC0415 - the first batch need not wait for it
+
+    stop = faust.App.on_stop
+
+    async def slowly(app: Owner) -> None:
+        await asyncio.sleep(1.0)
+        await stop(app)
+
+    setattr(faust.App, "on_stop", slowly)  # noqa: B010
 
 
 def _take_leases_without_end() -> None:
@@ -217,6 +231,7 @@ CHANGES: dict[str, Callable[[], None]] = {
     "commits carry no event time": _tell_nothing,
     "the worker's own client finds no broker": _lose_the_broker,
     "it is asked to end before Faust hears": _ask_before_faust_hears,
+    "Faust takes a second to stop": _stop_slowly,
     "no question of the worker's own clients is answered": partial(
         vars(contact).__setitem__, "_answers", lambda *_: False
     ),

@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -16,6 +18,8 @@ from fraudstream.core.settings import Settings
 PATIENCE = 3
 """Times as long as a state usually takes at most is waited for it: the machine may be slow and shared."""
 
+ONE_OR_BOTH = [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGTERM, signal.SIGINT)]
+"""What a process may be asked to end by."""
 GUARDED = "did not let this worker end"
 """In the log of a worker whose guard has ended it, 4.5 s after SIGTERM."""
 FAUST_LEFT = "Faust, which has not, is not waited for"
@@ -46,6 +50,17 @@ def run(
         timeout=timeout_s * PATIENCE,
         check=False,
     )
+
+
+def signal_until_gone(process: "subprocess.Popen[Any]", *numbers: int) -> None:
+    """Send each signal in turn, every few ms, until the process is gone, interpreter and all."""
+    turn = cycle(numbers)
+
+    def gone() -> bool:
+        process.send_signal(next(turn))
+        return process.poll() is not None
+
+    wait_until(gone, timeout_s=20, what="gone")
 
 
 def wait_until(reached: Callable[[], bool], *, timeout_s: float, what: str) -> None:

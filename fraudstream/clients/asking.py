@@ -6,7 +6,7 @@ from functools import partial
 from threading import Thread
 from typing import TypeVar
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from fraudstream.clients.kafka import common, unreachable
@@ -50,9 +50,10 @@ class Asking:
         and that answer ends the process by SIGABRT (librdkafka 2.16, docs/adr/0033).
 
         Raises:
-            KafkaException: none answers within `timeout_s`.
+            KafkaException: none answers within `timeout_s`, or one that counts as none itself.
         """
-        self.client.list_topics(timeout=timeout_s)
+        if not self.client.list_topics(timeout=timeout_s).brokers:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))  # noqa: SLF001
 
 
 class Broker:

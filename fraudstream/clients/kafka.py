@@ -158,7 +158,8 @@ def abort_transaction(producer: Producer, timeout_s: float) -> None:
     """Abort the open transaction, so that nobody waits for what was not committed.
 
     librdkafka drops what was not sent and waits for what was. A record that comes back in between, to be sent
-    again, it waits for in vain, and drops when it is called anew (ADR 0033).
+    again, it waits for in vain, and drops when it is called anew. The broker may have that
+    record: the producer is not to be used for another transaction (ADR 0033).
 
     Raises:
         KafkaException: it is not aborted within `timeout_s`.
@@ -170,11 +171,10 @@ def _in_short_calls(call: Callable[[float], None], each_s: float, timeout_s: flo
     """Call with the seconds that it may take, again and again until it is through, or time is."""
     deadline_s = monotonic_s() + timeout_s
     while True:
-        left_s = max(deadline_s - monotonic_s(), 0.0)
         try:
-            call(min(left_s, each_s))
+            call(max(min(deadline_s - monotonic_s(), each_s), 0.0))
         except KafkaException as exc:
-            if not exc.args[0].retriable() or left_s == 0.0:
+            if not exc.args[0].retriable() or monotonic_s() >= deadline_s:
                 raise
         else:
             return

@@ -35,14 +35,17 @@ def until_signal() -> Iterator[None]:
 
     A call into a library that waits for a server holds the signal up until it comes back. What a
     service has not written by then it writes after its next start: nothing is lost by not waiting.
-    From the first signal on, others change nothing.
+    From the first signal on, others change nothing. Ctrl-C that is ignored, as a shell has its jobs in the
+    background do, stays so.
     """
 
     def end(number: int, _: FrameType | None) -> None:
         ignore_signals()
         raise Ended(f"ended by {signal.Signals(number).name}", number)
 
-    before = {each: signal.signal(each, end) for each in ASK_TO_END}
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, end)}
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, end)
     try:
         with _ends_in_any_case():
             yield

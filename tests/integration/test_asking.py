@@ -1,4 +1,4 @@
-"""Who asks Kafka while it comes back from standing still gets an answer, or waits, and lives."""
+"""Who asks Kafka while it comes back from standing still gets an answer or is told of none, and lives."""
 
 import subprocess
 import sys
@@ -16,13 +16,17 @@ STILL_S = 2.2
 ASKS = """
 import select, sys
 from fraudstream.clients.asking import Broker
+from fraudstream.core.errors import KafkaUnreachable
 from fraudstream.core.settings import Settings
 
 broker = Broker(Settings(kafka_bootstrap=sys.argv[1]))
 broker.require_answer()
 print("asks", flush=True)
 while not select.select([sys.stdin], [], [], 0)[0]:
-    broker.require_answer()
+    try:
+        broker.require_answer()
+    except KafkaUnreachable:
+        pass  # to be asked again
 """
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-import signal
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -25,7 +25,16 @@ from producer.pace import AtRate, Unpaced
 from producer.replay import ReplayPlan, replay_table
 from tests.integration.test_exactly_once import make_champion, trained
 from tests.ports import free_port
-from tests.processes import FAUST_LEFT, GUARDED, Worker, faster, wait_until, worker
+from tests.processes import (
+    FAUST_LEFT,
+    GUARDED,
+    ONE_OR_BOTH,
+    Worker,
+    faster,
+    signal_until_gone,
+    wait_until,
+    worker,
+)
 from verify.ledger import Log, count
 
 STREAM = make_parameters({"seed": 3, "customers": 400, "terminals": 300, "days": 12})
@@ -303,14 +312,24 @@ def test_a_worker_that_is_stopped_as_it_begins_commits_what_it_has_and_ends(
     assert count(log, f"{topics.environment}.scorer").balanced
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("numbers", ONE_OR_BOTH)
 def test_a_worker_that_is_asked_to_end_until_it_has_ends_as_one_that_is_asked_once(
-    topics: Settings, log: Log, tmp_path: Path, number: signal.Signals
+    topics: Settings, tmp_path: Path, numbers: Sequence[int]
 ) -> None:
     with worker(topics, tmp_path / "one.log") as one:
         wait_until(partial(starts, one), timeout_s=30, what="Faust starts")
-        while one.process.poll() is None:
-            one.process.send_signal(number)
+        signal_until_gone(one.process, *numbers)
     assert one.process.returncode == 0, one.said()[-2_000:]
     assert "Traceback" not in one.said()
     assert GUARDED not in one.said()
+
+
+def test_a_worker_whose_web_views_cannot_begin_says_so_and_fails(
+    topics: Settings, tmp_path: Path
+) -> None:
+    with socket.create_server((topics.web_host, 0)) as taken:
+        port = str(taken.getsockname()[1])
+        slow = ["Faust takes a second to stop"]
+        with worker(topics, tmp_path / "one.log", "--metrics-port", port, changes=slow) as one:
+            assert one.process.wait(60) == 1
+    assert "address already in use" in one.said()

@@ -3,11 +3,12 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
 from fraudstream.clients.signals import END_S
-from tests.processes import GUARDED
+from tests.processes import GUARDED, ONE_OR_BOTH, signal_until_gone
 
 WORKER = """
 import sys, threading
@@ -56,11 +57,10 @@ def ended(worker: "subprocess.Popen[bytes]", timeout_s: float = 60) -> tuple[int
     return worker.returncode, said.decode(), complained.decode()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_after_its_batch_however_often_it_comes(number: signal.Signals) -> None:
+@pytest.mark.parametrize("numbers", ONE_OR_BOTH)
+def test_a_signal_ends_it_after_its_batch_however_often_it_comes(numbers: Sequence[int]) -> None:
     worker = begun("pass")
-    while worker.poll() is None:  # also while the interpreter ends
-        worker.send_signal(number)
+    signal_until_gone(worker, *numbers)
     assert ended(worker) == (0, "last\n", "")
 
 

@@ -4,10 +4,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import pytest
 
 from fraudstream.clients.signals import END_S
+from tests.processes import ONE_OR_BOTH, signal_until_gone
 
 WAITS = """
 import threading
@@ -30,10 +32,10 @@ with until_signal():
 """In librdkafka, which lets Python see no signal until it comes back; it says so once it is there."""
 
 
-def ended(program: str, number: int, *, again: bool = False) -> tuple[int, float, str, str]:
-    """Send a signal to a program once it runs; return status, seconds that it took, and what it said.
+def ended(program: str, *numbers: int, again: bool = False) -> tuple[int, float, str, str]:
+    """Send signals to a program once it runs; return status, seconds that it took, and what it said.
 
-    `again`: send it until the program is gone.
+    `again`: until the program is gone.
     """
     with subprocess.Popen(
         [sys.executable, "-c", program],
@@ -44,17 +46,20 @@ def ended(program: str, number: int, *, again: bool = False) -> tuple[int, float
         assert made.stdout is not None
         assert made.stdout.readline() == "runs\n"
         asked_s = time.monotonic()
-        made.send_signal(number)
-        while again and made.poll() is None:
-            made.send_signal(number)
+        if again:
+            signal_until_gone(made, *numbers)
+        else:
+            made.send_signal(numbers[0])
         said, complained = made.communicate(timeout=20)
         return made.returncode, time.monotonic() - asked_s, said, complained
 
 
 @pytest.mark.parametrize("again", [False, True])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_block_ends_at_once_and_the_program_goes_on(number: int, *, again: bool) -> None:
-    status, took_s, said, complained = ended(WAITS, number, again=again)
+@pytest.mark.parametrize("numbers", ONE_OR_BOTH)
+def test_a_block_ends_at_once_and_the_program_goes_on(
+    numbers: Sequence[int], *, again: bool
+) -> None:
+    status, took_s, said, complained = ended(WAITS, *numbers, again=again)
     assert (status, said, complained) == (0, "went on\n", "stopped\n")
     assert took_s < 15
 

@@ -154,7 +154,7 @@ def run(arguments: list[str]) -> None:
     tap_inside()
     count_redelivered()
     tell_kept_places()
-    faulthandler.register(signal.SIGUSR1)  # where it hangs, into its log; later Faust does the same
+    faulthandler.register(signal.SIGUSR1)  # where it hangs, into its log, from the first moment on
     threading.Thread(target=obey, daemon=True).start()
     sys.argv[1:] = arguments
     become(lambda: runpy.run_module("fraudstream.cli", run_name="__main__"))
