@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import generate_latest
@@ -46,7 +47,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(service, "learned_from", lambda *_: object())
     monkeypatch.setattr(TrainerService, "_look", lambda _: None)
     monkeypatch.setattr(TrainerService, "_learned_last", lambda *_: None)
-    monkeypatch.setattr("threading.Event.wait", lambda _, seconds: clock.wait(seconds))
+    monkeypatch.setattr(service, "threading", SimpleNamespace(Event=lambda: clock))
     return found
 
 
