@@ -5,6 +5,8 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
+from types import FrameType
 
 import faust
 import msgspec
@@ -12,7 +14,7 @@ from faust.web import Request, Response, View
 from mode import Service
 
 from fraudstream.clients.clock import now_ms
-from fraudstream.clients.signals import ASK_TO_END, END_S, ignore_signals
+from fraudstream.clients.signals import ASK_TO_END, END_S, heard_enough
 from fraudstream.core.health import Health
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
@@ -55,7 +57,7 @@ class ScorerWorker(faust.Worker):
     """Faust's worker, with the process's own logs, that tells the hot path of a signal at once."""
 
     def __init__(self, app: faust.App, scoring: Scoring) -> None:
-        hot_path = HotPathService(scoring, self._shut_down)
+        hot_path = HotPathService(scoring, partial(self._schedule_shutdown, signal.SIGTERM))
         super().__init__(app, hot_path, redirect_stdouts=False, quiet=True)
         self._scoring = scoring
 
@@ -81,14 +83,11 @@ class ScorerWorker(faust.Worker):
         for each in ASK_TO_END:
             signal.signal(each, self._heard)
 
-    def _heard(self, *_: object) -> None:
-        ignore_signals()
+    def _heard(self, number: int, _: FrameType | None) -> None:
+        heard_enough()
         self._scoring.ask()
         if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._shut_down)
-
-    def _shut_down(self) -> None:
-        self._schedule_shutdown(signal.SIGTERM)
+            self.loop.call_soon_threadsafe(self._schedule_shutdown, signal.Signals(number))
 
 
 def _tells_something(record: logging.LogRecord) -> bool:

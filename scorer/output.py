@@ -1,6 +1,7 @@
 """Last hop: everything a batch sends and the offsets it has read become one Kafka transaction."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
@@ -13,6 +14,8 @@ from scorer.watchdog import Watchdog
 
 COMMIT_S = 4.0
 """How long the broker may take for one step of a commit; it aborts a transaction that is older by default."""
+ABORT_S = 1.0
+"""How long the broker may take to abort a transaction; what it has not by then is left to a new producer."""
 ANEW_S = 4.0
 """How long the broker may take to end what the last producer left open and to begin with a new one."""
 
@@ -95,18 +98,20 @@ class TransactionalOutput:
                 produce(topics[output.topic], output.value, output.key)
 
     def _give_up(self, error: KafkaError, exc: KafkaException) -> None:
-        """Leave the transaction to a new producer, which has it ended before it begins.
+        """Abort what Kafka has refused, and have a new producer begin the next batch in any case.
 
-        Not aborted here: beside a step that goes on unanswered that was seen not to return, and it drops a
-        record that came back meanwhile, though the broker may have it. The next one of this producer would
-        take its number, and be taken for it (ADR 0033).
+        Where a step was not answered in time the step goes on, and an abort beside it was seen not to return:
+        the new producer has the transaction ended. An abort drops a record that is to be sent again, though
+        the broker may have it; the next record of the same producer would be taken for it (ADR 0033).
         A broker that was away expires the transaction and fences its producer: that alone does not
         say that another process has the slot. If one has, it has our place in the group as well, and
         the consumer, a static member, hears of it at its next poll.
         """
-        ends_transaction = error.fatal() or error.retriable() or error.txn_requires_abort()
-        if not ends_transaction and error.code() not in WORN_OUT:
-            raise exc
+        if not (error.fatal() or error.retriable() or error.code() in WORN_OUT):
+            if not error.txn_requires_abort():
+                raise exc
+            with suppress(KafkaException), self._watchdog:
+                self._producer.abort_transaction(ABORT_S)
         self._ready = False
         raise BatchAborted(
             f"the Kafka transaction was not seen to be committed: {error.str()}"

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 
 from fraudstream.clients.clock import monotonic_s
-from fraudstream.clients.signals import ASK_TO_END, END_S, ignore_signals
+from fraudstream.clients.signals import ASK_TO_END, END_S, heard_enough, ignore_signals
 from fraudstream.core.errors import FraudstreamError
 from scorer.hot_path import HotPath
 
@@ -35,9 +35,12 @@ class Scoring:
     def __init__(self, hot_path: HotPath, last: Callable[[], None] = lambda: None) -> None:
         self.hot_path = hot_path
         self.over: Future[None] = Future()
+        self.asked = False
+        """Whether a signal has asked it to end, before anything had ended by itself."""
         self.beside: BaseException | None = None
         """What has failed beside the hot path: where that is held up, the guard tells it."""
         self._asked_s: float | None = None
+        self._ended = False
         self._over_s: float | None = None
         self._last = last
         self._ending: SimpleQueue[None] = SimpleQueue()
@@ -52,10 +55,12 @@ class Scoring:
     def ask(self) -> None:
         """Ask the hot path to end after its batch, and with it the process, in any case."""
         self._asked_s = self._asked_s or monotonic_s()
+        self.asked = self.asked or not self._ended
         self.end()
 
     def end(self) -> None:
         """Have the hot path end, since something beside it has; the process then ends in any case."""
+        self._ended = True
         self._ending.put(None)
 
     def finish(self) -> None:
@@ -65,11 +70,6 @@ class Scoring:
         self.end()
         wait([self.over])
         ignore_signals()
-
-    @property
-    def asked(self) -> bool:
-        """Whether a signal has asked it to end."""
-        return self._asked_s is not None
 
     @property
     def ending(self) -> bool:
@@ -108,7 +108,7 @@ class Scoring:
             signal.signal(each, self._heard)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        ignore_signals()
+        heard_enough()
         self.ask()
 
     def _see_to_the_end(self) -> None:

@@ -1,15 +1,16 @@
 """Clients that only ask Kafka, and threads for questions that hold their caller up."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from functools import partial
-from threading import Thread
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from fraudstream.clients.kafka import common, unreachable
+from fraudstream.clients.clock import monotonic_s
+from fraudstream.clients.kafka import LOADING_S, common, unreachable
 from fraudstream.core.settings import Settings
 
 T = TypeVar("T")
@@ -50,10 +51,17 @@ class Asking:
         and that answer ends the process by SIGABRT (librdkafka 2.16, docs/adr/0033).
 
         Raises:
-            KafkaException: none answers within `timeout_s`, or one that counts as none itself.
+            KafkaException: none answers within `timeout_s`, or only one that counts as none.
         """
-        if not self.client.list_topics(timeout=timeout_s).brokers:
-            raise KafkaException(KafkaError(KafkaError._TRANSPORT))  # noqa: SLF001
+        deadline_s = monotonic_s() + timeout_s
+        while not self._brokers(max(deadline_s - monotonic_s(), LOADING_S)):
+            if monotonic_s() > deadline_s:
+                raise KafkaException(KafkaError(KafkaError._TRANSPORT))  # noqa: SLF001
+            self.renew()  # this one may have forgotten where to ask
+            threading.Event().wait(LOADING_S)
+
+    def _brokers(self, timeout_s: float) -> Collection[int]:
+        return self.client.list_topics(timeout=timeout_s).brokers
 
 
 class Broker:
@@ -87,5 +95,5 @@ def in_thread(ask: Callable[[], T]) -> "Future[T]":
         except BaseException as exc:  # noqa: BLE001 - it is for who asked
             answer.set_exception(exc)
 
-    Thread(target=run, name="asking", daemon=True).start()
+    threading.Thread(target=run, name="asking", daemon=True).start()
     return answer

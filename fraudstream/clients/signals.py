@@ -20,13 +20,26 @@ END_S = 4.5
 ASK_TO_END = (signal.SIGTERM, signal.SIGINT)
 
 
-def ignore_signals() -> None:
-    """Let nothing that asks to end change an end under way: more of them come from who is impatient.
+def heard_enough() -> None:
+    """Let no signal after this one change the end under way. To be called in a handler.
 
-    The interpreter at its own end has no handlers left: a signal would kill it, and its exit status say so.
+    They are not ignored yet: of one that came together with this one Python would say so, with a traceback.
+    """
+    for each in ASK_TO_END:
+        signal.signal(each, _nothing)
+
+
+def ignore_signals() -> None:
+    """Let no signal change the end under way, the interpreter's own included.
+
+    That has no handlers left: a signal would kill it, and its exit status say so.
     """
     for each in ASK_TO_END:
         signal.signal(each, signal.SIG_IGN)
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 @contextmanager
@@ -40,7 +53,7 @@ def until_signal() -> Iterator[None]:
     """
 
     def end(number: int, _: FrameType | None) -> None:
-        ignore_signals()
+        heard_enough()
         raise Ended(f"ended by {signal.Signals(number).name}", number)
 
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, end)}
@@ -52,8 +65,10 @@ def until_signal() -> Iterator[None]:
     except Ended:
         click.echo("stopped", err=True)
     finally:
-        for each, handler in before.items():
-            if signal.getsignal(each) is end:  # none of them came
+        if signal.getsignal(signal.SIGTERM) is _nothing:
+            ignore_signals()
+        else:  # none came
+            for each, handler in before.items():
                 signal.signal(each, handler)
 
 

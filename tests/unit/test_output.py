@@ -65,21 +65,21 @@ class Made:
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "aborts"),
     [
-        pytest.param(ABORTABLE, id="an abort might drop what the broker has"),
-        pytest.param(UNANSWERED, id="not answered in time: an abort might not return"),
-        pytest.param(GIVEN_UP, id="not answered, and librdkafka has given up"),
-        pytest.param(FENCED, id="the producer can go no further"),
+        pytest.param(ABORTABLE, 1, id="Kafka has refused it"),
+        pytest.param(UNANSWERED, 0, id="not answered in time: an abort might not return"),
+        pytest.param(GIVEN_UP, 0, id="not answered, and librdkafka has given up"),
+        pytest.param(FENCED, 0, id="the producer can go no further"),
     ],
 )
-def test_a_failed_batch_is_left_to_a_new_producer(error: KafkaError) -> None:
+def test_after_a_batch_that_failed_a_new_producer_begins(error: KafkaError, aborts: int) -> None:
     made = Made(error)
     with pytest.raises(BatchAborted):
         made.commit()
     made.output.restore()
     made.output.restore()
-    assert [each.aborts for each in made.producers] == [0, 0]
+    assert [each.aborts for each in made.producers] == [aborts, 0]
 
 
 def test_what_no_new_producer_mends_ends_the_worker() -> None:

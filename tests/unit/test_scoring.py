@@ -64,6 +64,10 @@ def test_a_signal_ends_it_after_its_batch_however_often_it_comes(numbers: Sequen
     assert ended(worker) == (0, "last\n", "")
 
 
+def test_a_signal_that_finds_it_ending_by_itself_makes_no_success_of_that() -> None:
+    assert ended(begun("pass", waits="pass", then="scoring.ask()"))[:2] == (1, "last\n")
+
+
 def test_a_batch_that_does_not_end_is_not_waited_for() -> None:
     worker = begun("threading.Event().wait()")
     worker.send_signal(signal.SIGTERM)

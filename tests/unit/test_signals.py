@@ -32,6 +32,23 @@ with until_signal():
 """In librdkafka, which lets Python see no signal until it comes back; it says so once it is there."""
 
 
+TOGETHER = """
+import os, subprocess
+from fraudstream.clients.signals import until_signal
+with until_signal():
+    subprocess.Popen(["sh", "-c", f"kill -TERM {os.getpid()}; kill -INT {os.getpid()}"])
+    sum(range(60_000_000))
+"""
+"""In a call that lets Python see no signal for a second: then it sees both, the later one first."""
+
+
+def test_signals_that_come_together_are_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TOGETHER], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "stopped\n")
+
+
 def ended(program: str, *numbers: int, again: bool = False) -> tuple[int, float, str, str]:
     """Send signals to a program once it runs; return status, seconds that it took, and what it said.
 
@@ -47,7 +64,10 @@ def ended(program: str, *numbers: int, again: bool = False) -> tuple[int, float,
         assert made.stdout.readline() == "runs\n"
         asked_s = time.monotonic()
         if again:
-            signal_until_gone(made, *numbers)
+            try:
+                signal_until_gone(made, *numbers)
+            finally:
+                made.kill()
         else:
             made.send_signal(numbers[0])
         said, complained = made.communicate(timeout=20)
