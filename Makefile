@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 help:
 	@echo "make demo [ARGS=...]   set up, then replay, train, score and alert on real servers (fraudstream demo --help)"
-	@echo "make test [ARGS=...]   set up, then run the tests, three at a time (JOBS=0: one; ARGS go to pytest)"
+	@echo "make test [ARGS=...]   set up, then run the tests, two at a time (JOBS=0: one; ARGS go to pytest)"
 	@echo "make proofs            set up, then the long tests: kills at chosen moments, planted defects (15 minutes)"
 	@echo "make chaos [ARGS=...]  set up, then kill 200 workers and judge what came of it (fraudstream chaos --help)"
 	@echo "make soak [ARGS=...]   set up, then score for 20 minutes at 60 % of the maximum (fraudstream bench soak --help)"
@@ -26,8 +26,8 @@ demo: .venv/.runtime
 
 # STACK=containers: the servers of the tests run in containers.
 STACK ?= embedded
-# Most tests wait for servers: three at a time, each on a stack of its own. JOBS=0: one, in this process.
-JOBS ?= $(if $(filter containers,$(STACK)),0,3)
+# Most tests wait for servers: two at a time, each on a stack of its own. JOBS=0: one, in this process.
+JOBS ?= $(if $(filter containers,$(STACK)),0,2)
 test: .venv/.dev
 	@TEST_STACK=$(STACK) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 

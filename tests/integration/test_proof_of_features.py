@@ -27,7 +27,17 @@ BY_LABELS = NINE.features[5:]
 pytestmark = pytest.mark.parametrize("partitions", [4])
 
 
-@pytest.fixture(params=["generated", pytest.param("handbook", marks=pytest.mark.handbook)], ids=str)
+IN_SHORT = pytest.mark.parametrize(
+    "stream", ["generated", pytest.param("handbook", marks=pytest.mark.handbook)], indirect=True
+)
+AT_LENGTH = pytest.mark.parametrize(
+    "stream",
+    ["generated", pytest.param("handbook", marks=[pytest.mark.handbook, pytest.mark.proof])],
+    indirect=True,
+)
+
+
+@pytest.fixture
 def stream(request: pytest.FixtureRequest) -> Source:
     """A stream in which labels become known."""
     if request.param == "generated":
@@ -65,6 +75,7 @@ def served(
     return served_features(settings, stream.table.slice(0, stream.stop))
 
 
+@IN_SHORT
 def test_the_served_features_equal_those_of_the_twin_fed_from_the_file(
     topics: Settings, stream: Source, tmp_path: Path
 ) -> None:
@@ -76,6 +87,7 @@ def test_the_served_features_equal_those_of_the_twin_fed_from_the_file(
     assert all(without_labels[name] for name in BY_LABELS), "a twin without labels must differ"
 
 
+@AT_LENGTH
 def test_no_served_feature_moves_without_the_future_and_with_wrong_labels_not_in_force(
     topics: Settings, stream: Source, tmp_path: Path
 ) -> None:
@@ -88,6 +100,7 @@ def test_no_served_feature_moves_without_the_future_and_with_wrong_labels_not_in
     assert differences(found, nine_features(stream.table)[: past.stop]) == NOTHING
 
 
+@AT_LENGTH
 def test_served_features_move_with_the_same_wrong_labels_in_force(
     topics: Settings, stream: Source, tmp_path: Path
 ) -> None:
