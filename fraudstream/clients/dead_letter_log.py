@@ -1,7 +1,6 @@
 """The topic `dead-letters` read to its end, and records of it sent to `transactions` again, each once."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException
@@ -141,9 +140,8 @@ class Resender:
             self._producer.commit_transaction(COMMIT_S)
         except KafkaException as exc:
             is_open = committing and not exc.args[0].txn_requires_abort()
-            if not is_open:
-                self._abort()
-            error = self._refused[0] if self._refused else exc.args[0]
+            over = None if is_open else self._abort()
+            error = over or (self._refused[0] if self._refused else exc.args[0])
             raise self._ended(error, len(letters), is_open=is_open) from exc
 
     def _produce(self, letters: Sequence[Letter], event: AuditEvent) -> None:
@@ -177,10 +175,17 @@ class Resender:
         if self._refused or left:
             raise KafkaException(self._refused[0] if self._refused else KafkaError(TIMED_OUT))
 
-    def _abort(self) -> None:
-        """Let nobody wait for what is not committed; if this fails, too, the next Resender ends it."""
-        with suppress(KafkaException):
+    def _abort(self) -> KafkaError | None:
+        """Let nobody wait for what is not committed; if this fails, too, the next Resender ends it.
+
+        Returns:
+            Why this producer can do nothing any more, if so: the step that failed may only say that it is so.
+        """
+        try:
             abort_transaction(self._producer, ABORT_S)
+        except KafkaException as exc:
+            return exc.args[0] if exc.args[0].fatal() else None
+        return None
 
     def _event(self, letters: Sequence[Letter], *, actor: str, why: str) -> AuditEvent:
         ids = [found for each in letters if (found := _id_in(each.value)) is not None]

@@ -15,7 +15,7 @@ from kafka import KafkaProducer
 from fraudstream.clients.dead_letter_log import Resender, read_letters, read_replays
 from fraudstream.clients.kafka import transactional_producer
 from fraudstream.clients.topic_log import TIMED_OUT, TopicReader
-from fraudstream.core.errors import DependencyUnreachable, FraudstreamError
+from fraudstream.core.errors import DependencyUnreachable, FraudstreamError, Refused
 from fraudstream.core.settings import Settings
 from fraudstream.core.topics import topic_name
 from tests.integration.test_poison import (
@@ -256,6 +256,35 @@ def test_what_is_told_of_a_refusal_is_its_reason_not_what_was_dropped_for_its_sa
     with pytest.raises(FraudstreamError, match=r"Message size too large.*nothing of"):
         list(resender.send(list(read_letters(topics)), actor="me", why="limit lowered meanwhile"))
     assert len(list(log.records("transactions"))) == 4
+
+
+class GoesOn:
+    """The producer of a replay that goes on until it can do nothing any more."""
+
+    def __init__(self, producer: Producer) -> None:
+        self.producer = producer
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.producer, name)
+
+    def produce(self, topic: str, *what: object, **how: object) -> None:
+        while True:
+            self.producer.produce(topic, b"one more")
+
+
+def test_a_replay_that_another_has_fenced_says_so_wherever_it_hears_of_it(
+    topics: Settings, log: Log, tmp_path: Path
+) -> None:
+    send(topics, [b"no json"])
+    with running(topics, log, tmp_path):
+        pass
+    first = Resender(topics)
+    vars(first)["_producer"] = GoesOn(vars(first)["_producer"])
+    later = Resender(topics)
+    with pytest.raises(Refused, match="another `fraudstream dead-letters replay`"):
+        list(first.send(list(read_letters(topics)), actor="me", why="the first"))
+    assert list(later.send(list(read_letters(topics)), actor="me", why="the later")) == [1]
+    assert len(list(log.records("transactions"))) == 2
 
 
 class NoAnswer:
