@@ -14,7 +14,7 @@ from faust.web import Request, Response, View
 from mode import Service
 
 from fraudstream.clients.clock import now_ms
-from fraudstream.clients.signals import ASK_TO_END, END_S, heard_enough
+from fraudstream.clients.signals import ASK_TO_END, END_S
 from fraudstream.core.health import Health
 from fraudstream.core.settings import Settings, state_path
 from fraudstream.core.topics import topic_name
@@ -84,7 +84,6 @@ class ScorerWorker(faust.Worker):
             signal.signal(each, self._heard)
 
     def _heard(self, number: int, _: FrameType | None) -> None:
-        heard_enough()
         self._scoring.ask()
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._schedule_shutdown, signal.Signals(number))

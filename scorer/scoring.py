@@ -53,7 +53,11 @@ class Scoring:
             threading.Thread(target=run, name=name, daemon=True).start()
 
     def ask(self) -> None:
-        """Ask the hot path to end after its batch, and with it the process, in any case."""
+        """Ask the hot path to end after its batch, and with it the process, in any case.
+
+        To be called where a signal is heard: those after it change nothing.
+        """
+        heard_enough()
         self._asked_s = self._asked_s or monotonic_s()
         self.asked = self.asked or not self._ended
         self.end()
@@ -108,7 +112,6 @@ class Scoring:
             signal.signal(each, self._heard)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        heard_enough()
         self.ask()
 
     def _see_to_the_end(self) -> None:

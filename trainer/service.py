@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from fraudstream.clients import audit_log
-from fraudstream.clients.asking import Broker
+from fraudstream.clients.asking import require_answer
 from fraudstream.clients.clock import monotonic_s, now_ms
 from fraudstream.clients.metrics import Condition, ServiceMetrics
 from fraudstream.clients.model_registry import ModelRegistry
@@ -48,7 +48,6 @@ class TrainerService:
         """When the next round is, by the clock that does not jump."""
         self._broken_off = 0
         """How many trainings in a row a server has broken off."""
-        self._broker = Broker(settings)
         self._models = ModelRegistry(
             settings.mlflow_url,
             connect_timeout_ms=settings.request_timeout_ms,
@@ -90,7 +89,7 @@ class TrainerService:
         Raises:
             DependencyUnreachable: one does not answer within `request_timeout_ms`.
         """
-        self._broker.require_answer()
+        require_answer(self._settings)
         self._models.alias(model_name(self._settings.environment), CHAMPION)
 
     def _round(self) -> None:

@@ -199,23 +199,34 @@ def topic_facts(settings: Settings, names: list[str]) -> dict[str, TopicFacts]:
 def connected(settings: Settings, timeout_s: float) -> AdminClient:
     """Return a client that has had an answer, so that what it does not get later is not for want of a broker.
 
-    A broker that stood still counts as none for a moment, and tells of no controller then; librdkafka asks
-    again for one after minutes only, so a client that was told so is given up.
-
     Raises:
         DependencyUnreachable: no broker answers within `timeout_s`.
     """
+    try:
+        return answered(common(settings), timeout_s)
+    except KafkaException as exc:
+        raise unreachable(settings, exc) from exc
+
+
+def answered(config: dict[str, Any], timeout_s: float) -> AdminClient:
+    """Return a new client once it has had an answer; holds the thread up, signals included, until then.
+
+    A broker that stood still counts as none for a moment, and tells of no controller then; librdkafka asks
+    again for one after minutes only, so a client that was told so is given up. Not asked with
+    `describe_cluster`, where that answer ends the process by SIGABRT (librdkafka 2.16, docs/adr/0033).
+
+    Raises:
+        KafkaException: no broker answers within `timeout_s`, or only one that counts as none.
+    """
     deadline_s = monotonic_s() + timeout_s
     while True:
-        admin = AdminClient(common(settings))
-        try:
-            told = admin.list_topics(timeout=max(deadline_s - monotonic_s(), LOADING_S))
-        except KafkaException as exc:
-            raise unreachable(settings, exc) from exc
+        admin = AdminClient(config)
+        told = admin.list_topics(timeout=max(deadline_s - monotonic_s(), LOADING_S))
         if told.controller_id >= 0:
             return admin
         if monotonic_s() > deadline_s:
-            raise unreachable(settings, KafkaException("it knows no controller"))
+            nobody = KafkaError(KafkaError._TRANSPORT, "it knows no controller")  # noqa: SLF001
+            raise KafkaException(nobody)
         threading.Event().wait(LOADING_S)
 
 

@@ -9,11 +9,12 @@ from concurrent.futures import Future
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
     ListOffsetsResultInfo,
     OffsetSpec,
 )
 
-from fraudstream.clients.asking import Asking
+from fraudstream.clients.kafka import answered, common
 from fraudstream.core.settings import Settings
 
 EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -24,7 +25,10 @@ class LogBounds:
     """A client that asks for the ends of partitions. Not thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
-        self._asking = Asking(settings)
+        self._config = common(settings)
+        self._client: AdminClient | None = None
+        """One that has had an answer: a question for partitions that meets a connection just being made is
+        put off for 1 or 3 s by librdkafka (docs/adr/0033)."""
 
     def ask(
         self, partitions: Sequence[TopicPartition], *, timeout_s: float
@@ -64,9 +68,9 @@ class LogBounds:
     ) -> list[list[int]]:
         """Return for each question the offsets of all places."""
         try:
-            self._asking.connect(timeout_s)
+            self._client = self._client or answered(self._config, timeout_s)
             asked = [
-                self._asking.client.list_offsets(
+                self._client.list_offsets(
                     dict.fromkeys(places, spec),
                     isolation_level=isolation,
                     request_timeout=timeout_s,
@@ -76,7 +80,7 @@ class LogBounds:
             return [[offset_of(answers[each]) for each in places] for answers in asked]
         except KafkaException:
             # Also where a broker said no: this client would bring the same old leader epoch for ever.
-            self._asking.renew()
+            self._client = None
             raise
 
 

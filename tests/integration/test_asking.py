@@ -15,16 +15,16 @@ STILL_S = 2.2
 
 ASKS = """
 import select, sys
-from fraudstream.clients.asking import Broker
+from fraudstream.clients.asking import require_answer
 from fraudstream.core.errors import KafkaUnreachable
 from fraudstream.core.settings import Settings
 
-broker = Broker(Settings(kafka_bootstrap=sys.argv[1]))
-broker.require_answer()
+settings = Settings(kafka_bootstrap=sys.argv[1])
+require_answer(settings)
 print("asks", flush=True)
 while not select.select([sys.stdin], [], [], 0)[0]:
     try:
-        broker.require_answer()
+        require_answer(settings)
     except KafkaUnreachable:
         pass  # to be asked again
 """

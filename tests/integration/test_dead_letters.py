@@ -231,14 +231,18 @@ def test_a_transaction_that_the_broker_refuses_is_aborted_and_holds_nobody_up(
     assert len(list(log.records("transactions"))) == 4
 
 
-class DropsFirst:
-    """The producer of a replay that tells what it drops for the sake of a refusal before the refusal."""
+class Around:
+    """The producer of a replay, but for what a test changes."""
 
     def __init__(self, producer: Producer) -> None:
         self.producer = producer
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.producer, name)
+
+
+class DropsFirst(Around):
+    """The producer of a replay that tells what it drops for the sake of a refusal before the refusal."""
 
     def produce(
         self, *what: object, on_delivery: Callable[[KafkaError, None], None], **how: object
@@ -258,14 +262,8 @@ def test_what_is_told_of_a_refusal_is_its_reason_not_what_was_dropped_for_its_sa
     assert len(list(log.records("transactions"))) == 4
 
 
-class GoesOn:
+class GoesOn(Around):
     """The producer of a replay that goes on until it can do nothing any more."""
-
-    def __init__(self, producer: Producer) -> None:
-        self.producer = producer
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.producer, name)
 
     def produce(self, topic: str, *what: object, **how: object) -> None:
         while True:
@@ -287,14 +285,12 @@ def test_a_replay_that_another_has_fenced_says_so_wherever_it_hears_of_it(
     assert len(list(log.records("transactions"))) == 2
 
 
-class NoAnswer:
+class NoAnswer(Around):
     """The producer of a replay whose commit gets no answer, whether it reaches Kafka or not."""
 
     def __init__(self, producer: Producer, *, reaches: bool) -> None:
-        self.producer, self.reaches = producer, reaches
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.producer, name)
+        super().__init__(producer)
+        self.reaches = reaches
 
     def commit_transaction(self, timeout_s: float) -> None:
         if self.reaches:

@@ -1,5 +1,6 @@
 """What becomes of a producer whose commit fails; a stand-in plays librdkafka."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import cast
 
@@ -125,16 +126,33 @@ class Unready(Standing):
             self.clock.now_s += timeout
             raise KafkaException(self.error)
 
+    def abort_transaction(self, timeout: float) -> None:
+        """Wait for a record that has come back, which is dropped once this is called anew."""
+        self.init_transactions(timeout)
 
-@pytest.mark.parametrize(("tries", "told_s"), [(0, 0.3), (3, 0.45), (1_000, 4.0)])
-def test_a_producer_that_cannot_begin_yet_tries_again_soon_and_ends_in_time(
-    tries: int, told_s: float, monkeypatch: pytest.MonkeyPatch
+
+@pytest.mark.parametrize(
+    ("call", "tries", "told_s"),
+    [
+        (kafka.init_transactions, 0, 0.3),
+        (kafka.init_transactions, 3, 0.45),
+        (kafka.init_transactions, 1_000, 4.0),
+        (kafka.abort_transaction, 0, 0.0),
+        (kafka.abort_transaction, 1, 1.0),
+        (kafka.abort_transaction, 1_000, 4.0),
+    ],
+)
+def test_a_producer_that_cannot_begin_or_abort_yet_tries_again_soon_and_ends_in_time(
+    call: Callable[[Producer, float], None],
+    tries: int,
+    told_s: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(kafka, "monotonic_s", clock)
     unready = cast("Producer", Unready(clock, tries=tries))
     with pytest.raises(KafkaException) if tries == 1_000 else nullcontext():
-        kafka.init_transactions(unready, 4.0)
+        call(unready, 4.0)
     assert clock.now_s == pytest.approx(told_s)
 
 
@@ -148,22 +166,3 @@ def test_a_producer_that_cannot_begin_is_not_tried_again_where_that_is_for_good(
     with pytest.raises(KafkaException):
         kafka.init_transactions(cast("Producer", refused), 4.0)
     assert refused.aborts == 1
-
-
-class Lingering(Unready):
-    """A producer that waits for a record that has come back, which it drops once it is called anew."""
-
-    def abort_transaction(self, timeout: float) -> None:
-        super().init_transactions(timeout)
-
-
-@pytest.mark.parametrize(("tries", "told_s"), [(0, 0.0), (1, 1.0), (1_000, 4.0)])
-def test_an_abort_that_is_not_through_is_called_anew_and_ends_in_time(
-    tries: int, told_s: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = Clock()
-    monkeypatch.setattr(kafka, "monotonic_s", clock)
-    lingering = cast("Producer", Lingering(clock, tries=tries))
-    with pytest.raises(KafkaException) if tries == 1_000 else nullcontext():
-        kafka.abort_transaction(lingering, 4.0)
-    assert clock.now_s == pytest.approx(told_s)

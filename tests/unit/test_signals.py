@@ -69,7 +69,8 @@ def ended(program: str, *numbers: int, again: bool = False) -> tuple[int, float,
             finally:
                 made.kill()
         else:
-            made.send_signal(numbers[0])
+            for number in numbers:
+                made.send_signal(number)
         said, complained = made.communicate(timeout=20)
         return made.returncode, time.monotonic() - asked_s, said, complained
 
